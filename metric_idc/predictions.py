@@ -1,0 +1,118 @@
+"""Files of predictions: our JSON lines, and the result and reference files of COCO and of clipscore."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+EXAMPLE = '{"pair_id": "7", "prediction": "the car is gone", "references": ["a car has left"], "kind": "remove"}'
+
+
+def read_predictions(path: str | Path) -> list[dict[str, Any]]:
+    """Rows `pair_id, prediction, references, kind` from JSON lines; `kind` may be absent."""
+    lines = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    return [_row(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def write_predictions(rows: list[dict[str, Any]], path: str | Path) -> None:
+    """One JSON object per line, in ASCII: no line separator or lone surrogate in a caption can then break a line."""
+    fields = ("pair_id", "prediction", "references", "kind")
+    lines = [json.dumps({field: row.get(field, "") for field in fields}) + "\n" for row in rows]
+    Path(path).write_text("".join(lines), encoding="ascii")
+
+
+def read_coco(predictions_path: str | Path, references_path: str | Path) -> list[dict[str, Any]]:
+    """Rows from a file of results and a file of references, in the order of the results.
+
+    Results: `[{"image_id", "caption"}]` or `{id: caption}`. References: `{"annotations": [{"image_id", "caption"}]}`
+    or `{id: [caption]}`. Ids are compared as strings.
+    """
+    predictions = _predictions(_load(predictions_path), predictions_path)
+    references = _references(_load(references_path), references_path)
+    _same_ids(predictions, references, f"{predictions_path} and {references_path}")
+    return [
+        {"pair_id": pair_id, "prediction": caption, "references": references[pair_id], "kind": ""}
+        for pair_id, caption in predictions.items()
+    ]
+
+
+def _row(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise ValueError(f"{where}: not a line of JSON ({error}); expected e.g. {EXAMPLE}") from error
+    missing = [
+        name for name in ("pair_id", "prediction", "references") if not isinstance(row, dict) or name not in row
+    ]
+    if missing:
+        raise ValueError(f"{where}: {', '.join(missing)} missing in {_short(row)}; expected e.g. {EXAMPLE}")
+    references = row["references"]
+    if not isinstance(references, list) or not all(isinstance(text, str) for text in references):
+        raise ValueError(f"{where}: references is {_short(references)}; it must be a list of strings")
+    for name in ("prediction", "kind"):
+        if not isinstance(row.get(name, ""), str):
+            raise ValueError(f"{where}: {name} is {_short(row[name])}; it must be a string")
+    return {"pair_id": str(row["pair_id"]), **{k: row.get(k, "") for k in ("prediction", "references", "kind")}}
+
+
+def _load(path: str | Path) -> Any:
+    def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        # json keeps the last of equal keys, which would drop a caption unseen
+        members = dict(pairs)
+        if len(members) < len(pairs):
+            names = [name for name, _ in pairs]
+            raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} stands twice in one object")
+        return members
+
+    try:
+        return json.loads(Path(path).read_bytes().decode("utf-8-sig"), object_pairs_hook=no_repeats)
+    except ValueError as error:
+        raise ValueError(f"{path}: not a JSON file to read captions from ({error})") from error
+
+
+def _predictions(content: Any, path: str | Path) -> dict[str, str]:
+    items = list(content.items()) if isinstance(content, dict) else [_pair(entry, path) for entry in content]
+    captions: dict[str, str] = {}
+    for image_id, caption in items:
+        if not isinstance(caption, str):
+            raise ValueError(f"{path}: the caption of {image_id!r} is {_short(caption)}; it must be one string")
+        if str(image_id) in captions:
+            raise ValueError(f"{path}: {image_id!r} has two captions; give one result per id")
+        captions[str(image_id)] = caption
+    return captions
+
+
+def _references(content: Any, path: str | Path) -> dict[str, list[str]]:
+    if not isinstance(content, dict):
+        raise ValueError(f'{path}: expected {{"annotations": [...]}} or {{id: [captions]}}, got {_short(content)}')
+    if "annotations" not in content:
+        for image_id, captions in content.items():
+            if not isinstance(captions, list):
+                raise ValueError(f"{path}: the references of {image_id!r} are {_short(captions)}; give a list")
+        return content
+    references: dict[str, list[str]] = {}
+    # `images` is not needed: it may name an id several times, and an id without annotation has nothing to score
+    for image_id, caption in (_pair(entry, path) for entry in content["annotations"]):
+        references.setdefault(str(image_id), []).append(caption)
+    return references
+
+
+def _pair(entry: Any, path: str | Path) -> tuple[Any, Any]:
+    if not isinstance(entry, dict) or "image_id" not in entry or "caption" not in entry:
+        raise ValueError(f'{path}: expected {{"image_id": ..., "caption": ...}}, got {_short(entry)}')
+    return entry["image_id"], entry["caption"]
+
+
+def _same_ids(predictions: dict[str, str], references: dict[str, list[str]], where: str) -> None:
+    without_reference = sorted(predictions.keys() - references.keys())
+    without_prediction = sorted(references.keys() - predictions.keys())
+    if without_reference or without_prediction:
+        raise ValueError(
+            f"{where} speak of different ids: {len(without_reference)} have no reference "
+            f"(such as {without_reference[:5]}), {len(without_prediction)} have no prediction "
+            f"(such as {without_prediction[:5]}); every id needs both"
+        )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else text[:100] + "..."

@@ -1,0 +1,30 @@
+"""The caption tokenizer of COCO evaluation: Stanford's PTB tokenizer, lower-cased, punctuation dropped.
+
+The Java original of pycocoevalcap, in one JVM for everything; there is no stand-in, because another tokenizer gives
+other scores.
+"""
+
+import re
+
+from .java import jar, run_java
+
+NAME = "PTBTokenizer (Stanford CoreNLP 3.4.1), lower case, without pycocoevalcap's punctuation"
+
+# Whatever the Java lexer takes for the end of a line; each would shift all later sentences by one.
+LINE_ENDS = re.compile("\r\n|[\n\r\x0b\x0c\u2028\u2029]")
+
+
+def tokenize(sentences: list[str]) -> list[str]:
+    """One line of blank-separated tokens per sentence, in order; an empty sentence gives an empty line."""
+    if not sentences:
+        return []
+    folder = jar("tokenizer")  # before the import, for its error message
+    from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS, STANFORD_CORENLP_3_4_1_JAR
+
+    program = ["-cp", str(folder / STANFORD_CORENLP_3_4_1_JAR), "edu.stanford.nlp.process.PTBTokenizer"]
+    lines = [LINE_ENDS.sub(" ", sentence) for sentence in sentences]
+    dropped = frozenset(PUNCTUATIONS)
+    return [
+        " ".join(word for word in line.rstrip().split(" ") if word not in dropped)
+        for line in run_java([*program, "-preserveLines", "-lowerCase"], lines)
+    ]
