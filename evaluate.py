@@ -1,0 +1,308 @@
+"""Score a model on a benchmark, or score predictions that are already there.
+
+    python evaluate.py --model checkpoints/tiny-blip2 --adapter runs/toy --benchmark toy --output_dir runs/toy/eval/toy-test
+    python evaluate.py --predictions predictions.jsonl --output_dir scores
+    python evaluate.py --predictions results.json --references references.json --output_dir scores    # COCO files
+    python evaluate.py --compare runs/toy/eval/toy-test runs/base/eval/toy-test                       # one table
+
+It writes predictions.jsonl first and scores that file, so that scores can be had again without the model.
+"""
+
+import importlib.machinery
+import importlib.util
+import os
+import sys
+
+if __name__ != "__main__":
+    # Python looks for `import evaluate` beside the program first, and finds this file. Whoever imports it wants the
+    # Hugging Face library of that name: step aside.
+    _here = os.path.dirname(os.path.abspath(__file__))
+    _spec = importlib.machinery.PathFinder.find_spec(
+        "evaluate", [path for path in sys.path if os.path.abspath(path or os.getcwd()) != _here]
+    )
+    if _spec is None or _spec.loader is None:
+        raise ImportError("the library `evaluate` is not installed: pip install evaluate")
+    _library = importlib.util.module_from_spec(_spec)
+    sys.modules["evaluate"] = _library
+    _spec.loader.exec_module(_library)
+
+# The imports of torch, models and data are inside the functions that need them: this file also runs when somebody imports
+# the library, and scoring a file of predictions needs neither torch nor images.
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+TABLE_SCORES = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
+TABLE_MARKS = ("<!-- results: generated -->", "<!-- results: end -->")
+
+
+class Options(dict):
+    """A benchmark's own options, JSON on the command line."""
+
+    def __init__(self, value: Any = "{}"):
+        value = json.loads(value) if isinstance(value, str) else value
+        if not isinstance(value, dict):
+            raise ValueError(f'options must be a mapping such as {{"seed": 1}}, got {value!r}')
+        super().__init__(value)
+
+
+@dataclass
+class EvaluateConfig:
+    model: str | None = field(default=None, metadata={"help": "folder or Hub id; an adapter names its base itself"})
+    adapter: str | None = field(default=None, metadata={"help": "folder or Hub id of a LoRA adapter"})
+    benchmark: str | None = field(default=None, metadata={"help": "name of the data set, see dataset_syned"})
+    benchmark_options: Options = field(default_factory=Options, metadata={"help": 'JSON, such as {"seed": 1}'})
+    split: str = "test"
+    output_dir: str | None = field(default=None, metadata={"help": "gets predictions.jsonl and metrics.json"})
+    batch_size: int = 32
+    input_controls: bool = field(
+        default=False, metadata={"help": "also caption each pair with its images exchanged, and its first image twice"}
+    )
+    predictions: str | None = field(default=None, metadata={"help": "score this file: our JSON lines or COCO results"})
+    references: str | None = field(default=None, metadata={"help": "COCO references for --predictions"})
+    compare: list[str] = field(
+        default_factory=list, metadata={"help": "folders with predictions.jsonl and metrics.json: print one table"}
+    )
+    names: list[str] = field(default_factory=list, metadata={"help": "names for --compare; default: the folders"})
+    table_in: str | None = field(
+        default=None, metadata={"help": "Markdown file in which --compare renews the table between its result marks"}
+    )
+
+    def check(self) -> None:
+        tasks = [name for name in ("benchmark", "predictions", "compare") if getattr(self, name)]
+        if len(tasks) != 1:
+            raise ValueError(
+                f"give one of --benchmark, --predictions or --compare, got {', '.join(tasks) or 'none'}; see --help"
+            )
+        if self.benchmark and not (self.model or self.adapter):
+            raise ValueError("--benchmark needs --model or --adapter (a folder or Hub id)")
+        if not self.compare and not self.output_dir:
+            raise ValueError("--output_dir is missing: name the folder for predictions.jsonl and metrics.json")
+        if self.names and len(self.names) != len(self.compare):
+            raise ValueError(f"{len(self.names)} --names for {len(self.compare)} folders to --compare")
+        if self.batch_size < 1:
+            raise ValueError(f"--batch_size must be at least 1, got {self.batch_size}")
+
+
+def write_json(path: Path, content: Any) -> None:
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    from metric_idc import write_predictions
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".tmp")
+    write_predictions(rows, unfinished)
+    os.replace(unfinished, path)
+
+
+def predict(
+    config: EvaluateConfig, loaded: tuple[Any, Any], rows: Any, sides: tuple[str, str] = ("before", "after")
+) -> list[dict[str, Any]]:
+    """A prediction for every row; `sides` are the columns that stand for before and after."""
+    from tqdm import tqdm
+
+    from modeling_blip2idc.captioning import caption
+
+    model, processor = loaded
+
+    def pairs() -> Iterator[tuple[Any, Any]]:
+        for row in tqdm(rows, unit="pair", desc=" -> ".join(sides)):
+            yield row[sides[0]], row[sides[1]]
+
+    sentences = caption(model, processor, pairs(), batch_size=config.batch_size)
+    return [
+        {"pair_id": pair_id, "prediction": sentence, "references": captions, "kind": kind}
+        for pair_id, sentence, captions, kind in zip(
+            rows["pair_id"], sentences, rows["captions"], rows["kind"], strict=True
+        )
+    ]
+
+
+def input_controls(
+    config: EvaluateConfig, loaded: tuple[Any, Any], rows: Any, predicted: list[dict[str, Any]], folder: Path
+) -> dict[str, Any]:
+    """Does the model look at both images, and in which order? Exchanged images, and the first image twice.
+
+    An exchanged pair of kind `add` or `remove` has another true sentence; a picture beside itself has not changed.
+    """
+    from metric_idc import change_kind
+
+    swapped = predict(config, loaded, rows, ("after", "before"))
+    identical = predict(config, loaded, rows, ("before", "before"))
+    write_rows(folder / "predictions_swapped.jsonl", swapped)
+    write_rows(folder / "predictions_identical.jsonl", identical)
+    differs = [
+        first["prediction"] != second["prediction"]
+        for first, second in zip(predicted, swapped, strict=True)
+        if first["kind"] in ("add", "remove")
+    ]
+    unchanged = [change_kind(row["prediction"]) == "none" for row in identical]
+    controls = {"identical_images": {"pairs": len(unchanged), "said_unchanged": sum(unchanged) / len(unchanged)}}
+    if differs:
+        controls["swapped_images"] = {"pairs": len(differs), "sentence_differs": sum(differs) / len(differs)}
+    return controls
+
+
+def evaluate_benchmark(config: EvaluateConfig) -> dict[str, Any]:
+    from dataset_syned import load_benchmark
+    from metric_idc import score_rows
+    from modeling_blip2idc.captioning import load
+
+    folder = Path(config.output_dir)
+    rows = load_benchmark(config.benchmark, config.split, **config.benchmark_options)
+    loaded = load(config.model or config.adapter, config.adapter if config.model else None)
+    predicted = predict(config, loaded, rows)
+    write_rows(folder / "predictions.jsonl", predicted)
+    controls = input_controls(config, loaded, rows, predicted, folder) if config.input_controls else {}
+    training = load_benchmark(config.benchmark, "train", **config.benchmark_options)
+    result = score_rows(predicted, constant_captions=training["captions"])
+    result["controls"] |= controls
+    result["signature"] |= run_signature(config, loaded[0])
+    write_json(folder / "metrics.json", result)
+    renew_card(folder)
+    return result
+
+
+def run_signature(config: EvaluateConfig, model: Any) -> dict[str, Any]:
+    """What made the predictions: data, weights, decoding."""
+    from importlib.metadata import version
+
+    settings = model.generation_config.to_diff_dict()
+    settings.pop("transformers_version", None)
+    return {
+        "benchmark": config.benchmark,
+        "benchmark_options": dict(config.benchmark_options),
+        "split": config.split,
+        "model": config.model,
+        "adapter": config.adapter,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "decoding": settings,
+        "made_with": {name: version(name) for name in ("torch", "transformers", "datasets")},
+    }
+
+
+def renew_card(folder: Path) -> None:
+    """Results inside a run folder (RUN/eval/NAME) go onto the run's card."""
+    from modeling_blip2idc.publishing import write_card
+
+    run = folder.resolve().parent.parent
+    if folder.resolve().parent.name == "eval" and (run / "train_config.yaml").is_file():
+        write_card(run, template=Path(__file__).with_name("model_card.md"))
+
+
+def evaluate_predictions(config: EvaluateConfig) -> dict[str, Any]:
+    from metric_idc import read_coco, read_predictions, score_rows
+
+    folder = Path(config.output_dir)
+    if config.references:
+        rows = read_coco(config.predictions, config.references)
+    else:
+        rows = read_predictions(config.predictions)
+    result = score_rows(rows)
+    result["signature"] |= {"predictions": Path(config.predictions).name}
+    folder.mkdir(parents=True, exist_ok=True)
+    if Path(config.predictions).resolve() != (folder / "predictions.jsonl").resolve():
+        write_rows(folder / "predictions.jsonl", rows)
+    write_json(folder / "metrics.json", result)
+    return result
+
+
+def table_row(name: str, scores: dict[str, float], interval: list[float] | None, kinds: float | None) -> str:
+    cells = [f"{scores[score]:.3f}" if score in scores else "" for score in TABLE_SCORES]
+    if interval:
+        cells[-1] += f" [{interval[0]:.3f}, {interval[1]:.3f}]"
+    return f"| {name} | {' | '.join(cells)} | {'' if kinds is None else f'{kinds:.1%}'} |"
+
+
+def results_table(results: dict[str, dict[str, Any]]) -> str:
+    """Markdown: a row per result, and the constant-caption control of the first."""
+    lines = [f"| | {' | '.join(TABLE_SCORES)} [95 %] | right kind |", "|---" * (len(TABLE_SCORES) + 2) + "|"]
+    for name, result in results.items():
+        interval = result["intervals"].get("CIDEr")
+        lines.append(table_row(name, result["scores"], interval, result.get("kind_accuracy")))
+    control = next(iter(results.values()))["controls"]["constant_caption"]
+    lines.append(table_row(f'constant caption: "{control["caption"]}"', control["scores"], None, None))
+    return "\n".join(lines)
+
+
+def compare(config: EvaluateConfig) -> str:
+    """The table of several results, and how much CIDEr the first gains over each of the others."""
+    from metric_idc import paired_difference, read_predictions
+
+    folders = [Path(name) for name in config.compare]
+    names = config.names or config.compare
+    results = {
+        name: json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        for name, folder in zip(names, folders, strict=True)
+    }
+    lines = [results_table(results)]
+    first = read_predictions(folders[0] / "predictions.jsonl")
+    for name, folder in zip(names[1:], folders[1:], strict=True):
+        gain = paired_difference(first, read_predictions(folder / "predictions.jsonl"))
+        lines.append(
+            f"\nCIDEr of {names[0]} minus {name}: {gain['difference']:+.3f} "
+            f"[{gain['low']:+.3f}, {gain['high']:+.3f}], p = {gain['p_value']:.3f} (paired bootstrap)"
+        )
+    table = "\n".join(lines)
+    if config.table_in:
+        renew_table(Path(config.table_in), table)
+    return table
+
+
+def renew_table(file: Path, table: str) -> None:
+    """Replaces what stands between the two result marks of a Markdown file."""
+    text = file.read_text(encoding="utf-8")
+    start, end = TABLE_MARKS
+    if text.count(start) != 1 or text.count(end) != 1:
+        raise ValueError(f"{file} must hold the lines {start} and {end} once each")
+    pattern = re.escape(start) + ".*" + re.escape(end)
+    file.write_text(
+        re.sub(pattern, lambda _: f"{start}\n{table}\n{end}", text, flags=re.DOTALL), encoding="utf-8"
+    )
+
+
+def told_controls(controls: dict[str, Any]) -> str:
+    lines = []
+    if "swapped_images" in controls:
+        swapped = controls["swapped_images"]
+        lines.append(f"images exchanged: another sentence in {swapped['sentence_differs']:.1%} of {swapped['pairs']}")
+    if "identical_images" in controls:
+        same = controls["identical_images"]
+        lines.append(f"one image twice: called unchanged in {same['said_unchanged']:.1%} of {same['pairs']}")
+    return "\n".join(lines)
+
+
+def parse_config(argv: list[str]) -> EvaluateConfig:
+    from transformers import HfArgumentParser
+
+    parser = HfArgumentParser(EvaluateConfig, prog="evaluate.py", description=__doc__.split("\n")[0], allow_abbrev=False)
+    config = EvaluateConfig(**vars(parser.parse_args(argv)))
+    config.check()
+    return config
+
+
+def main(argv: list[str] | None = None) -> int:
+    try:
+        config = parse_config(sys.argv[1:] if argv is None else argv)
+        if config.compare:
+            print(compare(config))
+            return 0
+        result = evaluate_benchmark(config) if config.benchmark else evaluate_predictions(config)
+        print(results_table({config.adapter or config.model or config.predictions: result}))
+        if told := told_controls(result["controls"]):
+            print(told)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,26 @@
+"""BLIP-2 adapted to image difference captioning. `captioning` is imported on its own: it is also a program.
+
+Importing this package makes the Auto classes of this process know the model; the files saved with the weights do not
+need it.
+"""
+
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
+
+from .configuration_blip2idc import Blip2IdcConfig
+from .image_fusion import ImageError, fuse, load_image
+from .modeling_blip2idc import Blip2IdcForConditionalGeneration
+from .processing_blip2idc import Blip2IdcProcessor
+
+AutoConfig.register(Blip2IdcConfig.model_type, Blip2IdcConfig, exist_ok=True)
+AutoModel.register(Blip2IdcConfig, Blip2IdcForConditionalGeneration, exist_ok=True)
+AutoModelForImageTextToText.register(Blip2IdcConfig, Blip2IdcForConditionalGeneration, exist_ok=True)
+AutoProcessor.register(Blip2IdcConfig, Blip2IdcProcessor, exist_ok=True)
+
+__all__ = [
+    "Blip2IdcConfig",
+    "Blip2IdcForConditionalGeneration",
+    "Blip2IdcProcessor",
+    "ImageError",
+    "fuse",
+    "load_image",
+]

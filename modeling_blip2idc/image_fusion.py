@@ -1,0 +1,134 @@
+"""The idea of the paper: two images become one picture, so that every attention layer of BLIP-2 sees both.
+
+`fuse` is all of it. `load_image` turns whatever holds an image into RGB, the same way for
+both cells.
+"""
+
+import os
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Layout = Literal["vertical", "horizontal"]
+WHITE = (255, 255, 255, 255)
+
+
+class ImageError(ValueError):
+    """An image that cannot be read; the message names it and says what to do."""
+
+
+def fuse(before: Any, after: Any, layout: Layout, canvas: tuple[int, int]) -> Image.Image:
+    """One RGB picture of `canvas` (height, width): before on top or left, after below or right."""
+    height, width = cell_size(layout, canvas)
+    picture = Image.new("RGB", (canvas[1], canvas[0]))
+    # Each image is resized straight into its cell: nothing bleeds across the seam, and sizes may differ.
+    for index, image in enumerate((before, after)):
+        cell = load_image(image).resize((width, height), Image.Resampling.BICUBIC)
+        picture.paste(cell, (0, index * height) if layout == "vertical" else (index * width, 0))
+    return picture
+
+
+def cell_size(layout: Layout, canvas: tuple[int, int]) -> tuple[int, int]:
+    """Height and width that each image gets."""
+    if layout not in ("vertical", "horizontal"):
+        raise ValueError(f"layout must be 'vertical' or 'horizontal', got {layout!r}.")
+    if len(canvas) != 2 or not all(isinstance(size, int) and size > 0 for size in canvas):
+        raise ValueError(f"canvas must be two positive whole numbers, height and width; got {list(canvas)}.")
+    height, width = canvas
+    name, halved = ("height", height) if layout == "vertical" else ("width", width)
+    if halved % 2:
+        raise ValueError(
+            f"The {name} of canvas {list(canvas)} cannot be halved: layout {layout!r} needs an even {name}, "
+            f"for example {halved + 1}."
+        )
+    return (height // 2, width) if layout == "vertical" else (height, width // 2)
+
+
+def load_image(source: Any) -> Image.Image:
+    """An RGB image from a path, a PIL image, a numpy array or a torch tensor; alpha is laid over white."""
+    if isinstance(source, (str, os.PathLike)):
+        return _from_file(source)
+    if isinstance(source, Image.Image):
+        return _to_rgb(source)
+    if isinstance(source, torch.Tensor):
+        # numpy has no bfloat16
+        source = (source.float() if source.is_floating_point() else source).detach().cpu().numpy()
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    raise ImageError(
+        f"a {type(source).__name__} is no image; pass a path, a PIL image, a numpy array or a torch tensor."
+    )
+
+
+def _from_file(path: str | os.PathLike) -> Image.Image:
+    name = os.fspath(path)
+    if not os.path.exists(name):
+        raise ImageError(f"{name!r} does not exist; check the path (relative paths start at {os.getcwd()!r}).")
+    try:
+        with Image.open(name) as image:  # animated files open at their first frame
+            return _to_rgb(image)
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name!r} is not an image that Pillow can read; convert it to PNG or JPEG.") from error
+    except ImageError as error:
+        raise ImageError(f"{name!r}: {error}") from error
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        # Pillow reports damaged files with each of these types.
+        raise ImageError(f"{name!r} cannot be read ({error}); replace the file or save it anew.") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        return _from_array(np.asarray(image).astype(np.uint16))
+    if image.mode in ("I", "F"):
+        return _from_wide_values(np.asarray(image))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, WHITE), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_wide_values(values: np.ndarray) -> Image.Image:
+    """Modes I and F do not say what their white is: the smallest usual range that holds the values is taken."""
+    lowest, highest = float(values.min()), float(values.max())
+    ranges = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (255.0, 65535.0)
+    white = next((white for white in ranges if highest <= white), None)
+    if white is None or not lowest >= 0:  # "not >=" holds for NaN too
+        raise ImageError(f"values from {lowest:g} to {highest:g} are no grey levels; scale them to 0..65535.")
+    return Image.fromarray(np.rint(values * (255.0 / white)).astype(np.uint8)).convert("RGB")
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    array = _channels_last(array)
+    if array.dtype == np.uint16:
+        array = np.rint(array / 257.0).astype(np.uint8)  # 65535 / 257 = 255
+    elif array.dtype.kind == "f":
+        lowest, highest = float(array.min()), float(array.max())
+        if not (lowest >= 0 and highest <= 1):
+            raise ImageError(
+                f"float arrays must hold values from 0 to 1, this one holds {lowest:g} to {highest:g}; "
+                "scale it or convert it to uint8."
+            )
+        array = np.rint(array * 255.0).astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise ImageError(
+            f"arrays of dtype {array.dtype} are not supported; convert it to uint8, uint16 or float 0..1."
+        )
+    # PIL wants [H, W] for grey
+    return _to_rgb(Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array))
+
+
+def _channels_last(array: np.ndarray) -> np.ndarray:
+    shape = array.shape
+    if array.size and array.ndim == 2:
+        return array[:, :, None]  # [H, W] -> [H, W, 1]
+    if array.size and array.ndim == 3 and shape[2] in (1, 3, 4):
+        return np.ascontiguousarray(array)
+    if array.size and array.ndim == 3 and shape[0] in (1, 3, 4):
+        return np.ascontiguousarray(array.transpose(1, 2, 0))  # [C, H, W] -> [H, W, C]
+    raise ImageError(
+        f"arrays of shape {shape} are not supported; pass HxW, HxWxC or CxHxW with 1, 3 or 4 channels "
+        "(a list of them for many images)."
+    )

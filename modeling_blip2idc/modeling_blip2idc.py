@@ -1,0 +1,130 @@
+"""BLIP-2 for image difference captioning: BLIP-2's weights and layers, with checks where it would run blind.
+
+model = Blip2IdcForConditionalGeneration.from_pretrained("Salesforce/blip2-opt-2.7b")
+new_tokens = model.generate(**processor(before="a.png", after="b.png"))
+"""
+
+import copy
+from typing import Any
+
+import torch
+from transformers import Blip2ForConditionalGeneration, GenerationConfig, GenerationMixin
+
+from .configuration_blip2idc import Blip2IdcConfig
+
+OPT_NEWLINE = 50118  # BLIP-2 was pre-trained with OPT's newline as its end of text
+
+
+# GenerationMixin is named although the parent has it: the loader of remote code wraps classes that do not name it.
+class Blip2IdcForConditionalGeneration(Blip2ForConditionalGeneration, GenerationMixin):
+    config: Blip2IdcConfig
+    config_class = Blip2IdcConfig
+    _auto_class = "AutoModelForImageTextToText"
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """As in BLIP-2; canvases of another size than the vision model's are interpolated without being asked."""
+        if input_ids is None and kwargs.get("inputs_embeds") is None:
+            raise ValueError("input_ids is missing: it holds the image tokens, and Blip2IdcProcessor makes it.")
+        if pixel_values is not None:
+            self._check_batch(pixel_values, kwargs["inputs_embeds"] if input_ids is None else input_ids)
+            interpolate_pos_encoding = self._must_interpolate(pixel_values) or interpolate_pos_encoding
+        return super().forward(
+            pixel_values=pixel_values,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            labels=labels,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            **kwargs,
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        pixel_values: torch.Tensor,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        generation_config: GenerationConfig | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The new tokens only, for decoder-only and encoder-decoder language models alike."""
+        if kwargs.get("inputs_embeds") is not None:
+            raise ValueError("generate takes input_ids, not inputs_embeds: Blip2IdcProcessor makes them.")
+        if input_ids is None:
+            input_ids = self._input_ids_without_prompt(pixel_values)
+        self._check_batch(pixel_values, input_ids)
+        self._check_image_tokens(input_ids == self.config.image_token_id)
+        settings, kwargs = self._generation_settings(generation_config, kwargs)
+        output = super().generate(
+            pixel_values=pixel_values,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            interpolate_pos_encoding=self._must_interpolate(pixel_values) or interpolate_pos_encoding,
+            generation_config=settings,
+            **kwargs,
+        )
+        # OPT repeats its whole input, T5 begins with its start token: [B, given + new] -> [B, new]
+        given = 1 if self.language_model.config.is_encoder_decoder else input_ids.shape[1]
+        if isinstance(output, torch.Tensor):
+            return output[:, given:]
+        output.sequences = output.sequences[:, given:]
+        return output
+
+    def get_placeholder_mask(
+        self, input_ids: torch.LongTensor | None, inputs_embeds: torch.Tensor
+    ) -> torch.BoolTensor:
+        """Where the image features go, [B, T, 1]; BLIP-2's own would accept any number of places, even none."""
+        mask = super().get_placeholder_mask(input_ids, inputs_embeds)
+        self._check_image_tokens(mask.squeeze(-1))
+        return mask
+
+    def _check_batch(self, pixel_values: torch.Tensor, rows: torch.Tensor) -> None:
+        if len(pixel_values) != len(rows):  # fewer rows than canvases would be filled in silence
+            raise ValueError(f"{len(pixel_values)} canvases in pixel_values, but {len(rows)} rows of tokens.")
+
+    def _check_image_tokens(self, mask: torch.BoolTensor) -> None:
+        if torch.compiler.is_compiling():
+            return  # counting depends on the data, which would break the graph
+        found, wanted = mask.sum(dim=1).tolist(), self.config.num_query_tokens
+        if any(count != wanted for count in found):
+            raise ValueError(
+                f"Each row of input_ids must hold exactly {wanted} image tokens (id {self.config.image_token_id}), "
+                f"found {found}. Blip2IdcProcessor makes them: pass its input_ids, and check its num_query_tokens."
+            )
+
+    def _must_interpolate(self, pixel_values: torch.Tensor) -> bool:
+        height, width = pixel_values.shape[-2:]
+        patch, image_size = self.config.vision_config.patch_size, self.config.vision_config.image_size
+        if height % patch or width % patch:
+            raise ValueError(
+                f"Canvas {height}x{width} is no multiple of the patch size {patch}: set the processor's canvas to "
+                f"multiples of {patch} such as {[-(-height // patch) * patch, -(-width // patch) * patch]}."
+            )
+        return (height, width) != (image_size, image_size)
+
+    def _input_ids_without_prompt(self, pixel_values: torch.Tensor) -> torch.LongTensor:
+        text_config = self.config.text_config
+        start = text_config.eos_token_id if text_config.bos_token_id is None else text_config.bos_token_id
+        row = [self.config.image_token_id] * self.config.num_query_tokens + [start]
+        return torch.tensor([row], device=pixel_values.device).repeat(len(pixel_values), 1)  # [B, queries + 1]
+
+    def _generation_settings(
+        self, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
+    ) -> tuple[GenerationConfig, dict[str, Any]]:
+        """This model's generation_config: left alone, BLIP-2 would use its language model's."""
+        settings = copy.deepcopy(self.generation_config if generation_config is None else generation_config)
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
+            if getattr(settings, name) is None:
+                setattr(settings, name, getattr(self.config.text_config, name, None))
+        if settings.eos_token_id == OPT_NEWLINE and settings.bos_token_id is not None:
+            # Fine-tuned captions end with </s>, which is OPT's BOS as well; without it generation runs to the limit.
+            settings.eos_token_id = [OPT_NEWLINE, settings.bos_token_id]
+        return settings, settings.update(**kwargs)

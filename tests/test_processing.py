@@ -1,0 +1,205 @@
+"""What the model is given: pixels, tokens and labels, and what is saved of it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_models import QUERY_TOKENS, save_plain_blip2, tiny_plain_processor, tiny_processor, tiny_tokenizer
+
+from modeling_blip2idc import Blip2IdcProcessor, processing_blip2idc
+from modeling_blip2idc.image_fusion import ImageError, fuse
+
+IMAGE_TOKEN, BOS, PAD, EOS = 3, 0, 1, 2
+IGNORED = -100
+HEAD = [IMAGE_TOKEN] * QUERY_TOKENS
+SHORT, LONG = "nothing has changed", "the red ball was added to the left of the cube"
+
+
+def image(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+
+
+def ids(text: str) -> list[int]:
+    return tiny_tokenizer()(text, add_special_tokens=False)["input_ids"]
+
+
+A, B = image(0), image(1, (25, 60))
+
+
+def test_swapping_the_images_changes_the_pixels() -> None:
+    processor = tiny_processor()
+    pixels, swapped = processor(before=A, after=B)["pixel_values"], processor(before=B, after=A)["pixel_values"]
+    assert pixels.shape == (1, 3, 32, 32)
+    assert not torch.equal(pixels, swapped)
+    assert not torch.allclose(pixels[:, :, :16], pixels[:, :, 16:])  # the two halves hold different images
+    assert torch.equal(pixels[:, :, :16], swapped[:, :, 16:])
+
+
+@pytest.mark.parametrize("layout", ["vertical", "horizontal"])
+def test_pixels_are_the_normalised_fused_picture(layout: str) -> None:
+    processor = tiny_processor(layout=layout, canvas=(64, 32))
+    pixels = processor(before=A, after=B)["pixel_values"]
+    plain = tiny_plain_processor().image_processor(fuse(A, B, layout, (64, 32)), do_resize=False, return_tensors="pt")
+    assert pixels.shape == (1, 3, 64, 32) and torch.equal(pixels, plain["pixel_values"])
+
+
+@pytest.mark.parametrize("kind", ["opt", "t5"])
+@pytest.mark.parametrize("prompt", ["", "Question: what changed?"])
+def test_generation_inputs_are_those_of_blip2(kind: str, prompt: str) -> None:
+    ours = tiny_processor(kind, prompt=prompt)(before=A, after=B)
+    plain = tiny_plain_processor(kind)(images=fuse(A, B, "vertical", (32, 32)), text=prompt, return_tensors="pt")
+    assert ours["input_ids"].tolist() == plain["input_ids"].tolist()
+    assert ours["attention_mask"].tolist() == plain["attention_mask"].tolist()
+    assert "labels" not in ours
+
+
+@pytest.mark.parametrize("pad_is_eos", [False, True])
+def test_opt_labels_score_caption_and_eos_only(pad_is_eos: bool) -> None:
+    inputs = tiny_processor("opt", pad_is_eos)(before=[A, B], after=[B, A], captions=[SHORT, LONG])
+    short, long, pad = ids(SHORT), ids(LONG), EOS if pad_is_eos else PAD
+    gap = len(long) - len(short)
+    assert gap > 0
+    assert inputs["input_ids"].tolist() == [
+        [*HEAD, BOS, *short, EOS, *[pad] * gap],
+        [*HEAD, BOS, *long, EOS],
+    ]
+    assert inputs["labels"].tolist() == [
+        [IGNORED] * (QUERY_TOKENS + 1) + short + [EOS] + [IGNORED] * gap,
+        [IGNORED] * (QUERY_TOKENS + 1) + long + [EOS],
+    ]
+    assert inputs["attention_mask"].sum(dim=1).tolist() == [
+        QUERY_TOKENS + 2 + len(short),
+        QUERY_TOKENS + 2 + len(long),
+    ]
+
+
+def test_opt_prompt_is_not_scored_and_the_caption_goes_on_after_it() -> None:
+    inputs = tiny_processor(prompt="what changed?")(before=A, after=B, captions=SHORT)
+    prompt, caption = ids("what changed?"), ids(" " + SHORT)
+    assert inputs["input_ids"].tolist() == [[*HEAD, BOS, *prompt, *caption, EOS]]
+    assert inputs["labels"].tolist() == [[IGNORED] * (QUERY_TOKENS + 1 + len(prompt)) + caption + [EOS]]
+
+
+@pytest.mark.parametrize("pad_is_eos", [False, True])
+def test_t5_labels_score_caption_and_eos_only(pad_is_eos: bool) -> None:
+    processor = tiny_processor("t5", pad_is_eos)
+    inputs = processor(before=[A, B], after=[B, A], captions=[SHORT, LONG], text=["", "what?"])
+    short, long, prompt, pad = ids(SHORT), ids(LONG), ids("what?"), EOS if pad_is_eos else PAD
+    assert inputs["input_ids"].tolist() == [[*HEAD, EOS, *[pad] * len(prompt)], [*HEAD, *prompt, EOS]]
+    assert inputs["attention_mask"].tolist() == [
+        [1] * (QUERY_TOKENS + 1) + [0] * len(prompt),
+        [1] * (QUERY_TOKENS + 1 + len(prompt)),
+    ]
+    assert inputs["labels"].tolist() == [
+        [*short, EOS, *[IGNORED] * (len(long) - len(short))],
+        [*long, EOS],
+    ]
+
+
+def test_generation_pads_opt_on_the_left() -> None:
+    inputs = tiny_processor()(before=[A, B], after=[B, A], text=["what?", ""])
+    prompt = ids("what?")
+    assert inputs["input_ids"].tolist() == [[*HEAD, BOS, *prompt], [PAD] * len(prompt) + [*HEAD, BOS]]
+    assert inputs["attention_mask"].tolist()[1] == [0] * len(prompt) + [1] * (QUERY_TOKENS + 1)
+
+
+@pytest.mark.parametrize("kind", ["opt", "t5"])
+def test_special_tokens_spelled_by_a_user_stay_text(kind: str) -> None:
+    text = "an <image> of </s> and <pad> appeared"
+    inputs = tiny_processor(kind)(before=A, after=B, captions=text, text="see <image></s>:")
+    assert (inputs["input_ids"] == IMAGE_TOKEN).sum() == QUERY_TOKENS
+    scored = inputs["labels"][inputs["labels"] != IGNORED].tolist()
+    assert scored[-1] == EOS and not {IMAGE_TOKEN, PAD, EOS} & set(scored[:-1])
+    assert tiny_tokenizer().decode(scored, skip_special_tokens=True).strip() == text
+
+
+def test_long_captions_are_cut_with_eos_and_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings = []
+    monkeypatch.setattr(processing_blip2idc.logger, "warning", warnings.append)
+    processor = tiny_processor(max_caption_length=9)
+    processor(before=A, after=B, captions=SHORT[:5])
+    assert not warnings
+    processor(before=[A, A], after=[B, B], captions=[LONG, LONG])
+    labels = processor(before=A, after=B, captions=LONG)["labels"][0]
+    assert labels[labels != IGNORED].tolist() == [*ids(LONG)[:8], EOS]
+    whole = tiny_processor(max_caption_length=len(ids(LONG)) + 1)(before=A, after=B, captions=LONG)["labels"][0]
+    assert whole[whole != IGNORED].tolist() == [*ids(LONG), EOS]
+    assert len(warnings) == 1 and "max_caption_length=9" in warnings[0]
+
+
+def test_one_pair_equals_a_batch_of_one(tmp_path: Path) -> None:
+    processor = tiny_processor()
+    A.save(tmp_path / "a.png")
+    one = processor(before=str(tmp_path / "a.png"), after=np.asarray(B), captions=SHORT, text="what?")
+    many = processor(before=[A], after=[B], captions=[SHORT], text=["what?"])
+    assert all(torch.equal(one[name], many[name]) for name in many)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"before": [A, A], "after": [B]}, "before holds 2 images, after holds 1"),
+        ({"before": [], "after": []}, "before holds 0 images, after holds 0"),
+        ({"before": [A], "after": B}, "got list and Image"),
+        ({"before": A}, "after is NoneType"),
+        ({"before": [A, A], "after": [B, B], "captions": ["x"]}, "captions holds 1 texts for 2 pairs"),
+        ({"before": [A, A], "after": [B, B], "captions": "x"}, "captions holds 1 texts for 2 pairs"),
+        ({"before": [A, A], "after": [B, B], "text": ["x"] * 3}, "text holds 3 texts for 2 pairs"),
+        ({"before": A, "after": B, "captions": [None]}, "captions must be strings, got None"),
+    ],
+)
+def test_what_does_not_match_is_quoted(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny_processor()(**arguments)
+
+
+def test_unreadable_image_is_named_with_its_place(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"after image of pair 1 .*x\.png' does not exist"):
+        tiny_processor()(before=[A, A], after=[B, tmp_path / "x.png"])
+    with pytest.raises(ImageError, match=r"before image of pair 0 .*dtype int64"):
+        tiny_processor()(before=[np.zeros((3, 3), np.int64)], after=[B])
+
+
+def test_settings_survive_saving(tmp_path: Path) -> None:
+    settings = {"layout": "horizontal", "canvas": (64, 32), "prompt": "what?", "max_caption_length": 7}
+    processor = tiny_processor("t5", **settings)
+    processor.save_pretrained(tmp_path)
+    restored = Blip2IdcProcessor.from_pretrained(tmp_path)
+    for name in (*settings, "num_query_tokens", "decoder_only"):
+        assert getattr(restored, name) == getattr(processor, name), name
+    assert restored.canvas == [64, 32] and restored.decoder_only is False
+    first, second = (each(before=A, after=B, captions=LONG) for each in (processor, restored))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    restored.save_pretrained(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "processor_config.json").read_text()) == json.loads(
+        (tmp_path / "processor_config.json").read_text()
+    )
+    assert sorted(path.name for path in tmp_path.glob("*.py")) == ["image_fusion.py", "processing_blip2idc.py"]
+
+
+@pytest.mark.parametrize("kind", ["opt", "t5"])
+def test_from_blip2_takes_the_numbers_from_the_model_folder(kind: str, tmp_path: Path) -> None:
+    processor = Blip2IdcProcessor.from_blip2(save_plain_blip2(tmp_path, kind), prompt="what?")
+    assert (processor.num_query_tokens, processor.decoder_only) == (QUERY_TOKENS, kind == "opt")
+    assert processor.canvas == [32, 32] and processor.prompt == "what?"
+
+
+def test_from_blip2_repairs_processors_older_than_the_image_token() -> None:
+    plain = tiny_plain_processor()
+    plain.num_query_tokens = None
+    processor = Blip2IdcProcessor.from_blip2(plain)
+    assert processor.num_query_tokens == 32 and processor.canvas == [224, 224] and processor.layout == "vertical"
+    inputs = processor(before=A, after=B)
+    assert (inputs["input_ids"] == processor.image_token_id).sum() == 32
+
+
+def test_impossible_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="cannot be halved"):
+        tiny_processor(canvas=(33, 32))
+    with pytest.raises(ValueError, match="layout must be"):
+        tiny_processor(layout="diagonal")
+    with pytest.raises(ValueError, match="max_caption_length must be at least 2"):
+        tiny_processor(max_caption_length=1)
