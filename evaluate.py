@@ -1,6 +1,6 @@
 """Score a model on a benchmark, or score predictions that are already there.
 
-    python evaluate.py --model checkpoints/tiny-blip2 --adapter runs/toy --benchmark toy --output_dir runs/toy/eval/toy-test
+    python evaluate.py --adapter runs/toy --benchmark toy --output_dir runs/toy/eval/toy-test
     python evaluate.py --predictions predictions.jsonl --output_dir scores
     python evaluate.py --predictions results.json --references references.json --output_dir scores    # COCO files
     python evaluate.py --compare runs/toy/eval/toy-test runs/base/eval/toy-test                       # one table
@@ -26,8 +26,8 @@ if __name__ != "__main__":
     sys.modules["evaluate"] = _library
     _spec.loader.exec_module(_library)
 
-# The imports of torch, models and data are inside the functions that need them: this file also runs when somebody imports
-# the library, and scoring a file of predictions needs neither torch nor images.
+# The imports of torch, models and data are inside the functions that need them: this file also runs when somebody
+# imports the library, and scoring a file of predictions needs neither torch nor images.
 import json
 import re
 from collections.abc import Iterator
@@ -263,9 +263,7 @@ def renew_table(file: Path, table: str) -> None:
     if text.count(start) != 1 or text.count(end) != 1:
         raise ValueError(f"{file} must hold the lines {start} and {end} once each")
     pattern = re.escape(start) + ".*" + re.escape(end)
-    file.write_text(
-        re.sub(pattern, lambda _: f"{start}\n{table}\n{end}", text, flags=re.DOTALL), encoding="utf-8"
-    )
+    file.write_text(re.sub(pattern, lambda _: f"{start}\n{table}\n{end}", text, flags=re.DOTALL), encoding="utf-8")
 
 
 def told_controls(controls: dict[str, Any]) -> str:
@@ -282,7 +280,9 @@ def told_controls(controls: dict[str, Any]) -> str:
 def parse_config(argv: list[str]) -> EvaluateConfig:
     from transformers import HfArgumentParser
 
-    parser = HfArgumentParser(EvaluateConfig, prog="evaluate.py", description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = HfArgumentParser(
+        EvaluateConfig, prog="evaluate.py", description=__doc__.split("\n")[0], allow_abbrev=False
+    )
     config = EvaluateConfig(**vars(parser.parse_args(argv)))
     config.check()
     return config

@@ -18,7 +18,7 @@ setup(
     description="Image difference captioning: two images in, a sentence out",
     license="MIT",
     python_requires=">=3.10",
-    # The programs train.py and evaluate.py stay out of the installed modules: a module named `evaluate` would hide the library.
+    # No py_modules: an installed module `evaluate` would hide the library of that name.
     packages=find_packages(include=["modeling_blip2idc*", "dataset_syned*", "metric_idc*"]),
     install_requires=[
         "torch>=2.11",

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 import yaml
 from accelerate import Accelerator, DataLoaderConfiguration
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import broadcast_object_list, gather_object, set_seed
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import HfArgumentParser, get_scheduler
@@ -78,9 +78,7 @@ class TrainConfig:
         default=500, metadata={"help": "validation pairs captioned for CIDEr after each epoch, spread evenly; 0: none"}
     )
     mixed_precision: Literal["no", "bf16"] = "bf16"
-    attention: Literal["sdpa", "eager"] = field(
-        default="sdpa", metadata={"help": "eager is the faster one on a CPU"}
-    )
+    attention: Literal["sdpa", "eager"] = field(default="sdpa", metadata={"help": "eager is the faster one on a CPU"})
     num_workers: int = field(default=0, metadata={"help": "processes that load images"})
     seed: int = 42
     log_every: int = field(default=20, metadata={"help": "steps between two lines of log.jsonl"})
@@ -113,7 +111,7 @@ def parse_config(argv: list[str]) -> TrainConfig:
     given = parser.parse_args(argv)
     from_file = []
     for name, value in read_yaml(given.config).items() if given.config else ():
-        if value is None:
+        if value in (None, []):
             continue
         values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
         from_file += [f"--{name}", *map(str, values)]
@@ -144,6 +142,9 @@ class TrainingPairs(Dataset):
     def __init__(self, rows: Any, seed: int):
         self.rows, self.seed, self.epoch = rows, seed, 0
 
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -161,9 +162,7 @@ class Collate:
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         columns = {name: [example[name] for example in examples] for name in ("before", "after", "caption")}
-        return dict(
-            self.processor(before=columns["before"], after=columns["after"], captions=columns["caption"])
-        )
+        return dict(self.processor(before=columns["before"], after=columns["after"], captions=columns["caption"]))
 
 
 def build_loaders(config: TrainConfig, rows: dict[str, Any], processor: Any) -> dict[str, DataLoader]:
@@ -303,10 +302,10 @@ def validations(
         yield "validation_CIDEr", validation_cider(accelerator, parts["model"], processor, chosen, config.batch_size)
 
 
-def train(config: TrainConfig, accelerator: Accelerator) -> None:
+def start_run(accelerator: Accelerator, config: TrainConfig, model: Any, pairs: int) -> Log:
+    """The run folder with config and log; says what is trained."""
     folder = Path(config.output_dir)
-    parts, rows, processor = prepare(accelerator, config)
-    trainable, total = count_parameters(parts["model"])
+    trainable, total = count_parameters(model)
     log = Log(accelerator, folder)
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
@@ -314,32 +313,31 @@ def train(config: TrainConfig, accelerator: Accelerator) -> None:
         entries = {**vars(config), "benchmark_options": dict(config.benchmark_options)}
         (folder / "train_config.yaml").write_text(yaml.safe_dump(entries, sort_keys=False), encoding="utf-8")
     facts = {"environment": environment(accelerator), "trainable_parameters": trainable, "parameters": total}
-    facts["training_pairs"] = len(rows["train"])
-    log.write(0, facts)
-    accelerator.print(
-        f"{len(rows['train'])} training pairs, {trainable:,} of {total:,} parameters are trained ({trainable / total:.2%})"
-    )
+    log.write(0, {**facts, "training_pairs": pairs})
+    accelerator.print(f"{pairs} training pairs; {trainable:,} of {total:,} parameters are trained")
+    return log
+
+
+def train(config: TrainConfig, accelerator: Accelerator) -> None:
+    folder = Path(config.output_dir)
+    parts, rows, processor = prepare(accelerator, config)
+    log = start_run(accelerator, config, parts["model"], len(rows["train"]))
     per_epoch = -(-len(parts["train"]) // config.gradient_accumulation_steps)
-    best, waited, step = None, 0, 0
     bar = tqdm(total=per_epoch * config.epochs, unit="step", disable=not accelerator.is_main_process)
+    best, waited, step = -float("inf"), 0, 0
     for epoch in range(config.epochs):
         parts["train"].set_epoch(epoch)
-        parts["train"].dataset.epoch = epoch
         step = run_epoch(accelerator, config, parts, step, bar, log)
         scores = dict(validations(accelerator, config, parts, rows["validation"], processor))
         log.write(step, {"epoch": epoch + 1, **scores})
         told = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in scores.items())
-        tqdm.write(f"epoch {epoch + 1}: {told}") if accelerator.is_main_process else None
+        accelerator.print(f"\nepoch {epoch + 1}: {told}")
         score = -scores["validation_loss"] if config.best_by == "loss" else scores["validation_CIDEr"]
-        score = gather_object([score])[0]  # the main process decides for all
-        if best is None or score > best:
-            best, waited = score, 0
-            if accelerator.is_main_process:
-                save_adapter(
-                    accelerator.unwrap_model(parts["model"]), processor, folder, config.model, config.revision
-                )
-        else:
-            waited += 1
+        score = broadcast_object_list([score])[0]  # the main process decides for all
+        waited = 0 if score > best else waited + 1
+        if score > best and accelerator.is_main_process:
+            save_adapter(accelerator.unwrap_model(parts["model"]), processor, folder, config.model, config.revision)
+        best = max(best, score)
         if waited >= config.patience:
             accelerator.print(f"no better {config.best_by} for {waited} epochs: done")
             break

@@ -2,11 +2,12 @@
 
     python checkpoints/train_tiny_captioner.py --output_dir checkpoints/tiny-blip2 --steps 12000
 
-What it learns from: drawn pairs mostly of another look and only with other sentences (instructions) than the toy benchmark's
-defaults. A captioner of this size that sees nothing but pair sentences sits on a plateau where it ignores the images. Two
-auxiliary losses get it off: every patch names the thing that covers it and what happens to it (vision part), and single
-queries name kind, size, colour, shape and new colour of the change (Q-Former). Their heads are thrown away at the end.
-The language model also reads sentences of both wordings without any picture, as OPT has read English.
+What it learns from: drawn pairs mostly of another look and only with other sentences (instructions) than the toy
+benchmark's defaults. A captioner of this size that sees nothing but pair sentences sits on a plateau where it ignores
+the images. Two auxiliary losses get it off: every patch names the thing that covers it and what happens to it (vision
+part), and single queries name kind, size, colour, shape and new colour of the change (Q-Former). Their heads are
+thrown away at the end. The language model also reads sentences of both wordings without pictures, as OPT has read
+English.
 """
 
 import argparse
@@ -59,7 +60,9 @@ def patch_labels(things: list, others: list, kind: str, view) -> np.ndarray:
     """What covers each patch of one picture, uint8 [GRID / 2, GRID, 4] in the order of PATCH_TARGETS."""
     rows, columns = GRID // 2, GRID
     labels = np.zeros((rows, columns, 4), dtype=np.uint8)
-    best = np.full((rows, columns), 0.15)  # a patch belongs to the thing that covers most of it, and at least this share
+    best = np.full(
+        (rows, columns), 0.15
+    )  # a patch belongs to the thing that covers most of it, and at least this share
     for thing in things:
         mask = np.zeros((CANVAS // 2, CANVAS), dtype=np.float32)
         box, alpha = coverage(thing, (CANVAS, CANVAS // 2), view)
@@ -90,7 +93,9 @@ def draw_example(index: int) -> tuple[np.ndarray, np.ndarray, list[int], list[st
     return canvas, labels.reshape(-1, 4), attribute_labels(pair), draw_captions(rng, pair, "instruction")
 
 
-def draw_pool(start: int, count: int, processes: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[list[str]]]:
+def draw_pool(
+    start: int, count: int, processes: int = 2
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[list[str]]]:
     with ProcessPoolExecutor(processes) as pool:
         examples = list(pool.map(draw_example, range(start, start + count), chunksize=500))
     canvases, patches, attributes, captions = zip(*examples, strict=True)
@@ -170,7 +175,42 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Blip2ForConditionalGenera
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
     )
     # "eager": the backward pass of torch's fused attention takes ten times as long on a CPU at these sizes
-    return Blip2ForConditionalGeneration._from_config(config, attn_implementation="eager")
+    model = Blip2ForConditionalGeneration._from_config(config, attn_implementation="eager")
+    look_at_the_same_place(model.vision_model)
+    return model
+
+
+def waves(positions: torch.Tensor, size: int) -> torch.Tensor:
+    """Sines and cosines of positions [N] -> [N, size], with wavelengths of 4 to 32 patches."""
+    frequencies = torch.exp(torch.linspace(0.0, -math.log(8.0), size // 2)) * math.pi / 2
+    angles = positions[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+@torch.no_grad()
+def look_at_the_same_place(vision: torch.nn.Module) -> None:
+    """Start the vision part so that a patch attends to its neighbours and to the same place in the other image.
+
+    Positions are waves of row and column within a cell, plus a mark of the cell; keys start equal to queries, so that
+    like attends to like (mimetic initialisation, Trockman and Kolter 2023). From the usual random start, which image
+    differs where is learnt several times later.
+    """
+    rows = torch.arange(GRID).repeat_interleave(GRID)
+    columns = torch.arange(GRID).repeat(GRID)
+    cell = torch.where(rows < GRID // 2, 1.0, -1.0)[:, None].repeat(1, 8)
+    places = torch.cat(
+        [waves((rows % (GRID // 2)).float(), 48), waves(columns.float(), 48), cell], dim=1
+    )  # [144, 104]
+    embedding = vision.embeddings.position_embedding  # [1, 1 + 144, 128]; the first is the class token's
+    embedding.zero_()
+    embedding[0, 1:, : places.shape[1]] = 0.5 * places
+    for layer in vision.encoder.layers:
+        attention = layer.self_attn
+        queries = 1.4 * torch.randn(WIDTH, WIDTH) / math.sqrt(WIDTH)
+        attention.qkv.weight[:WIDTH] = queries
+        attention.qkv.weight[WIDTH : 2 * WIDTH] = queries
+        torch.nn.init.xavier_uniform_(attention.qkv.weight[2 * WIDTH :])
+        torch.nn.init.xavier_uniform_(attention.projection.weight)
 
 
 class Heads(torch.nn.Module):
@@ -316,7 +356,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=12_000)
     parser.add_argument("--pairs", type=int, default=100_000, help="size of the pool that is drawn in advance")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log_every", type=int, default=50)
     parser.add_argument("--compile", action="store_true", help="compile the three parts with torch.compile")

@@ -1,7 +1,7 @@
 """Prepare benchmarks from the command line.
 
-    python -m dataset_syned list
-    python -m dataset_syned prepare toy        # then load_dataset("toy") works from any directory
+python -m dataset_syned list
+python -m dataset_syned prepare toy        # then load_dataset("toy") works from any directory
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Flat drawn scenes: a few things of one shape, colour and size each, drawn with numpy alone.
 
-Only `+ - * /`, `min`, `max` and `sqrt` touch a pixel, and `random.Random.random` is the only source of chance, so that the
-same seed draws the same picture on every machine. Lengths are in units of the picture's height.
+Only `+ - * /`, `min`, `max` and `sqrt` touch a pixel, and `random.Random.random` is the only source of chance, so that
+the same seed draws the same picture on every machine. Lengths are in units of the picture's height.
 """
 
 import random
@@ -23,7 +23,7 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "cyan": (40, 200, 214),
     "black": (28, 28, 30),
 }
-RADII = {"small": 0.11, "large": 0.19}
+RADII = {"small": 0.13, "large": 0.23}
 OUTLINE = 0.022  # width of the dark line around a thing in the "paper" look
 
 
@@ -124,9 +124,7 @@ def draw_background(size: tuple[int, int], look: Look, rng: random.Random) -> np
     return np.broadcast_to((shade + tint)[None, None, :] + fall[:, None, None], (height, width, 3)).astype(np.float32)
 
 
-def draw_scene(
-    things: Sequence[Thing], background: np.ndarray, look: Look, view: View | None = None
-) -> np.ndarray:
+def draw_scene(things: Sequence[Thing], background: np.ndarray, look: Look, view: View | None = None) -> np.ndarray:
     """The things on a copy of the background, later ones in front, uint8 [height, width, 3]."""
     view = view or View()
     picture = background.copy()

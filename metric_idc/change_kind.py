@@ -54,6 +54,7 @@ RULES = [
         r"as (?:(?:it|they) (?:is|are|was|were)|is|before)(?: before.*| now)?$",
     ),
     ("none", rf"\b(?:leave|keep) {WHOLE} (?:alone|be)\b"),
+    ("none", rf"\b(?:show|depict|contain)s? (?:\w+ )?the same {SCENE}$"),
     # An instruction names its kind with its first word, whatever follows ("add the missing dog").
     ("move", r"^(?:please )?(?:put|place|set|add)\b.*\b(?:elsewhere|somewhere else)\b"),
     ("color", r"^(?:please )?add (?:(?:some|more|a|the) )*colou?rs?\b"),
@@ -85,7 +86,10 @@ RULES = [
     ("add", r"\bappear(?:s|ed)?\b(?! (?:to|as|like|more|less))|\b(?:show|shows|showed|shown|turned|popped|pops) up\b"),
     ("add", r"\bnow (?:be )?(?:seen|visible|present|there|here|in)\b|\bseen now\b|\bthere (?:is|are) now\b"),
     ("add", r"\bnow there (?:is|are)\b|\bthere (?:is|are) (?:an? )?(?:another|more)\b|\bnow (?:has|have|contains?)\b"),
-    ("add", r"\b(?:put|place|paste|insert|bring in) (?:an?|some|another|more|one|two|three)\b"),
+    (
+        "add",
+        r"\b(?:puts?|place[ds]?|paste[ds]?|insert|brings? in|brought in) (?:an?|some|another|more|one|two|three)\b",
+    ),
     ("add", r"\b(?:arrived|entered|joined|came in(?:to)?)\b|\bnot (?:\w+ ){0,3}?(?:before|earlier|previously)\b"),
     ("add", rf"\bnot (?:\w+ ){{0,4}}(?:before|left|first|old) {SCENE}\b"),
 ]

@@ -1,10 +1,13 @@
-"""LoRA adapters: which modules they adapt, how they are made, saved and put on a model. The one place that knows PEFT."""
+"""LoRA adapters: which modules they adapt, how they are made, saved and loaded. The one place that knows PEFT."""
 
+import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from .modeling_blip2idc import Blip2IdcForConditionalGeneration
 from .processing_blip2idc import Blip2IdcProcessor
@@ -20,7 +23,6 @@ LORA_TARGETS = (
 
 def add_lora(model: Blip2IdcForConditionalGeneration, rank: int, alpha: int, dropout: float, seed: int) -> Any:
     """The model with a fresh LoRA adapter, a `PeftModel` in which only the adapter's weights can be trained."""
-    import torch
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", target_modules=LORA_TARGETS)
@@ -53,19 +55,25 @@ def save_adapter(model: Any, processor: Blip2IdcProcessor, folder: Path, base: s
     """
     config = model.peft_config["default"]
     config.base_model_name_or_path, config.revision = base, revision
-    # PEFT would write our class, which AutoPeftModel cannot import elsewhere; the weights are plain BLIP-2's.
-    config.auto_mapping = {
-        "base_model_class": "Blip2ForConditionalGeneration",
-        "parent_library": "transformers.models.blip_2.modeling_blip_2",
-    }
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=".adapter-", dir=folder))
     try:
         # False: the vocabulary is the base's; PEFT would look it up on the Hub at every save to make sure
         model.save_pretrained(unfinished, save_embedding_layers=False)
+        _name_plain_blip2(unfinished / "adapter_config.json")
         processor.save_pretrained(unfinished)
         (unfinished / "README.md").unlink(missing_ok=True)  # PEFT's; the run's card is written by `publishing`
         for file in sorted(unfinished.iterdir()):
             os.replace(file, folder / file.name)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _name_plain_blip2(config_file: Path) -> None:
+    """PEFT writes our class, which AutoPeftModel cannot import elsewhere; the weights are plain BLIP-2's."""
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config["auto_mapping"] = {
+        "base_model_class": "Blip2ForConditionalGeneration",
+        "parent_library": "transformers.models.blip_2.modeling_blip_2",
+    }
+    config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

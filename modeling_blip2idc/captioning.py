@@ -24,6 +24,7 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoProcessor
 from transformers.utils import find_adapter_config_file, logging
 
+from .adapters import load_adapter
 from .image_fusion import ImageError, load_image
 from .modeling_blip2idc import Blip2IdcForConditionalGeneration
 from .processing_blip2idc import Blip2IdcProcessor, load_named_image, settings_of_model
@@ -72,7 +73,7 @@ def load(
     else:
         processor = _load_processor(base, revision, model)
     if adapter is not None:
-        model = _with_adapter(model, adapter, adapter_revision)
+        model = load_adapter(model, adapter, adapter_revision)
     return model.to(device).eval(), processor
 
 
@@ -177,14 +178,6 @@ def _base_of_adapter(config_file: str) -> tuple[str, str | None]:
     if not base:
         raise ValueError(f"{config_file!r} names no base model: pass the base as model and this as adapter.")
     return base, config.get("revision")
-
-
-def _with_adapter(model: Blip2IdcForConditionalGeneration, adapter: str, revision: str | None) -> Any:
-    try:
-        from peft import PeftModel  # only adapters need it
-    except ImportError as error:
-        raise ImportError("adapters need the package peft: pip install peft.") from error
-    return PeftModel.from_pretrained(model, adapter, revision=revision)
 
 
 def read_pairs(path: Path) -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import peft
 import pytest
 import torch
 from PIL import Image
@@ -150,7 +151,6 @@ def test_load_refuses_what_is_no_blip2(work: Path, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def adapter(work: Path) -> Path:
     """A LoRA adapter for work/model whose weights are not zero, named by a relative path, with its own processor."""
-    peft = pytest.importorskip("peft", reason="peft is not installed: pip install peft")
     model = peft.get_peft_model(
         Blip2IdcForConditionalGeneration.from_pretrained(work / "model"),
         peft.LoraConfig(r=2, lora_alpha=64, target_modules=["qkv", "q_proj"]),

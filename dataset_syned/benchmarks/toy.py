@@ -2,8 +2,8 @@
 
     python -m dataset_syned prepare toy        # then load_dataset("toy") works from any directory
 
-Each pair shows a scene of several things before and after one change (`color`, `add`, `remove`, `move`) or none. A small
-shift of the view and other light are no change. Row i of a split depends on (seed, split, i) and the options alone.
+Each pair shows a scene of several things before and after one change (`color`, `add`, `remove`, `move`) or none. A
+small shift of the view and other light are no change. Row i of a split depends on the options, the split and i alone.
 """
 
 import io
@@ -37,7 +37,7 @@ KINDS = ("color", "add", "remove", "move", "none")
 SHARD_PAIRS = 500
 REFERENCES = 5
 
-# {o}: the thing's phrase, {c}: its new colour. Every row takes REFERENCES of the sentences of its kind, in random order.
+# {o}: the thing's phrase, {c}: its new colour. A row takes REFERENCES of the sentences of its kind, in random order.
 SENTENCES: dict[Wording, dict[str, tuple[str, ...]]] = {
     "description": {
         "add": (
@@ -203,9 +203,9 @@ def draw_captions(rng: random.Random, pair: Pair, wording: Wording, count: int =
     return [sentence.format(o=phrase, c=pair.new_color) for sentence in chosen]
 
 
-def png(pixels: Any) -> bytes:
+def png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    picture.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
@@ -232,8 +232,7 @@ class ToyConfig(datasets.BuilderConfig):
     height: int = 64
     version: datasets.Version = datasets.Version(VERSION)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check(self) -> None:
         allowed = {"look": ("paper", "studio"), "wording": tuple(SENTENCES), "difficulty": tuple(SETTINGS)}
         for name, values in allowed.items():
             if getattr(self, name) not in values:
@@ -242,7 +241,9 @@ class ToyConfig(datasets.BuilderConfig):
             if getattr(self, name) < 1:
                 raise ValueError(f"toy: {name}={getattr(self, name)}, use a number of pairs of at least 1")
         if self.height < 32 or self.width < self.height:
-            raise ValueError(f"toy: pictures of {self.width}x{self.height}, use at least 32 high and no narrower than high")
+            raise ValueError(
+                f"toy: pictures of {self.width}x{self.height}, use at least 32 high and no narrower than high"
+            )
 
 
 def draw_row(config: ToyConfig, split: str, index: int) -> dict[str, Any]:
@@ -256,8 +257,8 @@ def draw_row(config: ToyConfig, split: str, index: int) -> dict[str, Any]:
     pair_id = f"{split}-{index:06d}"
     return pair_row(
         pair_id=pair_id,
-        before=image_bytes(f"{pair_id}-before.png", png(before)),
-        after=image_bytes(f"{pair_id}-after.png", png(after)),
+        before=image_bytes(f"{pair_id}-before.png", png(Image.fromarray(before))),
+        after=image_bytes(f"{pair_id}-after.png", png(Image.fromarray(after))),
         captions=draw_captions(rng, pair, config.wording),
         kind=pair.kind,
         provenance={"drawn_by": f"toy {VERSION}", "seed": config.seed, "split": split, "index": index},
@@ -271,6 +272,10 @@ class Toy(PairBuilder):
     DEFAULT_CONFIG_NAME = "default"
     DESCRIPTION = "Drawn before/after pairs in the spirit of CLEVR-Change, five references each."
     LICENSE = "MIT"
+
+    def _info(self) -> datasets.DatasetInfo:
+        self.config.check()  # here and not in the config: the base class sets options after its construction
+        return super()._info()
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         def shards(split: str) -> list[tuple[int, int]]:

@@ -1,0 +1,53 @@
+# make demo: the whole way once, offline.  make test: the test suite.  Each makes .venv by itself.
+# make bench: speed against named baselines.  make results: renew the README's table.  make clean: forget demo runs.
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := runs/toy
+BASE := runs/toy-base
+OURS := $(RUN)/eval/toy-test
+
+export HF_HUB_OFFLINE := 1
+export HF_HUB_DISABLE_PROGRESS_BARS := 1
+
+.PHONY: demo test lint bench results clean
+
+demo: $(OURS)/metrics.json $(BASE)/metrics.json
+	@echo
+	$(BIN)/python evaluate.py --compare $(OURS) $(BASE) --names "after LoRA" "before LoRA"
+	@echo
+	$(BIN)/python -m modeling_blip2idc.captioning docs/before.png docs/after.png --adapter $(RUN)
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/drawing.py
+
+results: $(OURS)/metrics.json $(BASE)/metrics.json
+	mkdir -p docs/results/toy docs/results/toy-base
+	cp $(OURS)/metrics.json $(OURS)/predictions.jsonl docs/results/toy/
+	cp $(BASE)/metrics.json $(BASE)/predictions.jsonl docs/results/toy-base/
+	$(BIN)/python evaluate.py --compare docs/results/toy docs/results/toy-base --names "after LoRA" "before LoRA" --table_in README.md
+
+clean:
+	rm -rf $(RUN) $(BASE)
+
+.venv/installed: setup.py constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,dev]"
+	touch $@
+
+$(RUN)/adapter_model.safetensors: configs/toy.yaml checkpoints/tiny-blip2/model.safetensors | .venv/installed
+	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+		train.py --config configs/toy.yaml --output_dir $(RUN)
+
+$(OURS)/metrics.json: $(RUN)/adapter_model.safetensors
+	$(BIN)/python evaluate.py --adapter $(RUN) --benchmark toy --split test --output_dir $(OURS) --input_controls
+
+$(BASE)/metrics.json: checkpoints/tiny-blip2/model.safetensors | .venv/installed
+	$(BIN)/python evaluate.py --model checkpoints/tiny-blip2 --benchmark toy --split test --output_dir $(BASE)

@@ -1,0 +1,227 @@
+"""The layout holds: who imports whom, nothing happens on import, the README's tree is the tree on disk."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+NOUNS = ("modeling_blip2idc", "dataset_syned", "metric_idc")
+VERBS = ("train", "evaluate", "train_tiny_captioner")
+# Heavy or replaceable libraries, and the one place of ours that knows each.
+ONE_PLACE = {"peft": "modeling_blip2idc/adapters.py", "accelerate": "train.py", "pycocoevalcap": "metric_idc/"}
+BOILERPLATE = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+
+
+def tracked(root: Path, *patterns: str) -> list[str]:
+    listing = subprocess.run(
+        ["git", "-C", root, "ls-files", "--cached", "--others", "--exclude-standard", *patterns],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [name for name in listing.stdout.splitlines() if (root / name).is_file()]
+
+
+def sources(root: Path) -> list[str]:
+    return [name for name in tracked(root, "*.py") if not name.startswith("tests/")]
+
+
+def imported(root: Path, name: str) -> Iterator[str]:
+    """Top-level names of all absolute imports of a file, wherever in it they stand."""
+    for node in ast.walk(ast.parse((root / name).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module.split(".")[0]
+
+
+def test_nouns_import_no_noun_and_no_verb(root: Path) -> None:
+    for name in sources(root):
+        noun = name.split("/")[0]
+        if noun in NOUNS:
+            others = {*NOUNS, *VERBS} - {noun}
+            assert not others & set(imported(root, name)), name
+
+
+def test_verbs_import_no_verb(root: Path) -> None:
+    for name in sources(root):
+        if name.split("/")[0] not in NOUNS:
+            assert not set(VERBS) & set(imported(root, name)), name
+
+
+@pytest.mark.parametrize("library", ONE_PLACE)
+def test_each_heavy_library_appears_in_one_place(root: Path, library: str) -> None:
+    for name in sources(root):
+        if library in imported(root, name):
+            assert name.startswith(ONE_PLACE[library]), name
+
+
+def test_only_the_guard_names_the_evaluate_library(root: Path) -> None:
+    for name in sources(root):
+        assert "evaluate" not in set(imported(root, name)), name
+
+
+def test_the_model_folder_is_flat_with_sibling_imports(root: Path) -> None:
+    assert not [name for name in tracked(root, "modeling_blip2idc/**") if name.count("/") > 1]
+    for name in tracked(root, "modeling_blip2idc/*.py"):
+        for node in ast.walk(ast.parse((root / name).read_text(encoding="utf-8"))):
+            assert not isinstance(node, ast.ImportFrom) or node.level < 2 and (node.level == 0 or node.module), name
+
+
+def test_no_file_is_called_like_its_folder_or_like_a_drawer(root: Path) -> None:
+    for name in sources(root):
+        path = Path(name)
+        assert path.stem not in ("utils", "helpers", "misc", "common"), name
+        assert name.startswith("modeling_blip2idc/") or path.stem != path.parent.name, name
+
+
+def test_files_open_with_their_purpose(root: Path) -> None:
+    for name in tracked(root, "*.py"):
+        assert ast.get_docstring(ast.parse((root / name).read_text(encoding="utf-8"))), name
+
+
+def test_no_statement_does_something_at_import(root: Path) -> None:
+    """Apart from the registration of the model, the guard in evaluate.py and `if __name__ == "__main__"`."""
+    for name in sources(root):
+        if name == "setup.py":
+            continue
+        for node in ast.parse((root / name).read_text(encoding="utf-8")).body:
+            text = ast.unparse(node)
+            allowed = (
+                isinstance(node, BOILERPLATE)
+                or isinstance(node, ast.Expr)
+                and isinstance(node.value, ast.Constant)
+                or isinstance(node, ast.If)
+                and text.startswith("if __name__ ")
+                or re.fullmatch(r"Auto\w+\.register\(.*\)", text)
+            )
+            assert allowed, f"{name}: {text}"
+
+
+IMPORTS = """
+import random, sys
+# libraries may do what they do
+import accelerate, datasets, huggingface_hub, jinja2, peft, tokenizers, torch, transformers, yaml
+import torch.utils.tensorboard
+seen = []
+def audit(event, arguments):
+    writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
+    if writes and "__pycache__" not in str(arguments[0]):
+        seen.append((event, arguments))
+    elif event in ("socket.connect", "subprocess.Popen", "os.mkdir", "os.putenv"):
+        seen.append((event, arguments))
+before = random.getstate(), torch.get_rng_state().tolist(), torch.get_default_dtype()
+sys.argv = ["nothing", "--may", "read", "this"]
+sys.addaudithook(audit)
+import modeling_blip2idc.captioning, modeling_blip2idc.publishing, dataset_syned.benchmarks.toy, metric_idc, train
+import importlib.util
+for number, path in enumerate(sys.stdin.read().split()):
+    spec = importlib.util.spec_from_file_location(f"program_{number}", path)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+assert not seen, seen
+assert before == (random.getstate(), torch.get_rng_state().tolist(), torch.get_default_dtype())
+assert not torch.cuda.is_initialized()
+"""
+
+
+def test_import_prints_writes_connects_and_seeds_nothing(root: Path) -> None:
+    program = root / "checkpoints" / "train_tiny_captioner.py"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", IMPORTS], input=str(program), cwd=root, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+# A start-up file of a process: at its end it asks for the library, when the program's folder leads sys.path.
+ASKS_AT_EXIT = """
+import atexit
+import concurrent.futures.thread  # cannot be imported for the first time that late
+def ask():
+    import evaluate
+    print("library:", callable(getattr(evaluate, "load", None)), callable(getattr(evaluate, "combine", None)))
+atexit.register(ask)
+"""
+COMMANDS = {
+    "python train.py": [sys.executable, "train.py", "--help"],
+    "python evaluate.py": [sys.executable, "evaluate.py", "--help"],
+    "accelerate launch": [
+        *(
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            "--num_processes",
+            "1",
+            "--cpu",
+            "--mixed_precision",
+            "no",
+        ),
+        *("--num_machines", "1", "--dynamo_backend", "no", "train.py", "--help"),
+    ],
+    "python -m pytest": [sys.executable, "-m", "pytest", "--version"],
+    "pytest": [str(Path(sys.executable).with_name("pytest")), "--version"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_evaluate_library_is_still_found(root: Path, tmp_path: Path, command: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(ASKS_AT_EXIT)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(COMMANDS[command], cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    answers = re.findall(r"library: .*", done.stdout)
+    assert answers and set(answers) == {"library: True True"}, done.stdout + done.stderr
+
+
+def readme_tree(root: Path) -> list[str]:
+    """Paths of the README's tree, from its indentation."""
+    block = re.search(r"## The tree\n.*?```\n(.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    paths, folders = [], {}
+    for line in block.group(1).splitlines():
+        indent, name = re.match(r"( *)(\S+)", line).groups()
+        depth = len(indent) // 2
+        folders[depth] = name.rstrip("/")
+        paths.append("/".join([*(folders[d] for d in range(depth)), name.rstrip("/")]))
+    return paths
+
+
+def test_the_tree_of_the_readme_is_the_tree_on_disk(root: Path) -> None:
+    tree = readme_tree(root)
+    assert len(tree) == len(set(tree))
+    files = tracked(root)
+    folders = {"/".join(name.split("/")[:depth]) for name in files for depth in range(1, name.count("/") + 1)}
+    assert set(tree) <= {*files, *folders}, "the README names what is not there"
+    # Files may be told by their folder, but the top level and the sources of packages must all be named.
+    must = {name for name in files if "/" not in name or name.split("/")[0] in NOUNS} | {
+        n for n in folders if "/" not in n
+    }
+    hidden = {name for name in must if name.startswith(".") or name.endswith("__init__.py")}
+    assert must - hidden <= set(tree), "the README leaves out what is there"
+
+
+def test_repository_holds_no_large_files_and_no_leftovers(root: Path) -> None:
+    for name in tracked(root):
+        size = (root / name).stat().st_size
+        assert size <= 2**20 or name.startswith("checkpoints/") and size < 12e6, name
+        assert not re.search(r"\.(pyc|bak|orig|old|jar)$", name), name
+
+
+def test_requirements_stay_lean(root: Path) -> None:
+    """The core of the package, by the file that pip reads."""
+    text = (root / "setup.py").read_text(encoding="utf-8")
+    core = re.search(r"install_requires=\[(.*?)\]", text, re.DOTALL).group(1)
+    names = sorted(re.findall(r'"([a-z0-9-]+)', core))
+    assert names == ["huggingface-hub", "numpy", "pillow", "safetensors", "torch", "transformers"]
+    for extra in ("data", "train", "metrics", "synthesis", "demo", "dev", "all"):
+        assert f'"{extra}":' in text
+    assert not re.search(r"py_modules\s*=", text)
+
+
+def test_shell_of_ci_is_valid(root: Path) -> None:
+    assert shutil.which("bash")
+    subprocess.run(["bash", "-n", root / ".ci" / "run"], check=True)

@@ -1,0 +1,162 @@
+"""evaluate.py through its own command: predictions first, then scores that anyone can have again from the file."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from dataset_syned import load_benchmark
+from metric_idc import change_kind, read_predictions
+
+OPTIONS = {"train": 48, "validation": 8, "test": 24}
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SPOT = {
+    "BLEU-1": 0.2963,
+    "BLEU-2": 0.1870,
+    "BLEU-3": 0.1176,
+    "BLEU-4": 0.0757,
+    "METEOR": 0.1091,
+    "ROUGE-L": 0.2797,
+    "CIDEr": 0.3506,
+}
+
+
+@pytest.fixture(scope="module")
+def program(root: Path) -> ModuleType:
+    """The file evaluate.py; by its plain name Python would find the library (as it should)."""
+    spec = importlib.util.spec_from_file_location("evaluate_program", root / "evaluate.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def evaluated(root: Path, tiny_captioner: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluated") / "eval" / "toy-test"
+    command = [sys.executable, "evaluate.py", "--model", str(tiny_captioner), "--benchmark", "toy", "--input_controls"]
+    command += ["--benchmark_options", json.dumps(OPTIONS), "--output_dir", str(folder)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "constant caption" in done.stdout and "images exchanged" in done.stdout
+    return folder
+
+
+def metrics_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_every_pair_is_predicted_once_and_in_order(evaluated: Path) -> None:
+    rows, truth = read_predictions(evaluated / "predictions.jsonl"), load_benchmark("toy", "test", **OPTIONS)
+    assert [row["pair_id"] for row in rows] == truth["pair_id"][:]
+    assert [row["references"] for row in rows] == truth["captions"][:]
+    assert [row["kind"] for row in rows] == truth["kind"][:]
+    assert not list(evaluated.glob("*.tmp"))
+
+
+def test_metrics_hold_scores_control_kinds_and_signature(evaluated: Path, tiny_captioner: Path) -> None:
+    metrics = metrics_of(evaluated)
+    assert list(metrics["scores"]) == list(SPOT)
+    control = metrics["controls"]["constant_caption"]
+    assert control["chosen_from"] == "train" and list(control["scores"]) == list(SPOT)
+    training = load_benchmark("toy", "train", **OPTIONS)
+    assert control["caption"] in {text for captions in training["captions"] for text in captions}
+    assert sum(kind["pairs"] for kind in metrics["per_kind"].values()) == OPTIONS["test"]
+    signature = metrics["signature"]
+    assert signature["protocol"] == "honest" and signature["pairs"] == OPTIONS["test"]
+    assert (signature["benchmark"], signature["split"], signature["model"]) == ("toy", "test", str(tiny_captioner))
+
+
+def test_the_predictions_file_alone_gives_the_same_scores(
+    program: ModuleType, evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = ["--predictions", str(evaluated / "predictions.jsonl"), "--output_dir", str(tmp_path)]
+    assert program.main(arguments) == 0
+    again, first = metrics_of(tmp_path), metrics_of(evaluated)
+    for part in ("scores", "per_kind", "kind_accuracy", "intervals"):
+        assert again[part] == first[part]
+    assert again["controls"]["constant_caption"]["chosen_from"] == "references"
+
+
+def test_input_controls_count_what_the_files_hold(evaluated: Path) -> None:
+    controls = metrics_of(evaluated)["controls"]
+    first = read_predictions(evaluated / "predictions.jsonl")
+    swapped = read_predictions(evaluated / "predictions_swapped.jsonl")
+    same = read_predictions(evaluated / "predictions_identical.jsonl")
+    both = zip(first, swapped, strict=True)
+    counted = [a["prediction"] != b["prediction"] for a, b in both if a["kind"] in ("add", "remove")]
+    assert controls["swapped_images"] == {"pairs": len(counted), "sentence_differs": sum(counted) / len(counted)}
+    unchanged = sum(change_kind(row["prediction"]) == "none" for row in same) / len(same)
+    assert controls["identical_images"] == {"pairs": len(same), "said_unchanged": unchanged}
+
+
+def test_compare_prints_one_table_with_the_gain(
+    program: ModuleType, evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    rows = read_predictions(evaluated / "predictions.jsonl")
+    perfect = [{**row, "prediction": row["references"][0]} for row in rows]
+    program.write_rows(tmp_path / "best.jsonl", perfect)
+    assert program.main(["--predictions", str(tmp_path / "best.jsonl"), "--output_dir", str(tmp_path / "best")]) == 0
+    readme = tmp_path / "README.md"
+    readme.write_text("above\n<!-- results: generated -->\nold\n<!-- results: end -->\nbelow\n")
+    capsys.readouterr()
+    arguments = ["--compare", str(tmp_path / "best"), str(evaluated), "--names", "perfect", "ours"]
+    assert program.main([*arguments, "--table_in", str(readme)]) == 0
+    table = capsys.readouterr().out.strip()
+    best, ours = metrics_of(tmp_path / "best")["scores"]["CIDEr"], metrics_of(evaluated)["scores"]["CIDEr"]
+    assert f"minus ours: {best - ours:+.3f}" in table and "| perfect |" in table and "constant caption" in table
+    text = readme.read_text()
+    assert table in text and "old" not in text and text.startswith("above\n") and text.endswith("below\n")
+
+
+def test_the_readme_and_its_metrics_agree(program: ModuleType, root: Path) -> None:
+    text = (root / "README.md").read_text(encoding="utf-8")
+    start, end = program.TABLE_MARKS
+    shown = text.split(start)[1].split(end)[0].strip()
+    config = program.parse_config(
+        ["--compare", *(str(root / folder) for folder in ("docs/results/toy", "docs/results/toy-base"))]
+        + ["--names", "after LoRA", "before LoRA"]
+    )
+    assert shown == program.compare(config)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the published predictions (../shared/data) are not on this machine")
+def test_published_scores_of_spot_the_diff_to_four_digits(program: ModuleType, tmp_path: Path) -> None:
+    folder = SHARED / "spot-the-diff" / "predictions"
+    arguments = ["--predictions", str(folder / "ddla_rerun_predfile.json")]
+    arguments += ["--references", str(folder / "ddla_rerun_gtfile.json"), "--output_dir", str(tmp_path)]
+    assert program.main(arguments) == 0
+    assert {name: round(score, 4) for name, score in metrics_of(tmp_path)["scores"].items()} == SPOT
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give one of --benchmark, --predictions or --compare, got none"),
+        (["--benchmark", "toy", "--output_dir", "o"], "--benchmark needs --model or --adapter"),
+        (["--predictions", "no.jsonl"], "--output_dir is missing"),
+        (["--predictions", "no.jsonl", "--output_dir", "o"], "no.jsonl"),
+        (["--benchmark", "toys", "--model", "m", "--output_dir", "o"], "unknown benchmark 'toys'"),
+        (["--compare", "no-such-folder"], "no-such-folder"),
+        (["--compare", "a", "--names", "a", "b"], "2 --names for 1 folders"),
+        (["--benchmark", "toy", "--model", "m", "--output_dir", "o", "--batch_size", "0"], "at least 1, got 0"),
+    ],
+)
+def test_bad_calls_get_one_line(
+    program: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert program.main(arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("error: ") and message in lines[-1]
+    assert not list(tmp_path.iterdir())
