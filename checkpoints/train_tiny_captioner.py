@@ -373,8 +373,8 @@ Trained by
 
 on {pairs:,} drawn pairs, {seen:,} examples seen in {minutes:.0f} minutes on {threads} CPU thread(s); torch {torch},
 transformers {transformers}. The pairs carry instructions ("remove the small red circle") and are drawn in the "studio"
-look, {paper:.0%} of them in the "paper" look of the toy benchmark; the benchmark's own sentences it has only read as text,
-without pictures. The auxiliary losses that it was trained with are told in the script.
+look, {paper:.0%} of them in the "paper" look of the toy benchmark; the benchmark's own sentences it has only read as
+text, without pictures. The auxiliary losses that it was trained with are told in the script.
 
 ![Loss curves](pretraining.png)
 

@@ -1,9 +1,12 @@
 """LoRA adapters: which modules they adapt, how they are made, saved and loaded. The one place that knows PEFT."""
 
+import contextlib
 import json
 import os
 import shutil
 import tempfile
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,7 @@ def add_lora(model: Blip2IdcForConditionalGeneration, rank: int, alpha: int, dro
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", target_modules=LORA_TARGETS)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), _without_peft_advice():
         torch.manual_seed(seed)
         return get_peft_model(model, config)
 
@@ -37,7 +40,16 @@ def load_adapter(model: Blip2IdcForConditionalGeneration, adapter: str, revision
         from peft import PeftModel
     except ImportError as error:
         raise ImportError("adapters need the package peft: pip install peft.") from error
-    return PeftModel.from_pretrained(model, adapter, revision=revision)
+    with _without_peft_advice():
+        return PeftModel.from_pretrained(model, adapter, revision=revision)
+
+
+@contextlib.contextmanager
+def _without_peft_advice() -> Iterator[None]:
+    """PEFT asks models for an attribute that transformers has renamed; its users can do nothing about the warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        yield
 
 
 def count_parameters(model: Any) -> tuple[int, int]:
