@@ -15,7 +15,7 @@ from typing import Any, Literal
 import datasets
 from PIL import Image
 
-from ..pair_builder import PairBuilder, image_bytes, pair_row
+from ..pair_builder import PairBuilder, RawPair, image_bytes, pair_row
 from ..scene_drawing import (
     COLORS,
     Look,
@@ -34,7 +34,6 @@ VERSION = "1.0.0"
 Wording = Literal["description", "instruction"]
 Difficulty = Literal["easy", "hard"]
 KINDS = ("color", "add", "remove", "move", "none")
-SHARD_PAIRS = 500
 REFERENCES = 5
 
 # {o}: the thing's phrase, {c}: its new colour. A row takes REFERENCES of the sentences of its kind, in random order.
@@ -248,6 +247,12 @@ class ToyConfig(datasets.BuilderConfig):
 
 def draw_row(config: ToyConfig, split: str, index: int) -> dict[str, Any]:
     """Row `index` of a split."""
+    pair = draw_raw(config, split, index)
+    images = image_bytes(*pair.before), image_bytes(*pair.after)
+    return pair_row(pair.pair_id, *images, pair.captions, pair.kind, pair.provenance)
+
+
+def draw_raw(config: ToyConfig, split: str, index: int) -> RawPair:
     rng = random.Random(f"{config.seed}/{split}/{index}")
     size = (config.width, config.height)
     pair = draw_pair(rng, pick(rng, KINDS), SETTINGS[config.difficulty], config.width / config.height)
@@ -255,10 +260,10 @@ def draw_row(config: ToyConfig, split: str, index: int) -> dict[str, Any]:
     before = draw_scene(pair.before, background, config.look, pair.views[0])
     after = draw_scene(pair.after, background, config.look, pair.views[1])
     pair_id = f"{split}-{index:06d}"
-    return pair_row(
+    return RawPair(
         pair_id=pair_id,
-        before=image_bytes(f"{pair_id}-before.png", png(Image.fromarray(before))),
-        after=image_bytes(f"{pair_id}-after.png", png(Image.fromarray(after))),
+        before=(f"{pair_id}-before.png", png(Image.fromarray(before))),
+        after=(f"{pair_id}-after.png", png(Image.fromarray(after))),
         captions=draw_captions(rng, pair, config.wording),
         kind=pair.kind,
         provenance={"drawn_by": f"toy {VERSION}", "seed": config.seed, "split": split, "index": index},
@@ -272,22 +277,22 @@ class Toy(PairBuilder):
     DEFAULT_CONFIG_NAME = "default"
     DESCRIPTION = "Drawn before/after pairs in the spirit of CLEVR-Change, five references each."
     LICENSE = "MIT"
+    EXPECTED = {"default": {"train": 3000, "validation": 300, "test": 1000}}
 
     def _info(self) -> datasets.DatasetInfo:
         self.config.check()  # here and not in the config: the base class sets options after its construction
         return super()._info()
 
-    def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
-        def shards(split: str) -> list[tuple[int, int]]:
-            total = getattr(self.config, split)
-            return [(start, min(start + SHARD_PAIRS, total)) for start in range(0, total, SHARD_PAIRS)]
+    def raw_splits(self) -> list[str]:
+        return ["train", "validation", "test"]
 
-        return [
-            datasets.SplitGenerator(name=split, gen_kwargs={"split": split, "shards": shards(split)})
-            for split in ("train", "validation", "test")
-        ]
+    def count_pairs(self, split: str) -> int:
+        return getattr(self.config, split)
+
+    def raw_pairs(self, split: str) -> Iterator[RawPair]:
+        return (draw_raw(self.config, split, index) for index in range(self.count_pairs(split)))
 
     def _generate_examples(self, split: str, shards: list[tuple[int, int]]) -> Iterator[tuple[int, dict[str, Any]]]:
         for start, stop in shards:
             for index in range(start, stop):
-                yield index, draw_row(self.config, split, index)
+                yield index, draw_row(self.config, split, index)  # any row alone, without those before it
