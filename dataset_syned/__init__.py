@@ -1,45 +1,110 @@
 """Image difference captioning data: every benchmark gives the same rows (`pair_builder.FEATURES`)."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import datasets
+from datasets.exceptions import DatasetGenerationError
 
+from .benchmarks.birds_to_words import BirdsToWords
+from .benchmarks.clevr_change import ClevrChange
+from .benchmarks.clevr_dc import ClevrDc
+from .benchmarks.emu_edit import EmuEdit
+from .benchmarks.folder import Folder
+from .benchmarks.image_editing_request import ImageEditingRequest
+from .benchmarks.instruct_pix2pix import InstructPix2Pix
+from .benchmarks.levir_cc import LevirCc
+from .benchmarks.magicbrush import MagicBrush
+from .benchmarks.spot_the_diff import SpotTheDiff
+from .benchmarks.syned import Syned
 from .benchmarks.toy import Toy
-from .pair_builder import FEATURES, PairBuilder
+from .pair_builder import FEATURES, DataError, PairBuilder
 
 BENCHMARKS: dict[str, type[PairBuilder]] = {
+    "syned": Syned,
+    "emu_edit": EmuEdit,
+    "clevr_change": ClevrChange,
+    "clevr_dc": ClevrDc,
+    "spot_the_diff": SpotTheDiff,
+    "image_editing_request": ImageEditingRequest,
+    "levir_cc": LevirCc,
+    "birds_to_words": BirdsToWords,
+    "instruct_pix2pix": InstructPix2Pix,
+    "magicbrush": MagicBrush,
+    "folder": Folder,
     "toy": Toy,
 }
 
 
-def benchmark_builder(name: str, **options: Any) -> PairBuilder:
+def benchmark_builder(
+    name: str, config: str | None = None, root: Path | None = None, skip_log: Path | None = None, **options: Any
+) -> PairBuilder:
     """The builder of a benchmark.
 
-    `dataset_name` and `hash` put its files where `load_dataset(name)` looks for prepared data sets.
+    `dataset_name` and `hash` put its files where `load_dataset(name)` looks for prepared data sets; a hash per config,
+    because the cache refuses to choose between two configs of one hash.
 
-    Raises: ValueError for a benchmark or an option that does not exist.
+    Args:
+        config: name of one of its configs; the default one if None.
+        root: folder of the raw files that the prepared data set is to be made from. Unlike the option `data_dir` it
+            is no part of the data set's identity.
+        skip_log: see `PairBuilder`.
+        options: the benchmark's own, such as `toy`'s `seed`.
+
+    Raises: ValueError for a benchmark, config or option that does not exist.
     """
     if name not in BENCHMARKS:
         raise ValueError(f"unknown benchmark {name!r}, use one of: {', '.join(BENCHMARKS)}")
     builder = BENCHMARKS[name]
-    known = set(builder.BUILDER_CONFIG_CLASS.__dataclass_fields__) - {"name", "version", "data_dir", "data_files"}
+    config = config or builder.DEFAULT_CONFIG_NAME
+    configs = [known.name for known in builder.BUILDER_CONFIGS]
+    if config not in configs:
+        raise ValueError(f"benchmark {name!r} has no config {config!r}, it has: {', '.join(configs)}")
+    known = set(builder.BUILDER_CONFIG_CLASS.__dataclass_fields__) - {"name", "version", "data_files", "description"}
     unknown = sorted(set(options) - known)
     if unknown:
         raise ValueError(f"benchmark {name!r} has no option {unknown[0]!r}, it has: {', '.join(sorted(known))}")
-    return builder(dataset_name=name, hash=str(builder.VERSION), **options)
+    identity = f"{builder.VERSION}-{config}"
+    return builder(dataset_name=name, config_name=config, hash=identity, root=root, skip_log=skip_log, **options)
+
+
+def prepare(builder: PairBuilder, num_proc: int | None = None) -> datasets.DatasetDict:
+    """All splits, written into the cache of `datasets` unless they are there.
+
+    Raises: DataError that names the first broken pair; the cache is left as it was.
+    """
+    try:
+        builder.download_and_prepare(num_proc=num_proc)
+    except DatasetGenerationError as error:
+        if isinstance(error.__cause__, DataError):
+            raise error.__cause__ from None  # `datasets` wraps whatever a builder raises
+        raise
+    default = benchmark_builder(builder.dataset_name).cache_dir
+    if os.path.isdir(default):
+        os.utime(default)  # `load_dataset(name)` takes the newest config of the cache: the default one
+    return builder.as_dataset()
 
 
 def load_benchmark(name: str, split: str, num_proc: int | None = None, **options: Any) -> datasets.Dataset:
     """The rows of one split, prepared on first use and read from the cache afterwards.
 
     Args:
-        options: the benchmark's own, such as `toy`'s `seed` or `wording`.
+        options: `config`, `data_dir` (folder of the raw files) and the benchmark's own, such as `toy`'s `seed`.
     """
     builder = benchmark_builder(name, **options)
-    builder.download_and_prepare(num_proc=num_proc)
-    if split not in builder.info.splits:
-        raise ValueError(f"benchmark {name!r} has no split {split!r}, it has: {', '.join(builder.info.splits)}")
-    return builder.as_dataset(split=split)
+    splits = prepare(builder, num_proc)
+    if split not in splits:
+        raise ValueError(f"benchmark {name!r} has no split {split!r}, it has: {', '.join(splits)}")
+    return splits[split]
 
 
-__all__ = ["BENCHMARKS", "FEATURES", "PairBuilder", "benchmark_builder", "load_benchmark"]
+__all__ = [
+    "BENCHMARKS",
+    "FEATURES",
+    "DataError",
+    "PairBuilder",
+    "benchmark_builder",
+    "load_benchmark",
+    "prepare",
+]

@@ -1,0 +1,104 @@
+"""birds_to_words: photographs of two birds and paragraphs on how the second differs from the first.
+
+The authors ship texts and URLs only. Photographs are expected in images/ under the photo id that both URLs contain.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import datasets
+
+from ..pair_builder import DataError, PairBuilder, RawPair
+
+ANNOTATIONS = "birds-to-words-v1.0.tsv"
+SPLITS = {"train": "train", "val": "validation", "test": "test"}  # the authors' name, ours
+COLUMNS = ("img1ObservationURL", "img1ImgURL", "img2ObservationURL", "img2ImgURL", "split", "description")
+PHOTO = re.compile(r"/photos/(\d+)")
+QUOTED = re.compile(r'"(?:[^"]|"")*"')
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+
+
+def unquoted(text: str) -> str:
+    """A cell without the quotes of CSV. The `csv` module would join lines from one stray quote to the next."""
+    text = text.strip()
+    return text[1:-1].replace('""', '"').strip() if QUOTED.fullmatch(text) else text
+
+
+def photo_id(row: dict[str, str], image: str) -> str:
+    """Not the last part of the URL: for many photographs that is `large.jpg`."""
+    match = PHOTO.search(row[f"{image}ImgURL"]) or PHOTO.search(row[f"{image}ObservationURL"])
+    if not match:
+        raise DataError(f"no photo id in {image}ImgURL={row[f'{image}ImgURL']!r}")
+    return match[1]
+
+
+def photo_file(images: Path, photo: str) -> Path:
+    """The photograph with any usual extension, or the path it should have."""
+    candidates = [images / f"{photo}{extension}" for extension in EXTENSIONS]
+    return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and cells by column."""
+    with path.open(encoding="utf-8") as file:
+        header = file.readline().rstrip("\r\n").split("\t")
+        absent = [column for column in COLUMNS if column not in header]
+        if absent:
+            raise DataError(f"{str(path)!r}, line 1: no column {absent[0]!r}")
+        for number, line in enumerate(file, start=2):
+            cells = line.rstrip("\r\n").split("\t")
+            if len(cells) == len(header):
+                yield number, dict(zip(header, map(unquoted, cells), strict=True))
+            elif line.strip():
+                raise DataError(f"{str(path)!r}, line {number}: {len(cells)} cells, which should be {len(header)}")
+
+
+class BirdsToWords(PairBuilder):
+    VERSION = datasets.Version("1.0.0")
+    BUILDER_CONFIGS = [datasets.BuilderConfig(name="default", version=VERSION)]
+    DEFAULT_CONFIG_NAME = "default"
+    DESCRIPTION = "Birds-to-Words: photographs of two birds, three to ten paragraphs each on how they differ."
+    LICENSE = "CC-BY-SA-4.0 (texts); each photograph has its own, often CC-BY-NC"
+    HOMEPAGE = "https://github.com/google-research-datasets/birds-to-words"
+    CITATION = """@inproceedings{forbes2019neural,
+  title={Neural Naturalist: Generating Fine-Grained Image Comparisons},
+  author={Forbes, Maxwell and Kaeser-Chen, Christine and Sharma, Piyush and Belongie, Serge},
+  booktitle={Conference on Empirical Methods in Natural Language Processing},
+  year={2019}
+}"""
+    BY_HAND = (
+        f"Put {ANNOTATIONS} from https://github.com/google-research-datasets/birds-to-words there, and the "
+        "photographs of img1ImgURL and img2ImgURL as images/<photo id>.jpg, where the photo id is the number after "
+        "/photos/ in the URL. Some URLs are dead: --on-error skip leaves those pairs out."
+    )
+    EXPECTED = {"default": {"train": 2685, "validation": 325, "test": 337}}
+
+    def raw_splits(self) -> list[str]:
+        return [split for split in SPLITS.values() if next(self.raw_pairs(split), None)]
+
+    def raw_pairs(self, split: str) -> Iterator[RawPair]:
+        """One row is one paragraph. Some pairs are listed twice, hence more paragraphs than the five of one round."""
+        pairs: dict[tuple[str, str], list[str]] = {}
+        for photos, name, description in self.paragraphs():
+            if name == split:
+                pairs.setdefault(photos, []).append(description)
+        images = self.root / "images"
+        for (first, second), captions in pairs.items():
+            yield RawPair(f"{first}-{second}", photo_file(images, first), photo_file(images, second), captions)
+
+    def paragraphs(self) -> Iterator[tuple[tuple[str, str], str, str]]:
+        """Photo ids, split and text of each row."""
+        path = self.root / ANNOTATIONS
+        if not path.is_file():
+            raise self.missing(ANNOTATIONS)
+        for number, row in read_rows(path):
+            try:
+                photos = photo_id(row, "img1"), photo_id(row, "img2")
+                if row["split"] not in SPLITS:
+                    raise DataError(f"split={row['split']!r}, which should be one of {', '.join(SPLITS)}")
+                if not row["description"]:
+                    raise DataError(f"pair '{photos[0]}-{photos[1]}' has a caption without text")
+            except DataError as error:
+                raise DataError(f"{str(path)!r}, line {number}: {error}") from error
+            yield photos, SPLITS[row["split"]], row["description"]

@@ -1,0 +1,98 @@
+"""CLEVR-DC: drawn scenes that differ by one change or none, seen from a very different viewpoint.
+
+    python -m dataset_syned prepare clevr_dc        # raw files in data/clevr_dc, see BY_HAND
+
+The authors say that there are six kinds of change, but no file says which pair has which. So `kind` is "none" where
+all references are sentences that say so, and empty elsewhere.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import datasets
+
+from ..pair_builder import PairBuilder, RawPair
+from .clevr_change import read_object, sentences_of, split_numbers
+
+# What CLEVR-Change says of pairs without a change, in all its spellings.
+NO_CHANGE = {
+    "the scene remains the same",
+    "the scene is the same as before",
+    "the two scenes seem identical",
+    "nothing has changed",
+    "nothing was modified",
+    "no change was made",
+    "no change has occured",
+    "no change has occurred",
+    "there is no change",
+    "there is no difference",
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One of the ways in which the files lie on people's disks. `key` and `image` are made from a pair's number."""
+
+    split: str
+    captions: str
+    before: str
+    after: str
+    key: str
+    image: str
+
+
+LAYOUTS = (
+    Layout("split.json", "captions.json", "bef", "aft", "{}", "{}.png"),  # the authors'
+    Layout("split_dc.json", "captions_dc.json", "bef", "aft", "{}", "{}.png"),  # as BLIP2IDC's code asks for it
+    # Renamed for code that was written for CLEVR-Change (DIRL, NCT).
+    Layout("splits.json", "change_captions.json", "images", "sc_images", "{:06d}.png", "{:06d}.png"),
+)
+
+
+def says_no_change(sentence: str) -> bool:
+    return sentence.lower().strip(" .") in NO_CHANGE
+
+
+class ClevrDc(PairBuilder):
+    VERSION = datasets.Version("1.0.0")
+    BUILDER_CONFIGS = [datasets.BuilderConfig(name="default", version=VERSION)]
+    DEFAULT_CONFIG_NAME = "default"
+    DESCRIPTION = "CLEVR-DC: drawn scenes with one change or none, seen from a very different viewpoint."
+    LICENSE = "none stated"
+    HOMEPAGE = "https://github.com/hsgkim/clevr-dc"
+    CITATION = """@inproceedings{kim2021viewpoint,
+  title = {Viewpoint-Agnostic Change Captioning with Cycle Consistency},
+  author = {Kim, Hoeseong and Kim, Jongseok and Lee, Hyungseok and Park, Hyunsung and Kim, Gunhee},
+  booktitle = {Proceedings of the IEEE/CVF International Conference on Computer Vision (ICCV)},
+  year = {2021}
+}"""
+    BY_HAND = (
+        "Put captions.json and split.json of https://github.com/hsgkim/clevr-dc there, and unpack the archives "
+        "bef.tar.gz and aft.tar.gz, linked in its bef/README.md and aft/README.md, into bef/ and aft/."
+    )
+    EXPECTED = {"default": {"train": 40800, "validation": 2400, "test": 4800}}
+
+    def layout(self) -> Layout:
+        """Raises: DataError, with BY_HAND, where no layout has both of its annotation files."""
+        for layout in LAYOUTS:
+            if (self.root / layout.split).is_file() and (self.root / layout.captions).is_file():
+                return layout
+        raise self.missing(f"{LAYOUTS[0].split} with {LAYOUTS[0].captions}")
+
+    def raw_splits(self) -> list[str]:
+        return list(split_numbers(self.root / self.layout().split))
+
+    def raw_pairs(self, split: str) -> Iterator[RawPair]:
+        layout = self.layout()
+        path, before, after = (self.root / name for name in (layout.captions, layout.before, layout.after))
+        captions = read_object(path)
+        for number in split_numbers(self.root / layout.split).get(split, []):
+            references = sentences_of(captions, layout.key.format(number), path)
+            image = layout.image.format(number)
+            yield RawPair(
+                pair_id=str(number),  # the authors' id, also where the files have been renamed
+                before=before / image,
+                after=after / image,
+                captions=references,
+                kind="none" if all(map(says_no_change, references)) else "",
+            )

@@ -1,0 +1,175 @@
+"""emu_edit: photographs and what the model Emu Edit made of them, with the instruction it was given.
+
+Two Parquet parts hold all: `validation` (3,589 pairs) and `test` (2,022). BLIP2IDC trains on the first, cut in two by
+the `splits.json` released with Syned. A sister repository, facebook/emu_edit_test_set, has no edited images and calls
+the parts the other way round.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow
+from pyarrow.parquet import ParquetFile
+
+from ..pair_builder import DataError, PairBuilder, RawPair, read_json
+
+SOURCE = "facebook/emu_edit_test_set_generations"
+PARTS = {"train": "validation", "validation": "validation", "test": "test"}  # our split -> the authors' part
+SPLITS = "splits.json"
+COLUMNS = ["instruction", "image", "task", "idx", "hash", "edited_image"]
+BATCH = 16  # rows of about 250 kB each
+SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp"}
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A row of the Parquet files."""
+
+    idx: int
+    hash: str
+    instruction: str
+    task: str
+    before: bytes
+    after: bytes
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        return {"source": SOURCE, "idx": self.idx, "hash": self.hash}
+
+
+def shards(root: Path, split: str) -> list[Path]:
+    """The Parquet files that hold a split."""
+    return sorted((root / "data").glob(f"{PARTS[split]}-*.parquet"))
+
+
+def read_groups(path: Path, columns: list[str], wanted: Collection[int] | None = None) -> Iterator[dict[str, Any]]:
+    """Rows of one file, one row group and few rows at a time; groups without a wanted idx are passed over."""
+    try:
+        with ParquetFile(path) as file:
+            absent = [name for name in columns if name not in file.schema_arrow.names]
+            if absent:
+                raise DataError(f"{str(path)!r} has no column {absent[0]!r}: is it of {SOURCE}?")
+            for group in range(file.num_row_groups):
+                if wanted is not None:
+                    ids = file.read_row_group(group, columns=["idx"])["idx"].to_pylist()
+                    if not any(idx in wanted for idx in ids):
+                        continue
+                for batch in file.iter_batches(BATCH, row_groups=[group], columns=columns):
+                    yield from batch.to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{str(path)!r} cannot be read as Parquet ({error})") from error
+
+
+def read_ids(paths: list[Path]) -> list[int]:
+    """All idx, in order. No image is read. Raises: DataError for an idx that stands twice."""
+    ids = [row["idx"] for path in paths for row in read_groups(path, ["idx"])]
+    twice = [idx for idx, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"idx {twice[0]} stands in {paths[0].parent} more than once: old revisions of {SOURCE} hold two sets of "
+            "files, keep the newer one"
+        )
+    return ids
+
+
+def image_content(cell: Any) -> bytes:
+    """Empty where the file holds none: the pair is then reported as unreadable, and can be left out."""
+    return (cell.get("bytes") if isinstance(cell, dict) else None) or b""
+
+
+def read_edits(paths: list[Path], wanted: Collection[int]) -> Iterator[Edit]:
+    """The rows of the wanted idx, in the files' order."""
+    for path in paths:
+        for row in read_groups(path, COLUMNS, wanted):
+            if row["idx"] in wanted:
+                yield Edit(
+                    idx=row["idx"],
+                    hash=row["hash"] or "",
+                    instruction=(row["instruction"] or "").strip(),
+                    task=row["task"] or "",
+                    before=image_content(row["image"]),
+                    after=image_content(row["edited_image"]),
+                )
+
+
+def named(stem: str, data: bytes) -> tuple[str, bytes]:
+    """An image under a name of our own: the files' own paths may be empty, or equal for both images of a pair."""
+    return stem + next((suffix for magic, suffix in SUFFIXES.items() if data.startswith(magic)), ""), data
+
+
+def edit_pair(pair_id: str, edit: Edit, captions: list[str]) -> RawPair:
+    before, after = named(f"{pair_id}-before", edit.before), named(f"{pair_id}-after", edit.after)
+    return RawPair(pair_id, before, after, captions, edit.task, edit.provenance)
+
+
+def read_splits(path: Path) -> dict[str, set[int]]:
+    """Syned's cut of the part `validation`: split -> idx. Raises: DataError for other fields or an idx in both."""
+    content = read_json(path)
+    lists = [content.get(name) for name in ("train", "validation")] if isinstance(content, dict) else [None]
+    if not all(isinstance(ids, list) and all(type(idx) is int for idx in ids) for ids in lists):
+        raise DataError(f"{str(path)!r} should be {json.dumps({'train': [296], 'validation': [1941]})}: lists of idx")
+    train, validation = map(set, lists)
+    both = sorted(train & validation)
+    if both:
+        raise DataError(f"{str(path)!r}: idx {both[0]} is in train and in validation")
+    return {"train": train, "validation": validation}
+
+
+def require_ids(wanted: Collection[int], ids: Collection[int], asked_by: str, part: str) -> None:
+    """Raises: DataError that names an idx which the Parquet files lack."""
+    absent = sorted(set(wanted) - set(ids))
+    if absent:
+        raise DataError(
+            f"idx {absent[0]} of {asked_by} ({len(absent)} in all) is not in the Parquet files of {part!r} of {SOURCE}"
+        )
+
+
+class EmuEdit(PairBuilder):
+    """Ids are `<split>-<idx>`, because `test` counts from 0 again. One reference: the instruction."""
+
+    VERSION = datasets.Version("1.0.0")
+    BUILDER_CONFIGS = [datasets.BuilderConfig(name="default", version=VERSION)]
+    DEFAULT_CONFIG_NAME = "default"
+    DESCRIPTION = "Emu Edit's generations: photographs before and after an edit by a model, one instruction each."
+    LICENSE = "CC-BY-NC-4.0"
+    HOMEPAGE = "https://huggingface.co/datasets/facebook/emu_edit_test_set_generations"
+    CITATION = """@inproceedings{sheynin2024emuedit,
+  title={Emu Edit: Precise Image Editing via Recognition and Generation Tasks},
+  author={Sheynin, Shelly and Polyak, Adam and Singer, Uriel and Kirstain, Yuval and Zohar, Amit and Ashual, Oron and
+          Parikh, Devi and Taigman, Yaniv},
+  booktitle={Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+  year={2024}
+}"""
+    BY_HAND = (
+        "Put data/validation-*.parquet and data/test-*.parquet of https://huggingface.co/datasets/" + SOURCE + " "
+        "there, and splits.json of https://huggingface.co/datasets/Gevennou/Syned (without it there is no train)."
+    )
+    EXPECTED = {"default": {"train": 3050, "validation": 539, "test": 2022}}
+
+    def raw_splits(self) -> list[str]:
+        cut = (self.root / SPLITS).is_file()
+        splits = [split for split in PARTS if (cut or split != "train") and shards(self.root, split)]
+        if not splits:
+            raise self.missing("data/validation-*.parquet")
+        return splits
+
+    def split_ids(self, split: str) -> set[int]:
+        ids = read_ids(shards(self.root, split))
+        path = self.root / SPLITS
+        if split == "test" or not path.is_file():
+            return set(ids)
+        wanted = read_splits(path)[split]
+        require_ids(wanted, ids, SPLITS, PARTS[split])
+        return wanted
+
+    def count_pairs(self, split: str) -> int:
+        return len(self.split_ids(split))
+
+    def raw_pairs(self, split: str) -> Iterator[RawPair]:
+        for edit in read_edits(shards(self.root, split), self.split_ids(split)):
+            yield edit_pair(f"{split}-{edit.idx}", edit, [edit.instruction])

@@ -1,0 +1,115 @@
+"""levir_cc: two aerial views of one place, years apart, with five sentences on what was built (or on no change).
+
+LEVIR-MCI, the later release of the same pairs with masks, lies in the same way and is read too.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from ..pair_builder import DataError, PairBuilder, RawPair, inside, read_json
+
+ANNOTATIONS = "LevirCCcaptions.json"
+SPLITS = {"train": "train", "val": "validation", "test": "test"}  # the authors' name, ours
+# Every pair without a change carries exactly these five, and no other pair has any of them.
+NO_CHANGE = {
+    "there is no difference",
+    "the two scenes seem identical",
+    "the scene is the same as before",
+    "no change has occurred",
+    "almost nothing has changed",
+}
+
+
+def caption(sentence: dict[str, Any]) -> str:
+    """`raw` (" there is no difference .") has blanks and a dot that `tokens` has not; not every copy has `tokens`."""
+    return " ".join(sentence["tokens"]) if "tokens" in sentence else sentence["raw"].strip(" .\n")
+
+
+def change_kind(entry: dict[str, Any], captions: list[str]) -> str:
+    flag = entry.get("changeflag", 0 if set(captions) <= NO_CHANGE else 1)
+    if flag not in (0, 1):
+        raise ValueError(f"changeflag={flag!r}, which should be 0 or 1")
+    return "none" if flag == 0 else ""
+
+
+def read_pair(entry: dict[str, Any], images: Path) -> RawPair:
+    filename, folder = entry["filename"], images / entry["split"]  # one of SPLITS
+    pair_id = Path(filename).stem
+    captions = [caption(sentence) for sentence in entry["sentences"]]
+    if not captions or not all(captions):
+        raise ValueError(f"pair {pair_id!r} has no caption, or one without text")
+    before, after = inside(folder / "A", filename), inside(folder / "B", filename)
+    return RawPair(pair_id, before, after, captions, change_kind(entry, captions))
+
+
+class LevirCc(PairBuilder):
+    VERSION = datasets.Version("1.0.0")
+    BUILDER_CONFIGS = [datasets.BuilderConfig(name="default", version=VERSION)]
+    DEFAULT_CONFIG_NAME = "default"
+    DESCRIPTION = (
+        "LEVIR-CC: aerial views of one place at two times, five sentences each, half of them without a change."
+    )
+    LICENSE = "none stated (LEVIR-MCI, the later release: MIT, for academic purposes only)"
+    HOMEPAGE = "https://github.com/Chen-Yang-Liu/RSICC"
+    CITATION = """@article{liu2022remote,
+  title={Remote Sensing Image Change Captioning With Dual-Branch Transformers: A New Method and a Large Scale Dataset},
+  author={Liu, Chenyang and Zhao, Rui and Chen, Hao and Zou, Zhengxia and Shi, Zhenwei},
+  journal={IEEE Transactions on Geoscience and Remote Sensing},
+  volume={60},
+  pages={1--20},
+  year={2022}
+}"""
+    BY_HAND = (
+        "Download Levir-CC-dataset.zip (2.7 GB) from https://huggingface.co/datasets/lcybuaa/LEVIR-CC and unpack it "
+        f"so that {ANNOTATIONS} and images/{{train,val,test}}/{{A,B}}/ lie in that folder."
+    )
+    EXPECTED = {"default": {"train": 6815, "validation": 1333, "test": 1929}}
+
+    def raw_splits(self) -> list[str]:
+        found = {split for split, _, _ in self.entries()}
+        return [split for split in SPLITS.values() if split in found]
+
+    def raw_pairs(self, split: str) -> Iterator[RawPair]:
+        images, seen = self.images_folder(), set()
+        for name, where, entry in self.entries():
+            if name != split:
+                continue
+            try:
+                pair = read_pair(entry, images)
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
+                raise DataError(f"{where}: {error_text(error)}") from error
+            if pair.pair_id in seen:
+                raise DataError(f"{where}: a second entry for pair {pair.pair_id!r}")
+            seen.add(pair.pair_id)
+            yield pair
+
+    def entries(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Split, place in the file, and entry. The folders hold images that have none: they are no pairs."""
+        path = self.annotations()
+        data = read_json(path)
+        images = data.get("images") if isinstance(data, dict) else None
+        if not isinstance(images, list):
+            raise DataError(f"{str(path)!r} has no list 'images'")
+        for number, entry in enumerate(images):
+            where = f"{str(path)!r}, images[{number}]"
+            split = entry.get("split") if isinstance(entry, dict) else None
+            if split not in SPLITS:
+                raise DataError(f"{where}: split={split!r}, which should be one of {', '.join(SPLITS)}")
+            yield SPLITS[split], where, entry
+
+    def annotations(self) -> Path:
+        for folder in ("", "images", "Levir-CC-dataset", "Levir-CC-dataset/images"):  # copies differ
+            if (path := self.root / folder / ANNOTATIONS).is_file():
+                return path
+        raise self.missing(ANNOTATIONS)
+
+    def images_folder(self) -> Path:
+        beside = self.annotations().parent
+        return beside / "images" if (beside / "images").is_dir() else beside
+
+
+def error_text(error: Exception) -> str:
+    return f"no field {error}" if isinstance(error, KeyError) else str(error)

@@ -1,0 +1,140 @@
+"""magicbrush: photographs before and after an edit that people asked for, and checked, turn by turn.
+
+A session of up to three turns edits one photograph: the source of turn 2 is the target of turn 1. Each turn is a pair.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow
+from pyarrow.parquet import ParquetFile, read_metadata
+
+from ..pair_builder import DataError, PairBuilder, RawPair, inside, read_json
+
+SHARDS = {"train": ("train-*.parquet",), "validation": ("dev-*.parquet", "validation-*.parquet")}
+SESSIONS = "test/edit_sessions.json"
+# Our name, the column, the column of older revisions. Those lack mask_img, too, which is not read.
+COLUMNS = {
+    "img_id": ("img_id",),
+    "turn_index": ("turn_index",),
+    "before": ("source_img", "input_img"),
+    "after": ("target_img", "output_img"),
+    "instruction": ("instruction",),
+}
+BATCH = 8  # rows of about 3 MB each
+
+
+def shard_columns(path: Path, names: list[str]) -> dict[str, str]:
+    """Our name -> the column of this shard."""
+    columns = {ours: next((name for name in theirs if name in names), None) for ours, theirs in COLUMNS.items()}
+    absent = [ours for ours, name in columns.items() if name is None]
+    if absent:
+        raise DataError(f"{str(path)!r} has no column {COLUMNS[absent[0]][0]!r}, it has: {', '.join(names)}")
+    return columns
+
+
+def read_shard(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows under our names. Few at a time, so that memory is that of a batch and not that of a shard."""
+    try:
+        with ParquetFile(path) as file:
+            columns = shard_columns(path, file.schema_arrow.names)
+            for group in range(file.num_row_groups):
+                for batch in file.iter_batches(BATCH, row_groups=[group], columns=list(columns.values())):
+                    for row in batch.to_pylist():
+                        yield {ours: row[name] for ours, name in columns.items()}
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{str(path)!r} cannot be read as Parquet ({error})") from error
+
+
+def row_image(row: dict[str, Any], side: str, pair_id: str) -> tuple[str, bytes]:
+    data = row[side]["bytes"] if row[side] else None
+    if not data:
+        raise DataError(f"pair {pair_id!r}: no image bytes in column {COLUMNS[side][0]!r}")
+    return Path(row[side]["path"] or f"{pair_id}-{side}").name, data
+
+
+def instruction(text: Any, pair_id: str) -> list[str]:
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(f"pair {pair_id!r}: its instruction has no text")
+    return [text.strip()]
+
+
+class MagicBrush(PairBuilder):
+    VERSION = datasets.Version("1.0.0")
+    BUILDER_CONFIGS = [datasets.BuilderConfig(name="default", version=VERSION)]
+    DEFAULT_CONFIG_NAME = "default"
+    DESCRIPTION = "MagicBrush: photographs edited on request, in sessions of up to three turns, one instruction each."
+    LICENSE = "CC-BY-4.0"
+    HOMEPAGE = "https://osu-nlp-group.github.io/MagicBrush/"
+    CITATION = """@inproceedings{zhang2023magicbrush,
+  title={MagicBrush: A Manually Annotated Dataset for Instruction-Guided Image Editing},
+  author={Zhang, Kai and Mo, Lingbo and Chen, Wenhu and Sun, Huan and Su, Yu},
+  booktitle={Advances in Neural Information Processing Systems},
+  year={2023}
+}"""
+    BY_HAND = (
+        "Put data/train-*.parquet and data/dev-*.parquet of https://huggingface.co/datasets/osunlp/MagicBrush there, "
+        "and for the split test what the zip linked on that page holds (its password is MagicBrush; please do not "
+        f"pass the pictures on): {SESSIONS} and test/images/."
+    )
+    EXPECTED = {"default": {"train": 8807, "validation": 528, "test": 1053}}
+
+    def raw_splits(self) -> list[str]:
+        splits = [split for split in SHARDS if self.shards(split)]
+        splits += ["test"] if (self.root / SESSIONS).is_file() else []
+        if not splits:
+            raise self.missing("data/train-*.parquet")
+        return splits
+
+    def raw_pairs(self, split: str) -> Iterator[RawPair]:
+        seen = set()
+        for pair in self.test_pairs() if split == "test" else self.shard_pairs(split):
+            if pair.pair_id in seen:
+                raise DataError(
+                    f"pair {pair.pair_id!r} of split {split!r} is there twice: remove shards of other releases"
+                )
+            seen.add(pair.pair_id)
+            yield pair
+
+    def count_pairs(self, split: str) -> int:
+        if split == "test":
+            return super().count_pairs(split)
+        return sum(shard_length(path) for path in self.shards(split))
+
+    def shards(self, split: str) -> list[Path]:
+        """Those of the first name pattern that has any: two names of one split are two releases of it."""
+        found = (sorted((self.root / "data").glob(pattern)) for pattern in SHARDS[split])
+        return next(filter(None, found), [])
+
+    def shard_pairs(self, split: str) -> Iterator[RawPair]:
+        for path in self.shards(split):
+            for row in read_shard(path):
+                pair_id = f"{row['img_id']}-{row['turn_index']}"
+                images = row_image(row, "before", pair_id), row_image(row, "after", pair_id)
+                yield RawPair(pair_id, *images, instruction(row["instruction"], pair_id))
+
+    def test_pairs(self) -> Iterator[RawPair]:
+        path, images = self.root / SESSIONS, self.root / "test" / "images"
+        sessions = read_json(path)
+        if not isinstance(sessions, dict):
+            raise DataError(f"{str(path)!r} is no object of image id -> list of turns")
+        for img_id, turns in sessions.items():
+            if not isinstance(turns, list):
+                raise DataError(f"{str(path)!r}, image {img_id!r}: {turns!r}, which should be a list of turns")
+            for turn, fields in enumerate(turns, start=1):
+                pair_id, folder = f"{img_id}-{turn}", inside(images, img_id)
+                try:
+                    before, after = inside(folder, fields["input"]), inside(folder, fields["output"])
+                    captions = instruction(fields["instruction"], pair_id)
+                except (KeyError, TypeError) as error:
+                    raise DataError(f"{str(path)!r}, pair {pair_id!r}: wrong or missing field {error}") from error
+                yield RawPair(pair_id, before, after, captions)
+
+
+def shard_length(path: Path) -> int:
+    try:
+        return read_metadata(path).num_rows
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{str(path)!r} cannot be read as Parquet ({error})") from error

@@ -1,0 +1,105 @@
+"""Spot-the-Diff: two frames of a surveillance camera, described by people.
+
+    python -m dataset_syned prepare spot_the_diff        # raw files in data/spot_the_diff, see BY_HAND
+
+`default` is the setting of published tables: the references of a pair are all sentences of all its annotators. In
+`multi` each reference is one annotator's sentences as a paragraph. (CARD, github tuyunbin/CARD, scores otherwise: one
+reference, the sentences of all annotators together, cut after some 60 words.)
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import datasets
+
+from ..pair_builder import DataError, PairBuilder, RawPair, inside, read_json
+
+SPLITS = {"train": "train", "validation": "val", "test": "test"}  # our name -> the authors'
+
+
+def read_answers(path: Path) -> dict[str, list[list[str]]]:
+    """The sentences of each annotator by image id: an id stands in as many rows as it has annotators.
+
+    Raises: DataError for a row without an id or sentences.
+    """
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise DataError(f"{str(path)!r} holds a {type(rows).__name__}, expected a list")
+    answers: dict[str, list[list[str]]] = {}
+    for index, row in enumerate(rows):
+        img_id, sentences = (row.get("img_id"), row.get("sentences")) if isinstance(row, dict) else (None, None)
+        if not isinstance(img_id, str) or not img_id:
+            raise DataError(f"{str(path)!r}, row {index}: no 'img_id' that is a string")
+        if not isinstance(sentences, list) or not sentences or not all(isinstance(s, str) for s in sentences):
+            raise DataError(f"{str(path)!r}, row {index} (id {img_id!r}): no 'sentences' that is a list of strings")
+        answers.setdefault(img_id, []).append(sentences)
+    return answers
+
+
+def written(texts: list[str]) -> list[str]:
+    """The texts that are not blank, or one blank.
+
+    Blanks are 53, 6 and 7 sentences of train, val and test. The 7 are the only sentences of their pairs, and every
+    published reference file keeps them, so that 1,270 ids and 2,107 references are scored.
+    """
+    return [text for text in texts if text.strip()] or [""]
+
+
+def single_references(answers: list[list[str]]) -> list[str]:
+    return written([sentence for sentences in answers for sentence in sentences])
+
+
+def multi_references(answers: list[list[str]]) -> list[str]:
+    # Without full stops, as the sentences are: the PTB tokenizer takes eight ends ("isn t.") for abbreviations.
+    return written([" ".join(filter(str.strip, sentences)) for sentences in answers])
+
+
+class SpotTheDiff(PairBuilder):
+    VERSION = datasets.Version("1.0.0")
+    BUILDER_CONFIGS = [
+        datasets.BuilderConfig(name="default", version=VERSION, description="each sentence is a reference"),
+        datasets.BuilderConfig(name="multi", version=VERSION, description="each annotator's paragraph is a reference"),
+    ]
+    DEFAULT_CONFIG_NAME = "default"
+    DESCRIPTION = "Spot-the-Diff: pairs of frames of surveillance cameras, described by people."
+    LICENSE = "none stated"
+    HOMEPAGE = "https://github.com/harsh19/spot-the-diff"
+    CITATION = """@inproceedings{jhamtani2018learning,
+  title = {Learning to Describe Differences Between Pairs of Similar Images},
+  author = {Jhamtani, Harsh and Berg-Kirkpatrick, Taylor},
+  booktitle = {Proceedings of the Conference on Empirical Methods in Natural Language Processing (EMNLP)},
+  year = {2018}
+}"""
+    BY_HAND = (
+        "Put the folder data/annotations of https://github.com/harsh19/spot-the-diff there, and beside it "
+        "resized_images/ from the archive linked in its README."
+    )
+    BLANK_CAPTIONS = True
+    EXPECTED = {
+        "default": {"train": 8566, "validation": 1493, "test": 1270},
+        "multi": {"train": 8566, "validation": 1493, "test": 1270},
+    }
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are: in a clone of the authors' repository in a folder `data`."""
+        cloned = self.root / "data"
+        return cloned if cloned.is_dir() else self.root
+
+    def annotations(self, split: str) -> Path:
+        return self.folder / "annotations" / f"{SPLITS[split]}.json"
+
+    def raw_splits(self) -> list[str]:
+        splits = [split for split in SPLITS if self.annotations(split).is_file()]
+        if not splits:
+            raise self.missing("annotations/train.json")
+        return splits
+
+    def raw_pairs(self, split: str) -> Iterator[RawPair]:
+        if not self.annotations(split).is_file():
+            raise self.missing(f"annotations/{SPLITS[split]}.json")
+        images = self.folder / "resized_images"
+        references = multi_references if self.config.name == "multi" else single_references
+        for img_id, answers in read_answers(self.annotations(split)).items():
+            before, after = inside(images, f"{img_id}.png"), inside(images, f"{img_id}_2.png")
+            yield RawPair(img_id, before, after, references(answers))

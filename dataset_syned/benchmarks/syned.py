@@ -1,0 +1,217 @@
+"""syned: the data set of the BLIP2IDC paper, put together from Emu Edit's images and the released text files.
+
+`syned` has cleaned test references (see `caption_cleaning`), `syned_raw` those that were released, letter by letter.
+Both end with the original instruction, so that the four test pairs released without a paraphrase are scored too.
+
+    data/syned/data/validation-*.parquet, test-*.parquet     images, tasks: see `emu_edit`
+    data/syned/splits.json, instructions_with_idx_{train,test}_split.txt, gt_augmented_test_clean.json
+    data/syned/edits/metadata.jsonl and its images           optional: further edits of train images, made by synthesis
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from ..caption_cleaning import clean
+from ..pair_builder import DataError, PairBuilder, RawPair, inside, read_json
+from .emu_edit import (
+    PARTS,
+    SOURCE,
+    SPLITS,
+    Edit,
+    edit_pair,
+    named,
+    read_edits,
+    read_ids,
+    read_splits,
+    require_ids,
+    shards,
+)
+
+INSTRUCTIONS = {
+    "train": "instructions_with_idx_train_split.txt",
+    "validation": "instructions_with_idx_train_split.txt",  # of both: the file is older than the cut
+    "test": "instructions_with_idx_test_split.txt",
+}
+PARAPHRASES = "gt_augmented_test_clean.json"
+NEEDED = {
+    "train": (SPLITS, INSTRUCTIONS["train"]),
+    "validation": (SPLITS, INSTRUCTIONS["validation"]),
+    "test": (INSTRUCTIONS["test"], PARAPHRASES),
+}
+MARKER = "<INSTRUCT>"
+EDITS = "edits"
+
+
+@dataclass(frozen=True)
+class FurtherEdit:
+    """An edited image that synthesis added to a train pair's image."""
+
+    after: Path
+    captions: list[str]  # empty: the instruction
+    provenance: dict[str, Any]
+
+
+def read_instructions(path: Path) -> dict[int, str]:
+    """idx -> instruction, of lines such as `0 <INSTRUCT>  Make the sky night`. Raises: DataError naming the line."""
+    instructions: dict[int, str] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{str(path)!r} cannot be read ({error})") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        idx, marker, text = line.partition(MARKER)
+        if not marker or not idx.strip().isdecimal() or not text.strip():
+            raise DataError(f"{str(path)!r}, line {number}: {line[:60]!r} should be an idx, {MARKER} and a text")
+        if int(idx) in instructions:
+            raise DataError(f"{str(path)!r}, line {number}: idx {int(idx)} stands there twice")
+        instructions[int(idx)] = text.strip()
+    return instructions
+
+
+def read_paraphrases(path: Path) -> dict[int, list[str]]:
+    """idx -> lines as released; only the keys, which end in a blank, are stripped."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{str(path)!r} should map an idx to a list of sentences")
+    for key, lines in content.items():
+        if not key.strip().isdecimal() or not isinstance(lines, list) or not all(isinstance(x, str) for x in lines):
+            raise DataError(f"{str(path)!r}: the entry {key!r} should map an idx to a list of sentences")
+    return {int(key): lines for key, lines in content.items()}
+
+
+def read_further_edits(folder: Path, train: set[int]) -> dict[int, list[FurtherEdit]]:
+    """idx -> its further edits in the order of metadata.jsonl; empty where there is no such folder."""
+    edits: dict[int, list[FurtherEdit]] = {}
+    path = folder / "metadata.jsonl"
+    if not folder.is_dir():
+        return edits
+    if not path.is_file():
+        raise DataError(f"{str(path)!r} is missing")
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            idx, captions, provenance = entry["idx"], entry.get("captions") or [], entry["provenance"]
+            if (
+                type(idx) is not int
+                or not isinstance(provenance, dict)
+                or not all(isinstance(c, str) for c in captions)
+            ):
+                raise TypeError("a field has a wrong type")
+            edit = FurtherEdit(inside(folder, entry["file_name"]), list(captions), provenance)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise DataError(
+                f"{str(path)!r}, line {number}: needs idx (a number), file_name (inside the folder) and provenance "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        if idx not in train:
+            raise DataError(f"{str(path)!r}, line {number}: idx {idx} is no train pair; others must not be augmented")
+        edits.setdefault(idx, []).append(edit)
+    return edits
+
+
+class Syned(PairBuilder):
+    """Ids are `<split>-<idx>`, because `test` counts from 0 again, and `train-<idx>-<n>` for the n-th further edit."""
+
+    VERSION = datasets.Version("1.0.0")
+    BUILDER_CONFIGS = [
+        datasets.BuilderConfig(name="syned", version=VERSION, description="test references cleaned"),
+        datasets.BuilderConfig(name="syned_raw", version=VERSION, description="test references as released"),
+    ]
+    DEFAULT_CONFIG_NAME = "syned"
+    DESCRIPTION = (
+        "Syned: Emu Edit's image pairs with the instruction as caption; in test, paraphrases of it as well. "
+        "The four test pairs released without a paraphrase have the instruction alone."
+    )
+    LICENSE = "CC-BY-NC-4.0"
+    HOMEPAGE = "https://huggingface.co/datasets/Gevennou/Syned"
+    CITATION = """@inproceedings{evennou2025blip2idc,
+  title={Reframing Image Difference Captioning with BLIP2IDC and Synthetic Augmentation},
+  author={Evennou, Gautier and Chaffin, Antoine and Chappelier, Vivien and Kijak, Ewa},
+  booktitle={Proceedings of the IEEE/CVF Winter Conference on Applications of Computer Vision},
+  year={2025}
+}"""
+    BY_HAND = (
+        f"Put data/validation-*.parquet and data/test-*.parquet of https://huggingface.co/datasets/{SOURCE} there, "
+        f"and {SPLITS}, {INSTRUCTIONS['train']}, {INSTRUCTIONS['test']} and {PARAPHRASES} of "
+        "https://huggingface.co/datasets/Gevennou/Syned (also in code_release/Syned of "
+        "https://github.com/gautierevn/BLIP2IDC)."
+    )
+    BLANK_CAPTIONS = True
+    EXPECTED = {name: {"train": 3050, "validation": 539, "test": 2022} for name in ("syned", "syned_raw")}
+
+    def raw_splits(self) -> list[str]:
+        splits = [split for split, names in NEEDED.items() if any((self.root / name).is_file() for name in names)]
+        for split in splits:
+            for name in NEEDED[split]:
+                if not (self.root / name).is_file():
+                    raise self.missing(name)
+            if not shards(self.root, split):
+                raise self.missing(f"data/{PARTS[split]}-*.parquet")
+        if not splits:
+            raise self.missing(SPLITS)
+        return splits
+
+    def split_instructions(self, split: str) -> dict[int, str]:
+        """idx -> instruction, once all of them are known to have images."""
+        name = INSTRUCTIONS[split]
+        instructions = read_instructions(self.root / name)
+        require_ids(instructions, read_ids(shards(self.root, split)), name, PARTS[split])
+        if split == "test":
+            return instructions
+        wanted = read_splits(self.root / SPLITS)[split]
+        absent = sorted(wanted - set(instructions))
+        if absent:
+            raise DataError(f"idx {absent[0]} of {SPLITS} has no line in {str(self.root / name)!r}")
+        return {idx: text for idx, text in instructions.items() if idx in wanted}
+
+    def references(self, instructions: dict[int, str]) -> dict[int, list[str]]:
+        """idx -> test references: what the paraphrases leave, and last the instruction."""
+        paraphrases = read_paraphrases(self.root / PARAPHRASES)
+        absent = sorted(set(instructions) - set(paraphrases))
+        if absent:
+            raise DataError(f"idx {absent[0]} of {INSTRUCTIONS['test']} is not in {str(self.root / PARAPHRASES)!r}")
+        if self.config.name == "syned_raw":
+            return {idx: [*paraphrases[idx], text] for idx, text in instructions.items()}
+        cleaned = {idx: clean(paraphrases[idx], text) for idx, text in instructions.items()}
+        return {
+            idx: result.kept if result.instruction_stands_in else [*result.kept, instructions[idx]]
+            for idx, result in cleaned.items()
+        }
+
+    def further_edits(self, train: set[int]) -> dict[int, list[FurtherEdit]]:
+        return read_further_edits(self.root / EDITS, train)
+
+    def count_pairs(self, split: str) -> int:
+        ids = set(self.split_instructions(split))
+        further = self.further_edits(ids) if split == "train" else {}
+        return len(ids) + sum(map(len, further.values()))
+
+    def raw_pairs(self, split: str) -> Iterator[RawPair]:
+        instructions = self.split_instructions(split)
+        further = self.further_edits(set(instructions)) if split == "train" else {}
+        references = self.references(instructions) if split == "test" else {}
+        for edit in read_edits(shards(self.root, split), instructions):
+            captions = references.get(edit.idx, [instructions[edit.idx]])
+            yield edit_pair(f"{split}-{edit.idx}", edit, captions)
+            for number, extra in enumerate(further.get(edit.idx, []), start=1):
+                yield further_pair(f"{split}-{edit.idx}-{number}", edit, extra, captions)
+
+
+def further_pair(pair_id: str, edit: Edit, extra: FurtherEdit, captions: list[str]) -> RawPair:
+    return RawPair(
+        pair_id=pair_id,
+        before=named(f"{pair_id}-before", edit.before),
+        after=extra.after,
+        captions=extra.captions or captions,
+        kind=edit.task,
+        provenance=edit.provenance | extra.provenance,
+    )

@@ -1,0 +1,111 @@
+"""Is a benchmark whole? Compares the raw files with the published counts and looks for what would spoil a training."""
+
+import io
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from .pair_builder import DataError, PairBuilder, RawPair, read_image
+
+RULES = {
+    "missing": "an image file is missing",
+    "unreadable": "an image cannot be decoded",
+    "duplicate": "a pair_id stands twice",
+    "identical": "the two images are byte-equal, though the pair is labelled changed",
+    "mismatched": "the two images have different shapes (width to height)",
+    "no text": "a caption is empty, or there is none",
+    "count": "a split has another number of pairs than published",
+}
+SHAPE_TOLERANCE = 0.02  # of width / height; resizing to whole pixels stays below
+
+
+@dataclass
+class Problem:
+    rule: str
+    split: str
+    pair_id: str
+    detail: str
+
+
+@dataclass
+class CheckReport:
+    benchmark: str
+    config: str
+    found: dict[str, int] = field(default_factory=dict)
+    expected: dict[str, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return dict(Counter(problem.rule for problem in self.problems))
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "counts": self.counts}
+
+    def summary(self, shown: int = 3) -> str:
+        """Counts per split, then each rule that was broken with its first cases."""
+        lines = [f"{self.benchmark} ({self.config})"]
+        for split, count in self.found.items():
+            published = self.expected.get(split)
+            lines.append(f"  {split}: {count} pairs" + (f", published {published}" if published is not None else ""))
+        for rule, count in self.counts.items():
+            cases = [problem for problem in self.problems if problem.rule == rule]
+            lines.append(f"  {rule}: {count} ({RULES[rule]})")
+            lines += [f"    {problem.split} {problem.pair_id}: {problem.detail}" for problem in cases[:shown]]
+            lines += [f"    ... and {count - shown} more"] if count > shown else []
+        return "\n".join(lines if self.problems else [*lines, "  no problem found"])
+
+
+def check(builder: PairBuilder) -> CheckReport:
+    """Reads every raw pair of every split.
+
+    Raises: DataError where annotations are missing or broken, so that there are no pairs to look at.
+    """
+    expected = builder.EXPECTED.get(builder.config.name, {})
+    report = CheckReport(builder.dataset_name, builder.config.name, expected=dict(expected))
+    for split in builder.raw_splits():
+        seen: set[str] = set()
+        for pair in builder.raw_pairs(split):
+            report.problems += [Problem(rule, split, pair.pair_id, detail) for rule, detail in pair_problems(pair)]
+            if pair.pair_id in seen:
+                report.problems.append(Problem("duplicate", split, pair.pair_id, "stands twice in this split"))
+            seen.add(pair.pair_id)
+            report.found[split] = report.found.get(split, 0) + 1
+    for split, count in expected.items():
+        found = report.found.get(split, 0)
+        if found != count:
+            report.problems.append(Problem("count", split, "", f"{found} pairs, published are {count}"))
+    return report
+
+
+def pair_problems(pair: RawPair) -> Iterator[tuple[str, str]]:
+    """(rule, detail) for everything that is wrong with one pair."""
+    if not pair.captions or not all(caption.strip() for caption in pair.captions):
+        yield "no text", f"captions are {pair.captions}"
+    images = []
+    for source in (pair.before, pair.after):
+        try:
+            images.append(read_image(source))
+        except DataError as error:
+            yield ("missing" if isinstance(error.__cause__, FileNotFoundError) else "unreadable"), str(error)
+    if len(images) < 2:
+        return
+    before, after = images
+    if before["bytes"] == after["bytes"] and pair.kind not in ("", "none"):
+        yield "identical", f"labelled {pair.kind!r}, but {before['path']!r} and {after['path']!r} are the same file"
+    shapes = [shape_of(image["bytes"]) for image in images]
+    if abs(shapes[0] / shapes[1] - 1) > SHAPE_TOLERANCE:
+        yield (
+            "mismatched",
+            f"{before['path']!r} is {shapes[0]:.2f} times as wide as high, {after['path']!r} {shapes[1]:.2f}",
+        )
+
+
+def shape_of(data: bytes) -> float:
+    """Width / height of an encoded image."""
+
+    with Image.open(io.BytesIO(data)) as image:
+        return image.width / image.height

@@ -1,0 +1,158 @@
+"""Rows to files that others read: Parquet with a card for the Hub, COCO references, and the CLEVR-Change layout."""
+
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import datasets
+from huggingface_hub import DatasetCard, DatasetCardData
+from PIL import Image
+
+from .pair_builder import PairBuilder
+
+TEMPLATE = Path(__file__).with_name("dataset_card.md")
+LICENSES = {"mit": "mit", "cc-by-nc-4.0": "cc-by-nc-4.0", "cc-by-4.0": "cc-by-4.0", "cc-by-sa-4.0": "cc-by-sa-4.0"}
+
+
+@contextmanager
+def written_beside(folder: Path) -> Iterator[Path]:
+    """An empty folder that takes the place of `folder` when all is written; on an error nothing is left of it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{str(folder)!r} is not empty: name another folder, or remove it")
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield unfinished
+        if folder.exists():
+            folder.rmdir()
+        os.replace(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def export_parquet(
+    builder: PairBuilder, splits: datasets.DatasetDict, folder: Path, max_shard_size: str = "500MB"
+) -> None:
+    """A folder that `load_dataset` and the Hub's viewer read: data/CONFIG/SPLIT-*.parquet and README.md.
+
+    Args:
+        splits: the prepared splits of the builder.
+    """
+    config = builder.config.name
+    limit = datasets.utils.py_utils.convert_file_size_to_int(max_shard_size)
+    with written_beside(folder) as unfinished:
+        data = unfinished / "data" / config
+        data.mkdir(parents=True)
+        for split, rows in splits.items():
+            shards = min(len(rows), -(-rows.data.nbytes // limit)) or 1
+            for index in range(shards):
+                part = rows.shard(num_shards=shards, index=index, contiguous=True)
+                part.to_parquet(data / f"{split}-{index:05d}-of-{shards:05d}.parquet")
+        write_card(builder, splits, unfinished)
+
+
+def write_card(builder: PairBuilder, splits: datasets.DatasetDict, folder: Path) -> None:
+    """README.md with the `configs:` that the Hub's viewer asks for."""
+    config = builder.config.name
+    files = [{"split": split, "path": f"data/{config}/{split}-*.parquet"} for split in splits]
+    data = DatasetCardData(
+        pretty_name=builder.dataset_name,
+        license=LICENSES.get(builder.LICENSE.lower().replace(" ", "-"), "other"),
+        task_categories=["image-to-text"],
+        tags=["image-difference-captioning"],
+        configs=[{"config_name": config, "data_files": files, "default": True}],
+    )
+    counts = [
+        {"config": config, "split": split, "pairs": len(rows), "captions": sum(map(len, rows["captions"]))}
+        for split, rows in splits.items()
+    ]
+    card = DatasetCard.from_template(
+        data,
+        template_path=str(TEMPLATE),
+        name=builder.dataset_name,
+        description=builder.DESCRIPTION,
+        homepage=builder.HOMEPAGE,
+        license=builder.LICENSE,
+        citation=builder.CITATION,
+        counts=counts,
+    )
+    (folder / "README.md").write_text(str(card), encoding="utf-8")
+
+
+def coco_references(rows: datasets.Dataset) -> dict[str, Any]:
+    """The references of a split as the field's scorers read them."""
+    table = rows.select_columns(["pair_id", "captions"])
+    annotations = [{"image_id": row["pair_id"], "caption": caption} for row in table for caption in row["captions"]]
+    return {
+        "info": {"description": "image difference captioning references"},
+        "licenses": [],
+        "type": "captions",
+        "images": [{"id": pair_id, "filename": pair_id} for pair_id in table["pair_id"]],
+        "annotations": [{"id": number, **annotation} for number, annotation in enumerate(annotations)],
+    }
+
+
+def export_coco(splits: datasets.DatasetDict, folder: Path) -> None:
+    """SPLIT.json per split."""
+    with written_beside(folder) as unfinished:
+        for split, rows in splits.items():
+            text = json.dumps(coco_references(rows), ensure_ascii=False)
+            (unfinished / f"{split}.json").write_text(text, encoding="utf-8")
+
+
+def export_clevr(splits: datasets.DatasetDict, folder: Path) -> None:
+    """The layout that change captioning code reads (that of CLEVR-DC in DIRL and NCT).
+
+    images/NUMBER.png (before), sc_images/NUMBER.png (after), change_captions.json, splits.json, type_mapping.json, and
+    pair_ids.json, which says which pair became which number.
+    """
+    captions, numbers, kinds, pair_ids = {}, {}, {}, {}
+    with written_beside(folder) as unfinished:
+        for name in ("images", "sc_images"):
+            (unfinished / name).mkdir()
+        for split, rows in splits.items():
+            for row in rows.cast_column("before", datasets.Image(decode=False)).cast_column(
+                "after", datasets.Image(decode=False)
+            ):
+                number = len(captions)
+                name = f"{number:06d}.png"
+                save_png(row["before"]["bytes"], unfinished / "images" / name)
+                save_png(row["after"]["bytes"], unfinished / "sc_images" / name)
+                captions[name] = row["captions"]
+                numbers.setdefault({"validation": "val"}.get(split, split), []).append(number)
+                kinds.setdefault(row["kind"] or "change", []).append(name)
+                pair_ids[name] = row["pair_id"]
+        for name, content in {
+            "change_captions": captions,
+            "splits": numbers,
+            "type_mapping": kinds,
+            "pair_ids": pair_ids,
+        }.items():
+            (unfinished / f"{name}.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+def save_png(data: bytes, path: Path) -> None:
+    """The image as RGB PNG; a file that is one already is copied."""
+    with Image.open(io.BytesIO(data)) as image:
+        if image.format == "PNG" and image.mode == "RGB":
+            path.write_bytes(data)
+        else:
+            image.convert("RGB").save(path)
+
+
+EXPORTS = ("parquet", "coco", "clevr")
+
+
+def export(builder: PairBuilder, splits: datasets.DatasetDict, folder: Path, form: str, max_shard_size: str) -> None:
+    if form == "parquet":
+        export_parquet(builder, splits, folder, max_shard_size)
+    elif form == "coco":
+        export_coco(splits, folder)
+    else:
+        export_clevr(splits, folder)

@@ -1,0 +1,288 @@
+"""fetch: mirrors in turn, resumed and checked, archives that stay inside the data folder. From a loopback Hub."""
+
+import hashlib
+import io
+import json
+import stat
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from loopback_hub import LoopbackHub
+
+from dataset_syned import benchmark_builder
+from dataset_syned.fetching import ArchiveError, fetch, unpack
+from dataset_syned.pair_builder import DataError
+
+NOWHERE = "0" * 40
+CLIENT = """
+import json, sys
+from pathlib import Path
+from dataset_syned import benchmark_builder
+from dataset_syned.fetching import fetch
+from dataset_syned.pair_builder import DataError, Mirror
+
+for line in sys.stdin:
+    root, mirrors = json.loads(line)
+    builder = benchmark_builder("toy", root=Path(root))
+    builder.MIRRORS = [Mirror(repo, revision, ("*.txt", "*.zip", "*.tar*", "*.bin")) for repo, revision in mirrors]
+    builder.BY_HAND = "Get all.zip from the authors' page."
+    try:
+        report = fetch(builder)
+        answer = [report.mirror.repo_id, report.files, report.downloaded, report.unpacked, report.failures]
+    except DataError as error:
+        answer = str(error)
+    print(json.dumps(answer), flush=True)
+"""
+
+
+class Client:
+    """A process that fetches what it is told to; one for all tests, because it takes a second to start."""
+
+    def __init__(self, hub: LoopbackHub, home: Path, **more: str):
+        command = [sys.executable, "-c", CLIENT]
+        environment = hub.environment(home, **more)
+        self.process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def __call__(self, root: Path, mirrors: list[tuple[str, str]]) -> list | str:
+        """The report's fields, or the error's text."""
+        self.process.stdin.write(json.dumps([str(root), mirrors]) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def close(self) -> None:
+        self.process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def served():
+    with LoopbackHub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(served: LoopbackHub):
+    yield served
+    for kept in (served.repos, served.large, served.requests, served.listed_sizes, served.faults):
+        kept.clear()
+
+
+@pytest.fixture(scope="module")
+def fetched(served: LoopbackHub, tmp_path_factory: pytest.TempPathFactory):
+    client = Client(served, tmp_path_factory.mktemp("home"))
+    yield client
+    client.close()
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    return buffer.getvalue()
+
+
+def tarred(members: dict[str, bytes], links: dict[str, str] | None = None, hard: bool = False) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as file:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+        for name, target in (links or {}).items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.LNKTYPE if hard else tarfile.SYMTYPE, target
+            file.addfile(info)
+    return buffer.getvalue()
+
+
+def zipped_link(name: str, target: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        info = zipfile.ZipInfo(name)
+        info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+        file.writestr(info, target)
+    return buffer.getvalue()
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """The files of a data folder, without those `fetch` keeps for itself."""
+    files = [path for path in folder.rglob("*") if path.is_file() and ".fetching" not in path.parts]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_files_arrive_pinned_and_archives_are_unpacked_once(hub: LoopbackHub, fetched: Client, tmp_path: Path) -> None:
+    archive, second = zipped({"images/a.png": b"A", "./empty/": b""}), tarred({"images/b.png": b"B"})
+    files = {"notes.txt": b"hello", "data/all.zip": archive, "data/more.tar.gz": second, "unasked.json": b"{}"}
+    pinned = hub.add_repo("tester/raw", files, "dataset")
+    hub.add_repo("tester/raw", {"notes.txt": b"changed since"}, "dataset")
+    first, again = (fetched(tmp_path / "raw", [("tester/raw", pinned)]) for _ in range(2))
+    names = ["data/all.zip", "data/more.tar.gz", "notes.txt"]
+    assert first == ["tester/raw", names, names, names[:2], []]
+    assert again == ["tester/raw", names, [], [], []]
+    assert tree(tmp_path / "raw") == {
+        "notes.txt": b"hello",
+        "data/all.zip": archive,
+        "data/more.tar.gz": second,
+        "data/images/a.png": b"A",
+        "data/images/b.png": b"B",
+    }
+    (tmp_path / "raw/data/all.zip").unlink()  # to save room
+    assert fetched(tmp_path / "raw", [("tester/raw", pinned)])[2:4] == [[], []]
+    (tmp_path / "raw/data/images/a.png").unlink()
+    (tmp_path / "raw/data/images/b.png").unlink()
+    (tmp_path / "raw/data/images").rmdir()
+    assert fetched(tmp_path / "raw", [("tester/raw", pinned)])[2:4] == [names[:1], names[:2]]
+    assert tree(tmp_path / "raw")["data/images/a.png"] == b"A"
+
+
+def test_mirrors_are_tried_in_turn(hub: LoopbackHub, fetched: Client, tmp_path: Path) -> None:
+    commit = hub.add_repo("tester/raw", {"notes.txt": b"hello"}, "dataset")
+    other = hub.add_repo("tester/other", {"notes.json": b"{}"}, "dataset")
+    mirrors = [("tester/gone", NOWHERE), ("tester/raw", NOWHERE), ("tester/other", other), ("tester/raw", commit)]
+    repo, *_, failures = fetched(tmp_path / "raw", mirrors)
+    assert repo == "tester/raw"
+    assert failures == [
+        "tester/gone at 000000000000: HTTP 404, Repository not found",
+        f"tester/raw at 000000000000: HTTP 404, Invalid rev id: {NOWHERE}",
+        f"tester/other at {other[:12]}: it has no file that matches *.txt, *.zip, *.tar*, *.bin",
+    ]
+
+
+def test_no_mirror_that_works_ends_with_the_way_by_hand(hub: LoopbackHub, fetched: Client, tmp_path: Path) -> None:
+    assert fetched(tmp_path / "raw", [("tester/gone", NOWHERE)]) == (
+        "toy: none of its mirrors works\n"
+        "  tester/gone at 000000000000: HTTP 404, Repository not found\n"
+        "Get all.zip from the authors' page."
+    )
+    offline = Client(hub, tmp_path, HF_HUB_OFFLINE="1")
+    assert "offline mode is enabled" in offline(tmp_path / "raw", [("tester/gone", NOWHERE)])
+    offline.close()
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_cut_download_goes_on_where_it_ended(hub: LoopbackHub, fetched: Client, tmp_path: Path, reset: bool) -> None:
+    content = bytes(range(256)) * 50_000  # 12.8 MB: the client writes blocks of 10 MB
+    commit = hub.add_repo("tester/raw", {"big.bin": content}, "dataset")
+    hub.cut("GET /cdn/.*big.bin", after=11_000_000, reset=reset)
+    assert fetched(tmp_path / "raw", [("tester/raw", commit)])[2] == ["big.bin"]
+    assert tree(tmp_path / "raw") == {"big.bin": content}
+    answers = [line.split()[2] for line in hub.asked("GET /cdn")]
+    assert answers == ["200", "206"] or reset  # a reset also throws away what had arrived but was not read
+
+
+def test_another_process_goes_on_where_one_was_stopped(hub: LoopbackHub, fetched: Client, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 50_000
+    commit = hub.add_repo("tester/raw", {"big.bin": content}, "dataset")
+    hub.cut("GET /cdn/.*big.bin", after=11_000_000)
+    hub.fail("GET /cdn/.*big.bin", status=403)
+    assert "403" in fetched(tmp_path / "raw", [("tester/raw", commit)])
+    assert tree(tmp_path / "raw") == {}
+    hub.requests.clear()
+    another = Client(hub, tmp_path)
+    another(tmp_path / "raw", [("tester/raw", commit)])
+    another.close()
+    assert tree(tmp_path / "raw") == {"big.bin": content}
+    assert [line.split()[2] for line in hub.asked("GET /cdn")] == ["206"]
+
+
+def test_a_file_of_another_size_than_listed_is_refused(hub: LoopbackHub, fetched: Client, tmp_path: Path) -> None:
+    commit = hub.add_repo("tester/raw", {"notes.txt": b"hello"}, "dataset")
+    hub.listed_sizes["notes.txt"] = 6
+    message = fetched(tmp_path / "raw", [("tester/raw", commit)])
+    assert "'notes.txt' came with 5 bytes, the listing says 6" in message
+    assert tree(tmp_path / "raw") == {} and not list((tmp_path / "raw/.fetching").iterdir())
+
+
+def test_a_large_file_of_another_content_than_listed_is_refused(
+    hub: LoopbackHub, fetched: Client, tmp_path: Path
+) -> None:
+    commit = hub.add_repo("tester/raw", {"x.bin": b"right"}, "dataset")
+    hub.large[hashlib.sha256(b"right").hexdigest()] = b"wrong"
+    assert "'x.bin' came with another SHA-256" in fetched(tmp_path / "raw", [("tester/raw", commit)])
+    assert tree(tmp_path / "raw") == {}
+
+
+def test_a_file_of_ones_own_is_not_overwritten(hub: LoopbackHub, fetched: Client, tmp_path: Path) -> None:
+    commit = hub.add_repo("tester/raw", {"notes.txt": b"hello", "all.zip": zipped({"a.png": b"A"})}, "dataset")
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/notes.txt").write_bytes(b"my own")
+    assert "has 6 bytes, the mirror's has 5: move it away" in fetched(tmp_path / "raw", [("tester/raw", commit)])
+    assert tree(tmp_path / "raw") == {"notes.txt": b"my own"}
+    (tmp_path / "raw/notes.txt").unlink()
+    (tmp_path / "raw/a.png").write_bytes(b"mine")
+    assert "a.png' is not the one of the archive: move it away" in fetched(tmp_path / "raw", [("tester/raw", commit)])
+    assert tree(tmp_path / "raw")["a.png"] == b"mine"
+
+
+def test_a_climbing_archive_is_removed_and_the_next_mirror_tried(
+    hub: LoopbackHub, fetched: Client, tmp_path: Path
+) -> None:
+    bad = hub.add_repo("tester/bad", {"all.zip": zipped({"a.png": b"A", "../../evil.txt": b"!"})}, "dataset")
+    good = hub.add_repo("tester/good", {"all.zip": zipped({"a.png": b"A"})}, "dataset")
+    message = fetched(tmp_path / "raw", [("tester/bad", bad)])
+    assert "member '../../evil.txt' of 'all.zip' leads out of the folder" in message
+    assert tree(tmp_path / "raw") == {} and not list(tmp_path.rglob("evil.txt"))
+    repo, *_, failures = fetched(tmp_path / "raw", [("tester/bad", bad), ("tester/good", good)])
+    assert repo == "tester/good" and "evil.txt" in failures[0]
+    assert tree(tmp_path / "raw")["a.png"] == b"A"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.zip", zipped({"a.png": b"A", "../evil.txt": b"!"})),
+        ("x.zip", zipped({"a.png": b"A", "sub/../../evil.txt": b"!"})),
+        ("x.zip", zipped({"a.png": b"A", "/evil.txt": b"!"})),
+        ("x.zip", zipped({"a.png": b"A", "C:\\evil.txt": b"!"})),
+        ("x.zip", zipped({"a.png": b"A", "..\\evil.txt": b"!"})),
+        ("x.zip", zipped_link("evil.txt", "../secret")),
+        ("x.zip", zipped_link("evil.txt", "/etc/passwd")),
+        ("x.tar.gz", tarred({"a.png": b"A", "../evil.txt": b"!"})),
+        ("x.tgz", tarred({"a.png": b"A", "/evil.txt": b"!"})),
+        ("x.tar.gz", tarred({"a.png": b"A"}, {"evil.txt": "../secret"})),
+        ("x.tar.gz", tarred({"a.png": b"A"}, {"sub/evil.txt": "/etc/passwd"})),
+        ("x.tar.gz", tarred({"a.png": b"A"}, {"evil.txt": "../secret"}, hard=True)),
+        ("x.tar.gz", tarred({"sub/a.png": b"A"}, {"evil.txt": "sub"})),
+    ],
+)
+def test_no_member_leaves_the_folder_and_nothing_is_written(tmp_path: Path, name: str, content: bytes) -> None:
+    root = tmp_path / "data" / "raw"
+    root.mkdir(parents=True)
+    (tmp_path / "data" / "secret").write_bytes(b"secret")
+    (root / name).write_bytes(content)
+    with pytest.raises(ArchiveError, match=f"evil.txt.*{name}"):
+        unpack(root / name, root / ".fetching" / "x", root / ".fetching" / "done.json")
+    assert tree(tmp_path) == {"data/secret": b"secret", f"data/raw/{name}": content}
+    assert not list((root / ".fetching").iterdir())
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar.gz"])
+def test_a_damaged_archive_is_named_and_nothing_is_written(tmp_path: Path, name: str) -> None:
+    whole = (zipped if name == "x.zip" else tarred)({f"{i}.png": bytes(range(256)) * 40 for i in range(20)})
+    for content in (whole[: len(whole) // 2], whole[:300] + b"\xff" * 40 + whole[340:], b"<html>not found</html>"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ArchiveError, match=f"{name}' cannot be unpacked"):
+            unpack(tmp_path / name, tmp_path / ".fetching" / "x", tmp_path / ".fetching" / "done.json")
+        assert list(tree(tmp_path)) == [name]
+
+
+def test_links_inside_an_archive_become_files(tmp_path: Path) -> None:
+    (tmp_path / "x.tar.gz").write_bytes(tarred({"a/x.png": b"X"}, {"b/y.png": "../a/x.png"}))
+    unpack(tmp_path / "x.tar.gz", tmp_path / ".fetching" / "x", tmp_path / ".fetching" / "done.json")
+    assert (tmp_path / "b/y.png").read_bytes() == b"X" and not (tmp_path / "b/y.png").is_symlink()
+
+
+def test_a_benchmark_without_mirrors_says_so_without_a_network(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="toy: there is no mirror"):
+        fetch(benchmark_builder("toy"), tmp_path)
