@@ -10,6 +10,7 @@ OURS := $(RUN)/eval/toy-test
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_PROGRESS_BARS := 1
 
+.DELETE_ON_ERROR:
 .PHONY: demo test lint bench results clean
 
 demo: $(OURS)/metrics.json $(BASE)/metrics.json
@@ -42,11 +43,14 @@ clean:
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,dev]"
 	touch $@
 
-$(RUN)/adapter_model.safetensors: configs/toy.yaml checkpoints/tiny-blip2/model.safetensors | .venv/installed
-	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+# The stamp, not the adapter: that is there from the first epoch on.
+$(RUN)/trained: configs/toy.yaml checkpoints/tiny-blip2/model.safetensors | .venv/installed
+	rm -rf $(RUN)
+	$(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 		train.py --config configs/toy.yaml --output_dir $(RUN)
+	touch $@
 
-$(OURS)/metrics.json: $(RUN)/adapter_model.safetensors
+$(OURS)/metrics.json: $(RUN)/trained
 	$(BIN)/python evaluate.py --adapter $(RUN) --benchmark toy --split test --output_dir $(OURS) --input_controls
 
 $(BASE)/metrics.json: checkpoints/tiny-blip2/model.safetensors | .venv/installed

@@ -22,7 +22,13 @@ def benchmark_builder(name: str, **options: Any) -> PairBuilder:
     if name not in BENCHMARKS:
         raise ValueError(f"unknown benchmark {name!r}, use one of: {', '.join(BENCHMARKS)}")
     builder = BENCHMARKS[name]
-    known = set(builder.BUILDER_CONFIG_CLASS.__dataclass_fields__) - {"name", "version", "data_dir", "data_files"}
+    known = set(builder.BUILDER_CONFIG_CLASS.__dataclass_fields__) - {
+        "name",
+        "version",
+        "data_dir",
+        "data_files",
+        "description",
+    }
     unknown = sorted(set(options) - known)
     if unknown:
         raise ValueError(f"benchmark {name!r} has no option {unknown[0]!r}, it has: {', '.join(sorted(known))}")
