@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 RUN := runs/toy
 BASE := runs/toy-base
 OURS := $(RUN)/eval/toy-test
@@ -47,6 +48,7 @@ clean:
 $(RUN)/trained: configs/toy.yaml checkpoints/tiny-blip2/model.safetensors | .venv/installed
 	rm -rf $(RUN)
 	$(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+		--num_cpu_threads_per_process $$($(BIN)/python -c "import os; print(os.cpu_count())") \
 		train.py --config configs/toy.yaml --output_dir $(RUN)
 	touch $@
 
