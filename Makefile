@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 RUN := runs/toy
 BASE := runs/toy-base
 OURS := $(RUN)/eval/toy-test
@@ -10,6 +11,7 @@ OURS := $(RUN)/eval/toy-test
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_PROGRESS_BARS := 1
 
+.DELETE_ON_ERROR:
 .PHONY: demo test lint bench results clean
 
 demo: $(OURS)/metrics.json $(BASE)/metrics.json
@@ -42,11 +44,15 @@ clean:
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,dev]"
 	touch $@
 
-$(RUN)/adapter_model.safetensors: configs/toy.yaml checkpoints/tiny-blip2/model.safetensors | .venv/installed
-	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+# The stamp, not the adapter: that is there from the first epoch on.
+$(RUN)/trained: configs/toy.yaml checkpoints/tiny-blip2/model.safetensors | .venv/installed
+	rm -rf $(RUN)
+	$(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+		--num_cpu_threads_per_process $$($(BIN)/python -c "import os; print(os.cpu_count())") \
 		train.py --config configs/toy.yaml --output_dir $(RUN)
+	touch $@
 
-$(OURS)/metrics.json: $(RUN)/adapter_model.safetensors
+$(OURS)/metrics.json: $(RUN)/trained
 	$(BIN)/python evaluate.py --adapter $(RUN) --benchmark toy --split test --output_dir $(OURS) --input_controls
 
 $(BASE)/metrics.json: checkpoints/tiny-blip2/model.safetensors | .venv/installed

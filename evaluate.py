@@ -28,6 +28,7 @@ if __name__ != "__main__":
 
 # The imports of torch, models and data are inside the functions that need them: this file also runs when somebody
 # imports the library, and scoring a file of predictions needs neither torch nor images.
+import argparse
 import json
 import re
 from collections.abc import Iterator
@@ -42,10 +43,13 @@ TABLE_MARKS = ("<!-- results: generated -->", "<!-- results: end -->")
 class Options(dict):
     """A benchmark's own options, JSON on the command line."""
 
-    def __init__(self, value: Any = "{}"):
-        value = json.loads(value) if isinstance(value, str) else value
-        if not isinstance(value, dict):
-            raise ValueError(f'options must be a mapping such as {{"seed": 1}}, got {value!r}')
+    def __init__(self, text: Any = "{}"):
+        try:
+            value = json.loads(text) if isinstance(text, str) else text
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):  # of this type, so that argparse passes the message on
+            raise argparse.ArgumentTypeError(f'options must be a mapping such as {{"seed": 1}}, got {text!r}')
         super().__init__(value)
 
 
@@ -53,6 +57,7 @@ class Options(dict):
 class EvaluateConfig:
     model: str | None = field(default=None, metadata={"help": "folder or Hub id; an adapter names its base itself"})
     adapter: str | None = field(default=None, metadata={"help": "folder or Hub id of a LoRA adapter"})
+    revision: str | None = field(default=None, metadata={"help": "of --model (or of --adapter alone) on the Hub"})
     benchmark: str | None = field(default=None, metadata={"help": "name of the data set, see dataset_syned"})
     benchmark_options: Options = field(default_factory=Options, metadata={"help": 'JSON, such as {"seed": 1}'})
     split: str = "test"
@@ -81,10 +86,22 @@ class EvaluateConfig:
             raise ValueError("--benchmark needs --model or --adapter (a folder or Hub id)")
         if not self.compare and not self.output_dir:
             raise ValueError("--output_dir is missing: name the folder for predictions.jsonl and metrics.json")
+        if self.references and not self.predictions:
+            raise ValueError("--references goes with --predictions: a benchmark brings its own")
+        if (self.table_in or self.names) and not self.compare:
+            raise ValueError("--table_in and --names go with --compare")
+        if len(set(self.names or self.compare)) < len(self.names or self.compare):
+            raise ValueError(f"--compare needs different names, got {' '.join(self.names or self.compare)}")
         if self.names and len(self.names) != len(self.compare):
             raise ValueError(f"{len(self.names)} --names for {len(self.compare)} folders to --compare")
         if self.batch_size < 1:
             raise ValueError(f"--batch_size must be at least 1, got {self.batch_size}")
+
+
+def remove_results(folder: Path) -> None:
+    """So that no score of an earlier call can stand beside new predictions."""
+    for file in (folder / "metrics.json", *folder.glob("predictions_*.jsonl")):
+        file.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -157,34 +174,42 @@ def evaluate_benchmark(config: EvaluateConfig) -> dict[str, Any]:
 
     folder = Path(config.output_dir)
     rows = load_benchmark(config.benchmark, config.split, **config.benchmark_options)
-    loaded = load(config.model or config.adapter, config.adapter if config.model else None)
+    loaded = load(config.model or config.adapter, config.adapter if config.model else None, revision=config.revision)
     predicted = predict(config, loaded, rows)
+    remove_results(folder)
     write_rows(folder / "predictions.jsonl", predicted)
     controls = input_controls(config, loaded, rows, predicted, folder) if config.input_controls else {}
     training = load_benchmark(config.benchmark, "train", **config.benchmark_options)
     result = score_rows(predicted, constant_captions=training["captions"])
     result["controls"] |= controls
-    result["signature"] |= run_signature(config, loaded[0])
+    result["signature"] |= run_signature(config, *loaded)
     write_json(folder / "metrics.json", result)
     renew_card(folder)
     return result
 
 
-def run_signature(config: EvaluateConfig, model: Any) -> dict[str, Any]:
-    """What made the predictions: data, weights, decoding."""
+def run_signature(config: EvaluateConfig, model: Any, processor: Any) -> dict[str, Any]:
+    """What made the predictions: data, weights, what the network saw, decoding."""
     from importlib.metadata import version
+
+    from modeling_blip2idc.adapters import base_of
 
     settings = model.generation_config.to_diff_dict()
     settings.pop("transformers_version", None)
+    base, base_revision = base_of(model) or (config.model, config.revision)
     return {
         "benchmark": config.benchmark,
         "benchmark_options": dict(config.benchmark_options),
         "split": config.split,
-        "model": config.model,
+        "model": config.model if config.model and config.adapter else base,
+        "revision": config.revision if config.model else base_revision,
         "adapter": config.adapter,
+        "processor": {name: getattr(processor, name) for name in ("layout", "canvas", "prompt")},
         "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+        "batch_size": config.batch_size,
         "decoding": settings,
-        "made_with": {name: version(name) for name in ("torch", "transformers", "datasets")},
+        "made_with": {name: version(name) for name in ("torch", "transformers", "peft", "datasets")},
     }
 
 
@@ -208,6 +233,7 @@ def evaluate_predictions(config: EvaluateConfig) -> dict[str, Any]:
     result = score_rows(rows)
     result["signature"] |= {"predictions": Path(config.predictions).name}
     folder.mkdir(parents=True, exist_ok=True)
+    remove_results(folder)
     if Path(config.predictions).resolve() != (folder / "predictions.jsonl").resolve():
         write_rows(folder / "predictions.jsonl", rows)
     write_json(folder / "metrics.json", result)
@@ -225,7 +251,7 @@ def results_table(results: dict[str, dict[str, Any]]) -> str:
     """Markdown: a row per result, and the constant-caption control of the first."""
     lines = [f"| | {' | '.join(TABLE_SCORES)} [95 %] | right kind |", "|---" * (len(TABLE_SCORES) + 2) + "|"]
     for name, result in results.items():
-        interval = result["intervals"].get("CIDEr")
+        interval = result.get("intervals", {}).get("CIDEr")
         lines.append(table_row(name, result["scores"], interval, result.get("kind_accuracy")))
     control = next(iter(results.values()))["controls"]["constant_caption"]
     lines.append(table_row(f'constant caption: "{control["caption"]}"', control["scores"], None, None))
@@ -298,7 +324,7 @@ def main(argv: list[str] | None = None) -> int:
         print(results_table({config.adapter or config.model or config.predictions: result}))
         if told := told_controls(result["controls"]):
             print(told)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0

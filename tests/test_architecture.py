@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,16 @@ BOILERPLATE = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.As
 
 
 def tracked(root: Path, *patterns: str) -> list[str]:
-    listing = subprocess.run(
-        ["git", "-C", root, "ls-files", "--cached", "--others", "--exclude-standard", *patterns],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [name for name in listing.stdout.splitlines() if (root / name).is_file()]
+    """Files of the project; without git (an unpacked archive) all that are not in a folder that git would ignore."""
+    if shutil.which("git") and (root / ".git").exists():
+        command = ["git", "-C", root, "ls-files", "--cached", "--others", "--exclude-standard"]
+        names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    else:
+        ignored = {line.strip("/") for line in (root / ".gitignore").read_text().splitlines()}
+        names = [path.relative_to(root).as_posix() for path in root.rglob("*")]
+        names = [name for name in names if not any(fnmatch(p, i) for p in name.split("/") for i in ignored)]
+    wanted = [name for name in names if not patterns or any(fnmatch(name, pattern) for pattern in patterns)]
+    return [name for name in wanted if (root / name).is_file()]
 
 
 def sources(root: Path) -> list[str]:
@@ -108,7 +112,7 @@ IMPORTS = """
 import random, sys
 # libraries may do what they do
 import accelerate, datasets, huggingface_hub, jinja2, peft, tokenizers, torch, transformers, yaml
-import torch.utils.tensorboard
+import matplotlib.figure, torch.utils.tensorboard
 seen = []
 def audit(event, arguments):
     writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")

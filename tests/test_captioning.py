@@ -359,3 +359,16 @@ def test_real_photographs_of_every_format(work: Path, tmp_path: Path, capsys: py
     assert captioning.main(arguments) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(lines) == len(rows) == 11 and all(line["prediction"] for line in lines)
+
+
+def test_captions_see_before_and_after_in_this_order(work: Path) -> None:
+    """The same tokens as processor and generate give, and not those of the exchanged pair."""
+    model, processor = captioning.load(work / "model", device="cpu")
+    generator = np.random.default_rng(0)
+    seen = []
+    generate = model.generate
+    model.generate = lambda **inputs: seen.append(inputs["pixel_values"]) or generate(**inputs)
+    before, after = generator.integers(0, 255, (2, 40, 30, 3), dtype=np.uint8)
+    captioning.caption(model, processor, [(before, after)])
+    assert torch.equal(seen[0], processor(before=before, after=after)["pixel_values"])
+    assert not torch.equal(seen[0], processor(before=after, after=before)["pixel_values"])

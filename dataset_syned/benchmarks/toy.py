@@ -236,6 +236,9 @@ class ToyConfig(datasets.BuilderConfig):
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"toy: {name}={getattr(self, name)!r}, use one of {', '.join(values)}")
+        for name in ("train", "validation", "test", "seed", "width", "height"):
+            if type(getattr(self, name)) is not int:
+                raise ValueError(f"toy: {name}={getattr(self, name)!r}, use a whole number")
         for name in ("train", "validation", "test"):
             if getattr(self, name) < 1:
                 raise ValueError(f"toy: {name}={getattr(self, name)}, use a number of pairs of at least 1")
