@@ -137,7 +137,11 @@ assert not torch.cuda.is_initialized()
 def test_import_prints_writes_connects_and_seeds_nothing(root: Path) -> None:
     program = root / "checkpoints" / "train_tiny_captioner.py"
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", IMPORTS], input=str(program), cwd=root, capture_output=True, text=True
+        [sys.executable, "-B", "-W", "ignore", "-c", IMPORTS],
+        input=str(program),
+        cwd=root,
+        capture_output=True,
+        text=True,
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
