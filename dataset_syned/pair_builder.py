@@ -201,9 +201,10 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
             position = stop
             for index, pair in enumerate(part, start=start):
                 try:
+                    row = read_row(pair)
                     if not self.BLANK_CAPTIONS:
                         check_captions(pair)
-                    yield index, read_row(pair)
+                    yield index, row
                 except DataError as error:
                     if self.skip_log is None:
                         raise

@@ -64,16 +64,16 @@ def test_prepare_then_load_dataset_from_any_directory(
 
 
 def test_the_default_config_stays_the_one_that_load_dataset_finds(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Two(BENCHMARKS["toy"]):
+    toy = BENCHMARKS["toy"]
+
+    class Two(toy):
         BUILDER_CONFIGS = [
-            *BENCHMARKS["toy"].BUILDER_CONFIGS,
-            BENCHMARKS["toy"].BUILDER_CONFIG_CLASS(name="tiny", train=2, validation=1, test=1),
+            toy.BUILDER_CONFIG_CLASS(name="default", train=5, validation=1, test=1),
+            toy.BUILDER_CONFIG_CLASS(name="tiny", train=2, validation=1, test=1),
         ]
 
     monkeypatch.setitem(BENCHMARKS, "twotoys", Two)
-    default = benchmark_builder("twotoys")
-    default.config.train, default.config.validation, default.config.test = 5, 1, 1
-    prepare(default)
+    prepare(benchmark_builder("twotoys"))
     prepare(benchmark_builder("twotoys", config="tiny"))
     assert datasets.load_dataset("twotoys", split="train").num_rows == 5
     assert datasets.load_dataset("twotoys", "tiny", split="train").num_rows == 2
