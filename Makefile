@@ -29,6 +29,7 @@ lint: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/drawing.py
+	$(BIN)/python benchmarks/preparing.py
 
 results: $(OURS)/metrics.json $(BASE)/metrics.json
 	mkdir -p docs/results/toy docs/results/toy-base
