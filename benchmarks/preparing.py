@@ -3,8 +3,8 @@
     python benchmarks/preparing.py
     python benchmarks/preparing.py --pairs 500 --many 2000      # a quick look
 
-1. `prepare` of a folder of pairs against rows of images opened as `Image.open(..).convert("RGB")`, which `datasets` has
-   to encode again. (Opened and not converted, they go in as a bare path: fast, and unchecked.)
+1. `prepare` of a folder of pairs against rows of images opened by `Image.open(..).convert("RGB")`, which `datasets`
+   has to encode again. (Opened and not converted, they go in as a bare path: fast, and unchecked.)
 2. Peak memory of preparing ten times as many pairs, against the smaller number.
 3. Streaming the Parquet export, against `imagefolder` streaming the same files.
 Images are 480x320 JPEG files with noise. Each measurement is a process of its own.
