@@ -45,8 +45,12 @@ def run_list(_: argparse.Namespace) -> int:
 
 
 def run_fetch(arguments: argparse.Namespace) -> int:
-    report = fetch(builder_of(arguments), arguments.data_dir)
-    print(f"{arguments.benchmark}: {len(report.files)} files from {report.mirror} in {report.root}")
+    builder = builder_of(arguments)
+    report = fetch(builder)
+    source = f"{report.mirror.repo_id} at {report.mirror.revision[:12]}"
+    print(f"{arguments.benchmark}: {len(report.files)} files from {source} lie in {report.root}")
+    splits = builder.raw_splits()  # an error that says what is missing, where a mirror does not hold all
+    print(f"splits that are whole: {', '.join(splits)}")
     return 0
 
 

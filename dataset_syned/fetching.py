@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from lzma import LZMAError
 from pathlib import Path
 from typing import IO
@@ -95,6 +95,7 @@ def fetch(builder: PairBuilder, root: Path | None = None) -> FetchReport:
 
 def fetch_mirror(mirror: Mirror, root: Path, failures: list[str]) -> FetchReport:
     """Raises: DataError, OSError or HTTPError where this mirror does not work."""
+    mirror = pinned(mirror, root)
     files = list_files(mirror)
     targets = {file.path: inside(root, file.path) for file in files}
     # all are looked at before the first is fetched: a file in the way is said before hours of downloading
@@ -107,6 +108,23 @@ def fetch_mirror(mirror: Mirror, root: Path, failures: list[str]) -> FetchReport
             unpack_file(file, targets[file.path], root)
     unpacked = [file.path for file in wanted if is_archive(file.path)]
     return FetchReport(root, mirror, tuple(targets), tuple(missing), tuple(unpacked), tuple(failures))
+
+
+def pinned(mirror: Mirror, root: Path) -> Mirror:
+    """The mirror at a commit: its own, or the one that its branch stood at when it was first fetched into `root`."""
+    if re.fullmatch("[0-9a-f]{40}", mirror.revision):
+        return mirror
+    book = root / WORKPLACE / "revisions.json"
+    commits = json.loads(book.read_text(encoding="utf-8")) if book.exists() else {}
+    name = f"{mirror.repo_id}@{mirror.revision}"
+    if name not in commits:
+        info = HfApi().repo_info(mirror.repo_id, revision=mirror.revision, repo_type=mirror.repo_type)
+        commits[name] = info.sha
+        book.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = book.with_suffix(".tmp")
+        unfinished.write_text(json.dumps(commits, indent=2), encoding="utf-8")
+        os.replace(unfinished, book)
+    return replace(mirror, revision=commits[name])
 
 
 def reason(error: BaseException) -> str:

@@ -55,7 +55,7 @@ class Mirror:
     Args:
         patterns: which files of the repository (`allow_patterns` of `snapshot_download`); archives among them are
             unpacked.
-        revision: pinned, because repositories change.
+        revision: a commit, because repositories change; a branch stays at its commit of the first fetch.
     """
 
     repo_id: str

@@ -286,3 +286,13 @@ def test_links_inside_an_archive_become_files(tmp_path: Path) -> None:
 def test_a_benchmark_without_mirrors_says_so_without_a_network(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="toy: there is no mirror"):
         fetch(benchmark_builder("toy"), tmp_path)
+
+
+def test_a_branch_stays_at_the_commit_of_the_first_fetch(hub: LoopbackHub, fetched: Client, tmp_path: Path) -> None:
+    first = hub.add_repo("tester/branch", {"a.txt": b"one"}, "dataset")
+    assert fetched(tmp_path, [("tester/branch", "main")])[1] == ["a.txt"]
+    assert list(json.loads((tmp_path / ".fetching" / "revisions.json").read_text()).values()) == [first]
+    hub.add_repo("tester/branch", {"a.txt": b"another", "b.txt": b"two"}, "dataset")
+    (tmp_path / "a.txt").unlink()
+    assert fetched(tmp_path, [("tester/branch", "main")])[1] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_bytes() == b"one"

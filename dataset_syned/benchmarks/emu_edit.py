@@ -16,7 +16,7 @@ import datasets
 import pyarrow
 from pyarrow.parquet import ParquetFile
 
-from ..pair_builder import DataError, PairBuilder, RawPair, read_json
+from ..pair_builder import DataError, Mirror, PairBuilder, RawPair, read_json
 
 SOURCE = "facebook/emu_edit_test_set_generations"
 PARTS = {"train": "validation", "validation": "validation", "test": "test"}  # our split -> the authors' part
@@ -145,6 +145,7 @@ class EmuEdit(PairBuilder):
   booktitle={Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition},
   year={2024}
 }"""
+    MIRRORS = (Mirror(SOURCE, "main", ("data/validation-*.parquet", "data/test-*.parquet")),)
     BY_HAND = (
         "Put data/validation-*.parquet and data/test-*.parquet of https://huggingface.co/datasets/" + SOURCE + " "
         "there, and splits.json of https://huggingface.co/datasets/Gevennou/Syned (without it there is no train)."

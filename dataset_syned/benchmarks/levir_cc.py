@@ -9,7 +9,7 @@ from typing import Any
 
 import datasets
 
-from ..pair_builder import DataError, PairBuilder, RawPair, inside, read_json
+from ..pair_builder import DataError, Mirror, PairBuilder, RawPair, inside, read_json
 
 ANNOTATIONS = "LevirCCcaptions.json"
 SPLITS = {"train": "train", "val": "validation", "test": "test"}  # the authors' name, ours
@@ -62,6 +62,7 @@ class LevirCc(PairBuilder):
   pages={1--20},
   year={2022}
 }"""
+    MIRRORS = (Mirror("lcybuaa/LEVIR-CC", "main", ("Levir-CC-dataset.zip",)),)
     BY_HAND = (
         "Download Levir-CC-dataset.zip (2.7 GB) from https://huggingface.co/datasets/lcybuaa/LEVIR-CC and unpack it "
         f"so that {ANNOTATIONS} and images/{{train,val,test}}/{{A,B}}/ lie in that folder."

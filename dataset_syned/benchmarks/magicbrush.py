@@ -11,7 +11,7 @@ import datasets
 import pyarrow
 from pyarrow.parquet import ParquetFile, read_metadata
 
-from ..pair_builder import DataError, PairBuilder, RawPair, inside, read_json
+from ..pair_builder import DataError, Mirror, PairBuilder, RawPair, inside, read_json
 
 SHARDS = {"train": ("train-*.parquet",), "validation": ("dev-*.parquet", "validation-*.parquet")}
 SESSIONS = "test/edit_sessions.json"
@@ -74,6 +74,7 @@ class MagicBrush(PairBuilder):
   booktitle={Advances in Neural Information Processing Systems},
   year={2023}
 }"""
+    MIRRORS = (Mirror("osunlp/MagicBrush", "main", ("data/train-*.parquet", "data/dev-*.parquet")),)
     BY_HAND = (
         "Put data/train-*.parquet and data/dev-*.parquet of https://huggingface.co/datasets/osunlp/MagicBrush there, "
         "and for the split test what the zip linked on that page holds (its password is MagicBrush; please do not "

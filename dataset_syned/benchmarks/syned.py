@@ -17,7 +17,7 @@ from typing import Any
 import datasets
 
 from ..caption_cleaning import clean
-from ..pair_builder import DataError, PairBuilder, RawPair, inside, read_json
+from ..pair_builder import DataError, Mirror, PairBuilder, RawPair, inside, read_json
 from .emu_edit import (
     PARTS,
     SOURCE,
@@ -139,6 +139,7 @@ class Syned(PairBuilder):
   booktitle={Proceedings of the IEEE/CVF Winter Conference on Applications of Computer Vision},
   year={2025}
 }"""
+    MIRRORS = (Mirror(SOURCE, "main", ("data/validation-*.parquet", "data/test-*.parquet")),)
     BY_HAND = (
         f"Put data/validation-*.parquet and data/test-*.parquet of https://huggingface.co/datasets/{SOURCE} there, "
         f"and {SPLITS}, {INSTRUCTIONS['train']}, {INSTRUCTIONS['test']} and {PARAPHRASES} of "
