@@ -64,6 +64,8 @@ def run_prepare(arguments: argparse.Namespace) -> int:
     counts = ", ".join(f"{len(rows)} {split}" for split, rows in splits.items())
     config = "" if builder.config.name == builder.DEFAULT_CONFIG_NAME else f', "{builder.config.name}"'
     print(f'{arguments.benchmark}: {counts}; ready for load_dataset("{arguments.benchmark}"{config})')
+    for note in builder.notes():
+        print(note)
     if skip_log and skip_log.exists():
         lines = skip_log.read_text(encoding="utf-8").splitlines()
         print(f"{len(lines)} pairs were left out, listed with their reasons in {skip_log}")

@@ -173,6 +173,10 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
     def count_pairs(self, split: str) -> int:
         return sum(1 for _ in self.raw_pairs(split))
 
+    def notes(self) -> list[str]:
+        """Lines that `prepare` should tell about what was done to the data."""
+        return []
+
     def missing(self, what: str) -> DataError:
         """The error for raw files that are not there."""
         return DataError(f"{self.dataset_name}: {what} is missing in {str(self.root)!r}. {self.BY_HAND}".strip())

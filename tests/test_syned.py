@@ -5,11 +5,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from dataset_syned.__main__ import main
 from dataset_syned.benchmarks.syned import Syned
 from dataset_syned.pair_builder import FEATURES, DataError
 
@@ -228,3 +230,18 @@ def test_the_released_text_files_give_the_published_counts(tmp_path: Path) -> No
     assert not [line for refs in test_clean.values() for line in refs if not line.strip()]
     assert captions(root, "train")["train-0"] == ["Make the sky night instead of day"]
     assert len(captions(root, "validation")) == 539
+
+
+def test_load_dataset_syned_literally(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for config in ("syned_raw", "syned", "syned_raw"):
+        assert main(["prepare", "syned", "--config", config, "--data_dir", str(raw)]) == 0
+    assert "test paraphrases by cleaning rule: " in capsys.readouterr().out
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for streaming in (False, True):
+        rows = datasets.load_dataset("syned", split="test", streaming=streaming)
+        assert {row["pair_id"]: row["captions"] for row in rows} == captions(raw, "test")
+    released = datasets.load_dataset("syned", "syned_raw", split="test")
+    assert dict(zip(released["pair_id"], released["captions"], strict=True)) == captions(raw, "test", "syned_raw")

@@ -16,7 +16,7 @@ from typing import Any
 
 import datasets
 
-from ..caption_cleaning import clean
+from ..caption_cleaning import clean, report
 from ..pair_builder import DataError, Mirror, PairBuilder, RawPair, inside, read_json
 from .emu_edit import (
     PARTS,
@@ -187,6 +187,15 @@ class Syned(PairBuilder):
             idx: result.kept if result.instruction_stands_in else [*result.kept, instructions[idx]]
             for idx, result in cleaned.items()
         }
+
+    def notes(self) -> list[str]:
+        """How many test paraphrases each cleaning rule removed or changed."""
+        if self.config.name == "syned_raw" or "test" not in self.raw_splits():
+            return []
+        paraphrases, instructions = read_paraphrases(self.root / PARAPHRASES), self.split_instructions("test")
+        counts = report(clean(paraphrases.get(idx, []), text) for idx, text in instructions.items())
+        told = ", ".join(f"{rule} {count}" for rule, count in counts.items() if count)
+        return [f"test paraphrases by cleaning rule: {told or 'none touched'}"]
 
     def further_edits(self, train: set[int]) -> dict[int, list[FurtherEdit]]:
         return read_further_edits(self.root / EDITS, train)
