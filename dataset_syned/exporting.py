@@ -17,7 +17,7 @@ from PIL import Image
 from .pair_builder import PairBuilder
 
 TEMPLATE = Path(__file__).with_name("dataset_card.md")
-LICENSES = {"mit": "mit", "cc-by-nc-4.0": "cc-by-nc-4.0", "cc-by-4.0": "cc-by-4.0", "cc-by-sa-4.0": "cc-by-sa-4.0"}
+HUB_LICENSES = ("mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0")  # the Hub's names of those that occur
 
 
 @contextmanager
@@ -60,10 +60,11 @@ def export_parquet(
 def write_card(builder: PairBuilder, splits: datasets.DatasetDict, folder: Path) -> None:
     """README.md with the `configs:` that the Hub's viewer asks for."""
     config = builder.config.name
+    license_name = builder.LICENSE.lower()
     files = [{"split": split, "path": f"data/{config}/{split}-*.parquet"} for split in splits]
     data = DatasetCardData(
         pretty_name=builder.dataset_name,
-        license=LICENSES.get(builder.LICENSE.lower().replace(" ", "-"), "other"),
+        license=license_name if license_name in HUB_LICENSES else "other",
         task_categories=["image-to-text"],
         tags=["image-difference-captioning"],
         configs=[{"config_name": config, "data_files": files, "default": True}],

@@ -26,7 +26,7 @@ def picture(number: int) -> bytes:
 
 
 def image(number: int) -> dict[str, Any]:
-    return {"bytes": picture(number), "path": f"/home/someone/{number}.png"}
+    return {"bytes": picture(number), "path": f"/someone/{number}.png"}
 
 
 def turn(img_id: str, index: int, number: int, text: str = "add a dog") -> dict[str, Any]:
