@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 # Trained parameters only, whole on every process, by their names: the same file for one process, DDP and FSDP2.
-STATE = {"full_state_dict": True, "cpu_offload": True, "ignore_frozen_params": True}
+STATE = {"full_state_dict": True, "ignore_frozen_params": True}
 UNFINISHED = ".unfinished-"
 
 

@@ -14,7 +14,11 @@ from .image_fusion import load_image
 def draw_curves(run: Path) -> Path:
     """curves.png from log.jsonl: losses, learning rate and, where it was measured, CIDEr over the steps."""
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    panels = [("loss", ["loss", "validation_loss"]), ("CIDEr", ["validation_CIDEr"]), ("rate", ["learning_rate"])]
+    panels = [
+        ("loss", ["loss", "validation_loss"]),
+        ("CIDEr", ["validation_CIDEr"]),
+        ("learning rate", ["learning_rate"]),
+    ]
     panels = [(title, names) for title, names in panels if any(name in row for row in rows for name in names)]
     figure = _figure(4.2 * len(panels), 3.2)
     for place, (title, names) in enumerate(panels, start=1):
