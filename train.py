@@ -399,7 +399,9 @@ def build_model(config: TrainConfig, device: torch.device) -> tuple[Any, Any]:
         settings = (config.lora_rank, config.alpha, config.lora_dropout, config.seed)
         model = add_lora(model, *settings, config.lora_parts, config.lora_variant)
     if config.activation_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})  # reentrant, the frozen parts give no gradient
+        # transformers renamed it, and will remove the older name in version 6
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})  # the reentrant kind gives no gradient behind frozen weights
     return model, processor
 
 
