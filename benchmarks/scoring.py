@@ -28,6 +28,7 @@ WORDS = {
         "|"
     ),
 }
+METRICS = ["BLEU", "METEOR", "ROUGE-L", "CIDEr"]
 BARS = {"time": 0.5, "whole": 1.0, "difference": 1e-9}
 
 
@@ -84,20 +85,15 @@ def theirs(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def ours(rows: list[dict[str, Any]]) -> dict[str, float]:
-    from metric_idc import scoring
+    from metric_idc import corpus_scores
 
-    chosen = {name: metric for name, metric in scoring.METRICS.items() if name != "SPICE"}
-    predictions, references = scoring.tokenize_all(
-        [[row["prediction"] for row in rows]], [row["references"] for row in rows]
-    )
-    statistics = scoring.segment_statistics(chosen, {"own": predictions}, references)
-    return scoring.reduce_all(chosen, {name: arrays["own"] for name, arrays in statistics.items()})
+    return corpus_scores(rows, METRICS)
 
 
 def ours_whole(rows: list[dict[str, Any]]) -> dict[str, float]:
     from metric_idc import score_rows
 
-    return score_rows(rows, ["BLEU", "METEOR", "ROUGE-L", "CIDEr"])["scores"]
+    return score_rows(rows, METRICS)["scores"]
 
 
 def timed(name: str, function: Any, rows: list[dict[str, Any]]) -> tuple[dict[str, float], float]:

@@ -63,7 +63,7 @@ def score_rows(
     # training sets may hold pairs without a caption; they offer no candidate and are not scored
     training_texts = [captions for captions in constant_captions or [] if captions]
     texts = [row["references"] for row in rows]
-    predictions, copied, references, training = tokenize_all(
+    predictions, copied, references, training = _tokenize_all(
         [[row["prediction"] for row in rows], copies or []], texts, training_texts
     )
     source, source_texts = (training, training_texts) if training else (references, texts)
@@ -71,11 +71,11 @@ def score_rows(
     caption = _original_text(constant, source, source_texts)
     systems = {"own": predictions, "constant": [constant] * len(rows), "copy": copied}
     written = {"own": [row["prediction"] for row in rows], "constant": [caption] * len(rows), "copy": copies or []}
-    statistics = segment_statistics(chosen, systems, references) | segment_statistics(on_text, written, texts)
+    statistics = _segment_statistics(chosen, systems, references) | _segment_statistics(on_text, written, texts)
     chosen |= on_text
 
     def scores(system: str, pairs: Any = slice(None)) -> dict[str, float]:
-        return reduce_all(chosen, {name: arrays[system][pairs] for name, arrays in statistics.items()})
+        return _reduce(chosen, {name: arrays[system][pairs] for name, arrays in statistics.items()})
 
     own = {name: arrays["own"] for name, arrays in statistics.items()}
     result = {
@@ -102,17 +102,19 @@ def score_rows(
     return result
 
 
+def corpus_scores(rows: list[Row], metrics: list[str] | None = None) -> dict[str, float]:
+    """The scores alone."""
+    chosen, statistics = _own_statistics(rows, metrics)
+    return _reduce(chosen, statistics)
+
+
 def segment_scores(rows: list[Row], metrics: list[str] | None = None) -> list[dict[str, float]]:
     """Per row its BLEU-1 to BLEU-4, METEOR, ROUGE-L and CIDEr: the corpus formula of each metric on that pair alone.
 
     BLEU is thus pycocoevalcap's sentence score, near 0 without a common 4-gram; CIDEr has the document frequencies of
     all rows.
     """
-    _check_rows(rows)
-    chosen, _ = _choose_metrics(metrics)
-    predictions, references = tokenize_all([[row["prediction"] for row in rows]], [row["references"] for row in rows])
-    statistics = segment_statistics(chosen, {"own": predictions}, references)
-    return _segments(chosen, {name: arrays["own"] for name, arrays in statistics.items()})
+    return _segments(*_own_statistics(rows, metrics))
 
 
 def paired_differences(
@@ -123,14 +125,14 @@ def paired_differences(
     _check_rows(rows_b)
     chosen, _ = _choose_metrics(metrics)
     rows_b = _align(rows_a, rows_b)
-    tokens_a, tokens_b, references = tokenize_all(
+    tokens_a, tokens_b, references = _tokenize_all(
         [[row["prediction"] for row in rows] for rows in (rows_a, rows_b)], [row["references"] for row in rows_a]
     )
-    statistics = segment_statistics(chosen, {"a": tokens_a, "b": tokens_b}, references)
+    statistics = _segment_statistics(chosen, {"a": tokens_a, "b": tokens_b}, references)
 
     def resampled(system: str) -> dict[str, np.ndarray]:
         arrays = {name: arrays[system] for name, arrays in statistics.items()}
-        whole = reduce_all(chosen, arrays)
+        whole = _reduce(chosen, arrays)
         draws = resampled_scores(arrays, lambda sums: _reduce_sums(chosen, sums, len(rows_a)), resamples, seed)
         return {name: np.concatenate([[whole[name]], values]) for name, values in draws.items()}
 
@@ -201,7 +203,7 @@ def _models(
     return models
 
 
-def tokenize_all(systems: list[list[str]], *lists: list[list[str]]) -> list[Any]:
+def _tokenize_all(systems: list[list[str]], *lists: list[list[str]]) -> list[Any]:
     """Systems and lists of captions through one call of the tokenizer, in their own shapes."""
     nested = [*([system] for system in systems), *lists]
     tokens = iter(ptb_tokenizer.tokenize([text for captions in nested for texts in captions for text in texts]))
@@ -209,7 +211,7 @@ def tokenize_all(systems: list[list[str]], *lists: list[list[str]]) -> list[Any]
     return [*(captions[0] for captions in shaped[: len(systems)]), *shaped[len(systems) :]]
 
 
-def segment_statistics(
+def _segment_statistics(
     metrics: Metrics, systems: dict[str, list[str]], references: list[list[str]]
 ) -> dict[str, dict[str, np.ndarray]]:
     """Per metric and system; a system without sentences is left out."""
@@ -225,7 +227,15 @@ def segment_statistics(
         return {name: dict(zip(systems, future.result(), strict=True)) for name, future in running.items()}
 
 
-def reduce_all(metrics: Metrics, statistics: dict[str, np.ndarray]) -> dict[str, float]:
+def _own_statistics(rows: list[Row], metrics: list[str] | None) -> tuple[Metrics, dict[str, np.ndarray]]:
+    _check_rows(rows)
+    chosen, _ = _choose_metrics(metrics)
+    predictions, references = _tokenize_all([[row["prediction"] for row in rows]], [row["references"] for row in rows])
+    statistics = _segment_statistics(chosen, {"own": predictions}, references)
+    return chosen, {name: arrays["own"] for name, arrays in statistics.items()}
+
+
+def _reduce(metrics: Metrics, statistics: dict[str, np.ndarray]) -> dict[str, float]:
     sums = {name: array.sum(axis=0) for name, array in statistics.items()}
     return _reduce_sums(metrics, sums, len(next(iter(statistics.values()))))
 
