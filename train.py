@@ -43,10 +43,11 @@ from dataset_syned.pair_order import CaptionChoice, PairOrder, TrainingPairs
 from metric_idc import score_rows
 from metric_idc.java import java_command
 from modeling_blip2idc.adapters import (
-    LoraVariant,
+    Variant,
     add_lora,
     continue_adapter,
     count_parameters,
+    lora_settings,
     make_optimizer,
     save_adapter,
 )
@@ -124,9 +125,7 @@ class TrainConfig:
     lora_parts: list[str] = field(
         default_factory=lambda: ["vision", "qformer", "language"], metadata={"help": "parts that get adapters"}
     )
-    lora_variant: LoraVariant = field(
-        default="lora", metadata={"help": "PiSSA is saved as plain LoRA of twice the rank"}
-    )
+    lora_variant: Variant = field(default="lora", metadata={"help": "PiSSA is saved as plain LoRA of twice the rank"})
     lora_plus_ratio: float | None = field(
         default=None, metadata={"help": "LoRA+: learning rate of B over that of A, 16 in its paper"}
     )
@@ -395,6 +394,8 @@ def build_model(config: TrainConfig, device: torch.device) -> tuple[Any, Any]:
     model.set_attn_implementation(config.attention)
     if config.adapter:
         model = continue_adapter(model, config.adapter, config.adapter_revision)
+        for name, value in lora_settings(model).items():
+            setattr(config, f"lora_{name}", value)
     else:
         settings = (config.lora_rank, config.alpha, config.lora_dropout, config.seed)
         model = add_lora(model, *settings, config.lora_parts, config.lora_variant)
@@ -469,7 +470,9 @@ def start_run(run: Run) -> None:
         os.replace(unfinished, run.folder / "train_config.yaml")
     run.log = Log(accelerator, run.folder, run.progress)
     # Steps that will be repeated are taken off tensorboard's curves.
-    accelerator.init_trackers("blip2idc", init_kwargs={"tensorboard": {"purge_step": run.progress.step + 1}})
+    named = {"name": run.folder.resolve().name}
+    purge = {"purge_step": run.progress.step + 1}
+    accelerator.init_trackers("blip2idc", init_kwargs={"tensorboard": purge, "trackio": named, "wandb": named})
     trainable, total = count_parameters(run.model)
     if not run.progress.log_bytes:
         pairs, validation = run.order.pairs, len(run.rows)
@@ -668,10 +671,11 @@ def finish_epoch(run: Run) -> None:
 
 def keep_adapter(run: Run, sentences: list[str]) -> None:
     """The adapter of this moment, with pictures and card, into the run folder, and to the Hub if asked."""
+    weights = gather_state(run.model, run.optimizer.optimizer)["adapter"]  # whole, also where it is sharded
     if not run.accelerator.is_main_process:
         return
     model, config = run.accelerator.unwrap_model(run.model), run.config
-    save_adapter(model, run.processor, run.folder, config.model, config.revision)
+    save_adapter(model, run.processor, run.folder, config.model, config.revision, weights)
     if sentences:
         rows = spread(run.rows, config.validation_captions)
         places = [i * len(rows) // SAMPLES for i in range(SAMPLES)] if len(rows) > SAMPLES else range(len(rows))
@@ -730,7 +734,8 @@ def check_folder(config: TrainConfig) -> None:
             "or remove it"
         )
     before, now = yaml.safe_load(file.read_text(encoding="utf-8")), entries(config)
-    for name in sorted(set(now) - FREE):
+    adapters = {name for name in now if name.startswith("lora_")} if config.adapter else set()
+    for name in sorted(set(now) - FREE - adapters):
         if before.get(name) != now[name]:
             raise ValueError(
                 f"the run in {config.output_dir!r} was started with {name}={before.get(name)!r}, now it is "

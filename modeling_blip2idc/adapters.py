@@ -110,6 +110,13 @@ def continue_adapter(model: Blip2IdcForConditionalGeneration, adapter: str, revi
     return model
 
 
+def lora_settings(model: Any) -> dict[str, Any]:
+    """Rank, alpha, dropout and variant of a model's adapter."""
+    config = model.peft_config["default"]
+    variant = "dora" if config.use_dora else "rslora" if config.use_rslora else "lora"
+    return {"rank": config.r, "alpha": config.lora_alpha, "dropout": config.lora_dropout, "variant": variant}
+
+
 def _load(model: Blip2IdcForConditionalGeneration, adapter: str, revision: str | None, **options: Any) -> Any:
     try:
         from peft import PeftModel
