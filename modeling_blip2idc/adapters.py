@@ -24,17 +24,17 @@ from safetensors.torch import save_file
 from .modeling_blip2idc import Blip2IdcForConditionalGeneration
 from .processing_blip2idc import Blip2IdcProcessor
 
-Part = Literal["vision", "qformer", "language"]
-Variant = Literal["lora", "rslora", "dora", "pissa"]
+LoraPart = Literal["vision", "qformer", "language"]
+LoraVariant = Literal["lora", "rslora", "dora", "pissa"]
 
 # The modules of the paper's adapters (their adapter_config.json): the vision part's fused qkv, the Q-Former's keys and
 # values and the queries of its cross-attention, the language model's query, key and value (OPT's or T5's names).
-LORA_TARGETS: dict[Part, str] = {
+LORA_TARGETS: dict[LoraPart, str] = {
     "vision": r"vision_model\..*\.qkv",
     "qformer": r"qformer\..*(crossattention\.attention\.query|\.key|\.value)",
     "language": r"language_model\..*\.(q_proj|k_proj|v_proj|q|k|v)",
 }
-LORA_VARIANTS: dict[Variant, dict[str, Any]] = {
+LORA_VARIANTS: dict[LoraVariant, dict[str, Any]] = {
     "lora": {},
     "rslora": {"use_rslora": True},
     "dora": {"use_dora": True},
@@ -55,8 +55,8 @@ def add_lora(
     alpha: int,
     dropout: float,
     seed: int,
-    parts: Sequence[Part] = ("vision", "qformer", "language"),
-    variant: Variant = "lora",
+    parts: Sequence[LoraPart] = ("vision", "qformer", "language"),
+    variant: LoraVariant = "lora",
 ) -> Any:
     """The model with a fresh LoRA adapter, a `PeftModel` in which only the adapter's weights can be trained.
 
@@ -85,7 +85,7 @@ def add_lora(
     return model
 
 
-def _targets(parts: Sequence[Part]) -> str:
+def _targets(parts: Sequence[LoraPart]) -> str:
     unknown = [part for part in parts if part not in LORA_TARGETS]
     if unknown or not parts:
         found = repr(unknown[0]) if unknown else "none"
