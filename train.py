@@ -43,7 +43,7 @@ from dataset_syned.pair_order import CaptionChoice, PairOrder, TrainingPairs
 from metric_idc import score_rows
 from metric_idc.java import java_command
 from modeling_blip2idc.adapters import (
-    Variant,
+    LoraVariant,
     add_lora,
     continue_adapter,
     count_parameters,
@@ -125,7 +125,9 @@ class TrainConfig:
     lora_parts: list[str] = field(
         default_factory=lambda: ["vision", "qformer", "language"], metadata={"help": "parts that get adapters"}
     )
-    lora_variant: Variant = field(default="lora", metadata={"help": "PiSSA is saved as plain LoRA of twice the rank"})
+    lora_variant: LoraVariant = field(
+        default="lora", metadata={"help": "PiSSA is saved as plain LoRA of twice the rank"}
+    )
     lora_plus_ratio: float | None = field(
         default=None, metadata={"help": "LoRA+: learning rate of B over that of A, 16 in its paper"}
     )

@@ -111,8 +111,12 @@ def batch(kind: Any = "opt") -> dict[str, Any]:
 
 
 def logits(model: Any, kind: Any = "opt") -> torch.Tensor:
+    """Of all positions; our model gives labelled ones alone where there are labels."""
+    inputs = batch(kind)
+    if kind == "opt":
+        inputs.pop("labels")
     with torch.no_grad():
-        return model.eval()(**batch(kind)).logits
+        return model.eval()(**inputs).logits
 
 
 def train(model: Any, kind: Any = "opt", **options: Any) -> Any:
