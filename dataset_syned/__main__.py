@@ -91,7 +91,8 @@ def run_export(arguments: argparse.Namespace) -> int:
 
 def run_push(arguments: argparse.Namespace) -> int:
     builder = builder_of(arguments)
-    place = push(prepare(builder), arguments.repo_id, builder.config.name, arguments.private or None)
+    prepare(builder)
+    place = push(builder, arguments.repo_id, arguments.private or None)
     print(f"{arguments.benchmark}: pushed to {place}")
     return 0
 
