@@ -12,7 +12,9 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +60,16 @@ def run_prepare(arguments: argparse.Namespace) -> int:
     skip_log = None
     if arguments.on_error == "skip":
         skip_log = Path(f"{arguments.benchmark}-skipped.jsonl").resolve()
-        skip_log.unlink(missing_ok=True)
     builder = builder_of(arguments, skip_log=skip_log)
+    started = time.time()
     splits = prepare(builder, arguments.num_proc if arguments.num_proc > 1 else None)
     counts = ", ".join(f"{len(rows)} {split}" for split, rows in splits.items())
     config = "" if builder.config.name == builder.DEFAULT_CONFIG_NAME else f', "{builder.config.name}"'
     print(f'{arguments.benchmark}: {counts}; ready for load_dataset("{arguments.benchmark}"{config})')
+    made = os.path.getmtime(os.path.join(builder.cache_dir, "dataset_info.json"))
+    if made < started:
+        same = "from the same raw files" if builder.root.is_dir() else f"no raw files to compare in {builder.root}"
+        print(f"nothing had to be done: prepared on {datetime.fromtimestamp(made):%Y-%m-%d %H:%M}, {same}")
     for note in builder.notes():
         print(note)
     if skip_log and skip_log.exists():

@@ -86,10 +86,10 @@ def test_files_without_the_clones_folder_give_the_same_pairs(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([{"img_id": "400", "sentence": ["a man left"]}], "test.json', row 0 .id '400'.: no 'sentences'"),
-        ([*ROWS, {"img_id": "1000", "sentences": "a man left"}], "test.json', row 5 .id '1000'.: no 'sentences'"),
+        ([{"img_id": "400", "sentence": ["a man left"]}], "test.json', row 0: id '400' has no 'sentences'"),
+        ([*ROWS, {"img_id": "1000", "sentences": "a man left"}], "test.json', row 5: id '1000' has no 'sentences'"),
         ([{"img_id": 400, "sentences": ["a man left"]}], "test.json', row 0: no 'img_id' that is a string"),
-        ([{"img_id": "400", "sentences": []}], "test.json', row 0 .id '400'.: no 'sentences'"),
+        ([{"img_id": "400", "sentences": []}], "test.json', row 0: id '400' has no 'sentences'"),
         ({"400": ["a man left"]}, "test.json' holds a dict, expected a list"),
         ([{"img_id": "../../etc/passwd", "sentences": ["a man left"]}], "'../../etc/passwd.png' leads out of"),
     ],
