@@ -70,7 +70,7 @@ def run_prepare(arguments: argparse.Namespace) -> int:
     if made < started:
         same = "from the same raw files" if builder.root.is_dir() else f"no raw files to compare in {builder.root}"
         print(f"nothing had to be done: prepared on {datetime.fromtimestamp(made):%Y-%m-%d %H:%M}, {same}")
-    for note in builder.notes():
+    for note in builder.notes() if builder.root.is_dir() else ():
         print(note)
     if skip_log and skip_log.exists():
         lines = skip_log.read_text(encoding="utf-8").splitlines()
@@ -142,7 +142,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     try:
-        return COMMANDS[arguments.command][0](arguments)
+        status = COMMANDS[arguments.command][0](arguments)
+        sys.stdout.flush()  # a reader that has gone is noticed here, and not at the end of the process
+        return status
+    except BrokenPipeError:  # `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as of a program that SIGPIPE ends
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

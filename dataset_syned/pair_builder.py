@@ -236,6 +236,11 @@ def check_captions(pair: RawPair) -> None:
         raise DataError(f"pair {pair.pair_id!r} has no caption, or one without text: {pair.captions}")
 
 
+def is_blank(entry: RawPair | Fault) -> bool:
+    """Whether a pair has captions, and none of them a text."""
+    return isinstance(entry, RawPair) and bool(entry.captions) and not any(map(str.strip, entry.captions))
+
+
 def read_row(pair: RawPair) -> dict[str, Any]:
     """Raises: DataError that names the pair and the image."""
     try:
@@ -261,7 +266,9 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
     MIRRORS: tuple[Mirror, ...] = ()  # tried in turn by `fetch`
     BY_HAND = ""  # which file from which page goes where
     EXPECTED: dict[str, dict[str, int]] = {}  # config name -> split -> pairs
-    BLANK_CAPTIONS = False  # True for a set that its papers score with the blank references that it was released with
+    # True for a set that its papers score with the blank references that it was released with. They stay, except in
+    # train, where pairs without any text are left out: a model would learn to say nothing.
+    BLANK_CAPTIONS = False
 
     def __init__(self, *args: Any, root: Path | None = None, skip_log: Path | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -306,7 +313,10 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
 
     def notes(self) -> list[str]:
         """Lines that `prepare` should tell about what was done to the data."""
-        return []
+        if not self.BLANK_CAPTIONS or "train" not in self.raw_splits():
+            return []
+        blank = sum(map(is_blank, self.unique_entries("train")))
+        return [f"train pairs left out because no caption of theirs has text: {blank}"] if blank else []
 
     def missing(self, what: str) -> DataError:
         """The error for raw files that are not there."""
@@ -339,6 +349,8 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
             part = islice(entries, start - position, stop - position)
             position = stop
             for index, entry in enumerate(part, start=start):
+                if split == "train" and self.BLANK_CAPTIONS and is_blank(entry):
+                    continue
                 try:
                     yield index, self._row(entry)
                 except DataError as error:

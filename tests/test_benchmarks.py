@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,9 +144,7 @@ def test_without_raw_files_or_with_broken_ones_what_was_prepared_stays(
     data = write_folder(tmp_path / "data" / "folder")
     assert main(["prepare", "folder"]) == 0
     (data / "after-0.png").unlink()
-    with pytest.raises(
-        DataError, match="pair 'p0': .* have changed since they were .* move that folder away"
-    ):
+    with pytest.raises(DataError, match="pair 'p0': .* have changed since they were .* move that folder away"):
         load_benchmark("folder", "train")
     data.rename(tmp_path / "away")
     assert load_benchmark("folder", "train")["pair_id"][:] == ["p0", "p1", "p2"]
@@ -335,6 +335,13 @@ def test_check_and_export_from_the_command_line(
     monkeypatch.setattr("datasets.builder.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
     data = write_folder(tmp_path / "pairs")
     report = tmp_path / "report.json"
+    whole = (data / "metadata.jsonl").read_text()
+    (data / "metadata.jsonl").write_text("\n".join([whole, *BROKEN_LINES.values()]))
+    assert main(["check", "folder", "--data_dir", str(data), "--report", str(report)]) == 1
+    found = json.loads(report.read_text())
+    assert found["counts"] == {"annotation": 5, "duplicate": 1} and found["found"] == {"train": 4}
+    assert "line 9: the name '../../etc/passwd' leads out of the folder" in found["problems"][-1]["detail"]
+    (data / "metadata.jsonl").write_text(whole)
     assert main(["check", "folder", "--data_dir", str(data), "--report", str(report)]) == 0
     assert json.loads(report.read_text())["found"] == {"train": 3}
     (data / "before-2.png").unlink()
@@ -348,6 +355,13 @@ def test_check_and_export_from_the_command_line(
     assert (tmp_path / "parquet" / "README.md").exists() and (tmp_path / "coco" / "train.json").exists()
     assert main(["export", "folder", str(tmp_path / "coco"), "--data_dir", str(data)]) == 2
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_early_is_no_error(root: Path) -> None:
+    command = [sys.executable, "-m", "dataset_syned", "list"]
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait(timeout=60) == 141
 
 
 @pytest.mark.parametrize("command", COMMANDS)
