@@ -35,6 +35,7 @@ def test_every_benchmark_states_its_facts(name: str) -> None:
     assert set(builder.EXPECTED) <= set(configs)
     for counts in builder.EXPECTED.values():
         assert set(counts) <= {"train", "validation", "test"} and all(count > 0 for count in counts.values())
+    assert name == "toy" or builder.BY_HAND
     assert name in ("folder", "toy") or (builder.LICENSE and builder.HOMEPAGE and builder.CITATION.startswith("@"))
 
 
