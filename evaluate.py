@@ -78,6 +78,7 @@ class EvaluateConfig:
     push_to_hub: bool = field(default=False, metadata={"help": "push the run of --output_dir RUN/eval/NAME again"})
     hub_model_id: str | None = field(default=None, metadata={"help": "where to, <user>/<name>"})
     hub_private: bool = field(default=False, metadata={"help": "create the repository as a private one"})
+    merge: bool = field(default=False, metadata={"help": "push the whole model, as the repository holds it"})
 
     def check(self) -> None:
         tasks = [name for name in ("benchmark", "predictions", "compare") if getattr(self, name)]
@@ -99,8 +100,8 @@ class EvaluateConfig:
             raise ValueError(f"{len(self.names)} --names for {len(self.compare)} folders to --compare")
         if self.batch_size < 1:
             raise ValueError(f"--batch_size must be at least 1, got {self.batch_size}")
-        if self.push_to_hub != bool(self.hub_model_id) or self.hub_private and not self.push_to_hub:
-            raise ValueError("--push_to_hub and --hub_model_id go together, and --hub_private with them")
+        if self.push_to_hub != bool(self.hub_model_id) or (self.hub_private or self.merge) and not self.push_to_hub:
+            raise ValueError("--push_to_hub and --hub_model_id go together; --hub_private and --merge go with them")
         if self.push_to_hub and (not self.benchmark or run_of(Path(self.output_dir)) is None):
             raise ValueError(
                 f"--push_to_hub pushes a run with its scores: --output_dir must be RUN/eval/NAME in the folder of a "
@@ -253,7 +254,8 @@ def push_run(config: EvaluateConfig) -> str:
     """What became of it, in one line; the scores are on disk in any case."""
     from modeling_blip2idc.publishing import try_push
 
-    return try_push(run_of(Path(config.output_dir)), config.hub_model_id, private=config.hub_private)
+    run = run_of(Path(config.output_dir))
+    return try_push(run, config.hub_model_id, private=config.hub_private, merge=config.merge)
 
 
 def evaluate_predictions(config: EvaluateConfig) -> dict[str, Any]:

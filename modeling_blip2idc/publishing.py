@@ -64,7 +64,7 @@ def push(run: Path | str, repo: str, private: bool = False, merge: bool = False)
 
     Raises: PushError; ValueError or OSError for a folder that is no run.
     """
-    make_place(Path(run), repo, private)
+    make_place(Path(run), repo, private, merge)
     with staged(Path(run), repo, merge) as folder:
         return upload(folder, repo)
 
@@ -187,7 +187,7 @@ def without_token(text: str) -> str:
 # the Hub
 
 
-def make_place(run: Path, repo: str, private: bool) -> None:
+def make_place(run: Path, repo: str, private: bool, merge: bool) -> None:
     """The repository, before minutes of merging and upload. Raises: PushError."""
     check_run(run)
     if repo.count("/") != 1 or not all(repo.split("/")):
@@ -201,9 +201,12 @@ def make_place(run: Path, repo: str, private: bool) -> None:
     def make() -> None:
         api = HfApi()
         api.create_repo(repo, private=private or None, exist_ok=True)
-        if private and not api.model_info(repo).private:
+        there = api.model_info(repo)
+        if private and not there.private:
+            raise PushError(f"{repo!r} is there and public: make it private in its settings, or leave --private out")
+        if not merge and any(file.rfilename == "config.json" for file in there.siblings or []):
             raise PushError(
-                f"{repo!r} is there and public: make it private in its settings, or push without --private"
+                f"{repo!r} holds a whole model, which this push would remove: add --merge, or another name"
             )
 
     persistently(make, repo)
@@ -308,7 +311,7 @@ def main(argv: list[str] | None = None) -> int:
     run, repo = arguments.run, arguments.repo
     try:
         if not arguments.dry_run:
-            make_place(run, repo, arguments.private)
+            make_place(run, repo, arguments.private, arguments.merge)
         with staged(run, repo, arguments.merge) as folder:
             print(f"{repo}:\n{listing(folder)}", flush=True)
             if not arguments.dry_run:
