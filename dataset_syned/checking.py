@@ -8,9 +8,10 @@ from typing import Any
 
 from PIL import Image
 
-from .pair_builder import DataError, PairBuilder, RawPair, read_image
+from .pair_builder import DataError, Fault, PairBuilder, RawPair, read_image
 
 RULES = {
+    "annotation": "an entry of the annotations is broken",
     "missing": "an image file is missing",
     "unreadable": "an image cannot be decoded",
     "duplicate": "a pair_id stands twice",
@@ -62,13 +63,16 @@ class CheckReport:
 def check(builder: PairBuilder) -> CheckReport:
     """Reads every raw pair of every split.
 
-    Raises: DataError where annotations are missing or broken, so that there are no pairs to look at.
+    Raises: DataError where a file of annotations is missing or no JSON, so that there are no pairs to look at.
     """
     expected = builder.EXPECTED.get(builder.config.name, {})
     report = CheckReport(builder.dataset_name, builder.config.name, expected=dict(expected))
     for split in builder.raw_splits():
         seen: set[str] = set()
-        for pair in builder.raw_pairs(split):
+        for pair in builder.entries(split):
+            if isinstance(pair, Fault):
+                report.problems.append(Problem("annotation", split, pair.pair_id, str(pair.error)))
+                continue
             report.problems += [Problem(rule, split, pair.pair_id, detail) for rule, detail in pair_problems(pair)]
             if pair.pair_id in seen:
                 report.problems.append(Problem("duplicate", split, pair.pair_id, "stands twice in this split"))

@@ -28,22 +28,45 @@ class Blip2IdcForConditionalGeneration(Blip2ForConditionalGeneration, Generation
         attention_mask: torch.LongTensor | None = None,
         labels: torch.LongTensor | None = None,
         interpolate_pos_encoding: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs: Any,
     ) -> Any:
-        """As in BLIP-2; canvases of another size than the vision model's are interpolated without being asked."""
+        """As in BLIP-2; canvases of another size than the vision model's are interpolated without being asked.
+
+        With `labels`, the loss is the sum over their tokens divided by `num_items_in_batch` (the tokens of a whole
+        step, shared out over processes and batches), or by the number of these tokens when None; of a decoder-only
+        model `logits` then holds only the positions that some row has a label for, [B, labelled, V].
+        """
         if input_ids is None and kwargs.get("inputs_embeds") is None:
             raise ValueError("input_ids is missing: it holds the image tokens, and Blip2IdcProcessor makes it.")
         if pixel_values is not None:
             self._check_batch(pixel_values, kwargs["inputs_embeds"] if input_ids is None else input_ids)
             interpolate_pos_encoding = self.must_interpolate(*pixel_values.shape[-2:]) or interpolate_pos_encoding
-        return super().forward(
+        targets = None
+        if labels is not None:
+            targets, places = self._targets(labels)
+            kwargs |= places
+        outputs = super().forward(
             pixel_values=pixel_values,
             input_ids=input_ids,
             attention_mask=attention_mask,
-            labels=labels,
             interpolate_pos_encoding=interpolate_pos_encoding,
             **kwargs,
         )
+        if targets is not None:
+            outputs.loss = _loss(outputs.logits, targets, num_items_in_batch)
+        return outputs
+
+    def _targets(self, labels: torch.LongTensor) -> tuple[torch.LongTensor, dict[str, Any]]:
+        """What the logits are compared with, [B, T], and the arguments that make the model give just these logits."""
+        if self.language_model.config.is_encoder_decoder:
+            return labels, {"decoder_input_ids": self.language_model.prepare_decoder_input_ids_from_labels(labels)}
+        following = labels[:, 1:]  # position t tells token t + 1
+        if torch.compiler.is_compiling():  # how many columns remain depends on the data, which would break the graph
+            columns = torch.arange(following.shape[1], device=labels.device)
+        else:
+            columns = (following >= 0).any(dim=0).nonzero().squeeze(1)
+        return following[:, columns], {"logits_to_keep": columns}
 
     @torch.no_grad()
     def generate(
@@ -131,3 +154,11 @@ class Blip2IdcForConditionalGeneration(Blip2ForConditionalGeneration, Generation
             # Fine-tuned captions end with </s>, which is OPT's BOS as well; without it generation runs to the limit.
             settings.eos_token_id = [OPT_NEWLINE, settings.bos_token_id]
         return settings, settings.update(**kwargs)
+
+
+def _loss(
+    logits: torch.Tensor, targets: torch.LongTensor, num_items_in_batch: torch.Tensor | int | None
+) -> torch.Tensor:
+    """Cross-entropy in float32; [B, T, V] and [B, T] -> scalar."""
+    total = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum")
+    return total / ((targets >= 0).sum() if num_items_in_batch is None else num_items_in_batch)

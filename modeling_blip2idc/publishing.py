@@ -26,6 +26,7 @@ import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled  # HTTPError: of the HTTP library
 
+from .adapters import merge as merge_adapter
 from .captioning import load
 from .run_card import read_run, write_card, write_eval_results
 
@@ -147,13 +148,9 @@ def _save_merged(run: Path, folder: Path) -> None:
     # In the run's own precision, and not on a GPU, which may be full of the model in training.
     dtype = torch.float32 if read_run(run)["environment"].get("device") == "cpu" else torch.bfloat16
     model, processor = load(run, device="cpu", dtype=dtype)
-    model = _merge(model)
+    model = merge_adapter(model)
     model.save_pretrained(folder, max_shard_size="5GB")  # with the code that `auto_map` names
     processor.save_pretrained(folder)
-
-
-def _merge(model: Any) -> Any:
-    return model.merge_and_unload(safe_merge=True)
 
 
 def _write_json(path: Path, content: Any) -> None:

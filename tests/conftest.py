@@ -28,3 +28,7 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def tiny_captioner(root: Path) -> Path:
     return root / "checkpoints" / "tiny-blip2"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=2, help="how many times test_resuming.py kills each of its runs")

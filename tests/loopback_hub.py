@@ -97,6 +97,7 @@ class Fault:
     status: int = 0  # answered instead of the real one; 0: the connection is cut
     after: int = 0  # bytes of the body that still pass
     reset: bool = False
+    spared: int = 0  # matching requests that still pass before
 
 
 class Refusal(Exception):
@@ -163,9 +164,9 @@ class LoopbackHub:
         repo = self.repos[repo_type, repo_id]
         return {path: blob.content for path, blob in self.blobs(repo, revision).items()}
 
-    def fail(self, pattern: str, status: int = 503, times: int = 1) -> None:
-        """The next `times` requests whose "METHOD /path" matches (re.search) are answered with `status`."""
-        self.faults.append(Fault(pattern, times, status))
+    def fail(self, pattern: str, status: int = 503, times: int = 1, spared: int = 0) -> None:
+        """`times` requests whose "METHOD /path" matches (re.search), after the next `spared`, get `status`."""
+        self.faults.append(Fault(pattern, times, status, spared=spared))
 
     def cut(self, pattern: str, after: int, times: int = 1, reset: bool = False) -> None:
         """The connection is closed after that many bytes of a download's answer or of an upload's body.
@@ -223,6 +224,9 @@ class LoopbackHub:
         with self.lock:
             for fault in self.faults:
                 if fault.times and re.search(fault.pattern, request):
+                    if fault.spared:
+                        fault.spared -= 1
+                        continue
                     fault.times -= 1
                     return fault
         return None

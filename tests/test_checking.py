@@ -33,7 +33,7 @@ class Listed(PairBuilder):
     def raw_splits(self) -> list[str]:
         return list(self.pairs)
 
-    def raw_pairs(self, split: str) -> Iterator[RawPair]:
+    def entries(self, split: str) -> Iterator[RawPair]:
         return iter(self.pairs[split])
 
 

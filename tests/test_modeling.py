@@ -37,6 +37,11 @@ def image(seed: int) -> Image.Image:
 A, B = image(0), image(1)
 
 
+def labelled(kind: str, inputs: dict[str, torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
+    """Of a decoder-only model's logits those that tell a token with a label."""
+    return logits if kind == "t5" else logits[:, :-1][:, (inputs["labels"][:, 1:] != -100).any(dim=0)]
+
+
 @KINDS
 def test_plain_blip2_folder_loads_whole_and_gives_bit_equal_logits(kind: str, tmp_path: Path, monkeypatch) -> None:
     warnings = []
@@ -49,7 +54,44 @@ def test_plain_blip2_folder_loads_whole_and_gives_bit_equal_logits(kind: str, tm
     inputs = Blip2IdcProcessor.from_blip2(tmp_path)(before=A, after=B, captions="nothing has changed")
     with torch.no_grad():
         theirs, own = plain(**inputs), ours.eval()(**inputs)
-    assert torch.equal(theirs.logits, own.logits) and torch.equal(theirs.loss, own.loss)
+        without_labels = (
+            ours(**{name: value for name, value in inputs.items() if name != "labels"}) if kind == "opt" else own
+        )
+    assert torch.equal(theirs.logits, without_labels.logits) and theirs.loss.item() == pytest.approx(
+        own.loss.item(), abs=1e-6
+    )
+    assert torch.equal(labelled(kind, inputs, theirs.logits), own.logits)
+
+
+@KINDS
+def test_the_loss_of_parts_adds_up_and_padding_is_no_part_of_it(kind: str) -> None:
+    """Sums over a common number of tokens: however a step is cut into batches, and however these are padded."""
+    model, processor = tiny_model(kind), tiny_processor(kind)
+    captions = ["nothing has changed", "the red ball was added to the left of the cube", "a cube"]
+    whole = processor(before=[A, B, A], after=[B, A, A], captions=captions)
+    tokens = (whole["labels"] != -100).sum()
+    parts = [
+        processor(before=before, after=after, captions=text)
+        for before, after, text in zip([A, B, A], [B, A, A], captions, strict=True)
+    ]
+    parts[0]["labels"] = torch.nn.functional.pad(parts[0]["labels"], (0, 5), value=-100)
+    if kind == "opt":
+        parts[0]["input_ids"] = torch.nn.functional.pad(parts[0]["input_ids"], (0, 5), value=1)
+        parts[0]["attention_mask"] = torch.nn.functional.pad(parts[0]["attention_mask"], (0, 5), value=0)
+    with torch.no_grad():
+        summed = sum(model(**part, num_items_in_batch=tokens).loss for part in parts)
+        assert summed.item() == pytest.approx(model(**whole).loss.item(), abs=1e-5)
+        nothing = {**whole, "labels": torch.full_like(whole["labels"], -100)}
+        assert model(**nothing, num_items_in_batch=tokens).loss == 0
+
+
+def test_the_head_sees_only_positions_with_labels() -> None:
+    model, processor = tiny_model(), tiny_processor()
+    seen = []
+    model.language_model.lm_head.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
+    inputs = processor(before=A, after=B, captions="nothing has changed")
+    model(**inputs)
+    assert seen == [(1, int((inputs["labels"] != -100).sum()), 32)]
 
 
 @KINDS
@@ -175,7 +217,7 @@ def test_other_canvases_are_interpolated_without_being_asked(kind: str) -> None:
     with torch.no_grad():
         asked = Blip2ForConditionalGeneration.forward(model, **inputs, interpolate_pos_encoding=True)
         own = model(**inputs)
-    assert torch.equal(own.logits, asked.logits)
+    assert torch.equal(own.logits, labelled(kind, inputs, asked.logits))
     assert own.vision_outputs.last_hidden_state.shape[1] == 8 * 4 + 1
     prompt = processor(before=A, after=B)
     assert torch.equal(
@@ -185,10 +227,8 @@ def test_other_canvases_are_interpolated_without_being_asked(kind: str) -> None:
     # A smaller canvas would pass through BLIP-2 with the wrong positions and no error.
     small = tiny_processor(kind, canvas=(16, 32))(before=A, after=B, captions="nothing has changed")
     with torch.no_grad():
-        assert torch.equal(
-            model(**small).logits,
-            Blip2ForConditionalGeneration.forward(model, **small, interpolate_pos_encoding=True).logits,
-        )
+        asked = Blip2ForConditionalGeneration.forward(model, **small, interpolate_pos_encoding=True)
+        assert torch.equal(model(**small).logits, labelled(kind, small, asked.logits))
 
 
 def test_canvas_must_be_a_multiple_of_the_patch_size() -> None:
