@@ -63,15 +63,17 @@ from modeling_blip2idc.checkpoints import (
     write_checkpoint,
 )
 from modeling_blip2idc.image_fusion import cell_size
-from modeling_blip2idc.publishing import try_push, write_card
+from modeling_blip2idc.publishing import try_push
+from modeling_blip2idc.run_card import write_card
 from modeling_blip2idc.run_pictures import draw_curves, draw_samples
 
-TEMPLATE = Path(__file__).with_name("model_card.md")
 TRACKERS = ("tensorboard", "trackio", "wandb")
 SAMPLES = 6  # validation pairs that are drawn with their sentences
 # What may differ when a run is resumed, since the adapter that comes out does not depend on it.
-FREE = {"output_dir", "resume", "num_workers", "checkpoint_every", "trackers"}
-FREE |= {"push_to_hub", "hub_model_id", "hub_private", "merge"}
+FREE = {
+    *("output_dir", "resume", "num_workers", "checkpoint_every", "trackers"),
+    *("push_to_hub", "hub_model_id", "hub_private", "merge"),
+}
 
 
 class Options(dict):
@@ -684,7 +686,7 @@ def keep_adapter(run: Run, sentences: list[str]) -> None:
         draw_samples(
             run.folder, [{**rows[i], "reference": rows[i]["captions"][0], "sentence": sentences[i]} for i in places]
         )
-    write_card(run.folder, template=TEMPLATE)
+    write_card(run.folder)
     if config.push_to_hub and not config.merge:
         push(run)
 
@@ -718,7 +720,7 @@ def train(config: TrainConfig, accelerator: Accelerator, stop: Stop) -> None:
 def finish_run(run: Run) -> None:
     if run.accelerator.is_main_process:
         draw_curves(run.folder)
-        write_card(run.folder, template=TEMPLATE)
+        write_card(run.folder)
         if run.config.push_to_hub:
             push(run)
     run.progress.done = True
