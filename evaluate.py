@@ -75,6 +75,10 @@ class EvaluateConfig:
     table_in: str | None = field(
         default=None, metadata={"help": "Markdown file in which --compare renews the table between its result marks"}
     )
+    push_to_hub: bool = field(default=False, metadata={"help": "push the run of --output_dir RUN/eval/NAME again"})
+    hub_model_id: str | None = field(default=None, metadata={"help": "where to, <user>/<name>"})
+    hub_private: bool = field(default=False, metadata={"help": "create the repository as a private one"})
+    merge: bool = field(default=False, metadata={"help": "push the whole model, as the repository holds it"})
 
     def check(self) -> None:
         tasks = [name for name in ("benchmark", "predictions", "compare") if getattr(self, name)]
@@ -96,6 +100,19 @@ class EvaluateConfig:
             raise ValueError(f"{len(self.names)} --names for {len(self.compare)} folders to --compare")
         if self.batch_size < 1:
             raise ValueError(f"--batch_size must be at least 1, got {self.batch_size}")
+        if self.push_to_hub != bool(self.hub_model_id) or (self.hub_private or self.merge) and not self.push_to_hub:
+            raise ValueError("--push_to_hub and --hub_model_id go together; --hub_private and --merge go with them")
+        if self.push_to_hub and (not self.benchmark or run_of(Path(self.output_dir)) is None):
+            raise ValueError(
+                f"--push_to_hub pushes a run with its scores: --output_dir must be RUN/eval/NAME in the folder of a "
+                f"run, got {self.output_dir!r}"
+            )
+
+
+def run_of(folder: Path) -> Path | None:
+    """The run that a folder of results, RUN/eval/NAME, belongs to."""
+    run = folder.resolve().parent.parent
+    return run if folder.resolve().parent.name == "eval" and (run / "train_config.yaml").is_file() else None
 
 
 def remove_results(folder: Path) -> None:
@@ -196,14 +213,16 @@ def run_signature(config: EvaluateConfig, model: Any, processor: Any) -> dict[st
 
     settings = model.generation_config.to_diff_dict()
     settings.pop("transformers_version", None)
-    base, base_revision = base_of(model) or (config.model, config.revision)
+    adapted = base_of(model)
+    base, base_revision = adapted or (config.model, config.revision)
     return {
         "benchmark": config.benchmark,
         "benchmark_options": dict(config.benchmark_options),
         "split": config.split,
+        "hub_dataset": hub_dataset(config.benchmark),
         "model": config.model if config.model and config.adapter else base,
         "revision": config.revision if config.model else base_revision,
-        "adapter": config.adapter,
+        "adapter": config.adapter or (config.model if adapted else None),
         "processor": {name: getattr(processor, name) for name in ("layout", "canvas", "prompt")},
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,
@@ -213,13 +232,30 @@ def run_signature(config: EvaluateConfig, model: Any, processor: Any) -> dict[st
     }
 
 
+def hub_dataset(benchmark: str) -> str | None:
+    """Hub id of a benchmark's data: its home page, or else the repository of its files."""
+    from dataset_syned import BENCHMARKS
+
+    builder, pages = BENCHMARKS[benchmark], "https://huggingface.co/datasets/"
+    if builder.HOMEPAGE.startswith(pages):
+        return builder.HOMEPAGE.removeprefix(pages)
+    return next((mirror.repo_id for mirror in builder.MIRRORS if mirror.repo_type == "dataset"), None)
+
+
 def renew_card(folder: Path) -> None:
     """Results inside a run folder (RUN/eval/NAME) go onto the run's card."""
     from modeling_blip2idc.publishing import write_card
 
-    run = folder.resolve().parent.parent
-    if folder.resolve().parent.name == "eval" and (run / "train_config.yaml").is_file():
+    if run := run_of(folder):
         write_card(run, template=Path(__file__).with_name("model_card.md"))
+
+
+def push_run(config: EvaluateConfig) -> str:
+    """What became of it, in one line; the scores are on disk in any case."""
+    from modeling_blip2idc.publishing import try_push
+
+    run = run_of(Path(config.output_dir))
+    return try_push(run, config.hub_model_id, private=config.hub_private, merge=config.merge)
 
 
 def evaluate_predictions(config: EvaluateConfig) -> dict[str, Any]:
@@ -324,6 +360,8 @@ def main(argv: list[str] | None = None) -> int:
         print(results_table({config.adapter or config.model or config.predictions: result}))
         if told := told_controls(result["controls"]):
             print(told)
+        if config.push_to_hub:
+            print(push_run(config))
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -51,6 +51,14 @@ class RawPair:
     kind: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Raises: DataError for text that no file can hold, such as half of a surrogate pair, which JSON can spell."""
+        names = (source[0] if isinstance(source, tuple) else source.name for source in (self.before, self.after))
+        try:
+            "".join((self.pair_id, self.kind, *names, *self.captions)).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"pair {self.pair_id!r}: a text that is no Unicode ({error})") from error
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -116,7 +124,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{str(path)!r} is missing") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{str(path)!r} cannot be read as JSON ({error})") from error
 
 
@@ -185,7 +193,7 @@ def json_object(line: bytes) -> dict[str, Any]:
     """Raises: DataError."""
     try:
         content = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"no JSON ({error})") from error
     if not isinstance(content, dict):
         raise DataError("no JSON object")
@@ -226,7 +234,7 @@ def pair_row(
         "after": after,
         "captions": captions,
         "kind": kind,
-        "provenance": json.dumps(provenance, sort_keys=True, ensure_ascii=False) if provenance else "",
+        "provenance": json.dumps(provenance, sort_keys=True) if provenance else "",
     }
 
 
@@ -336,8 +344,6 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
             self.skip_log.unlink(missing_ok=True)
         generators = []
         for split in self.raw_splits():
-            if self.skip_log:
-                self._require_a_pair(split)
             total = self.count_pairs(split)
             shards = [(start, min(start + SHARD_PAIRS, total)) for start in range(0, total, SHARD_PAIRS)]
             generators.append(datasets.SplitGenerator(name=split, gen_kwargs={"split": split, "shards": shards}))
@@ -358,6 +364,16 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
                         raise
                     self._skip(split, entry.pair_id, error)
 
+    def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
+        """A split without a pair, which `datasets` would write and then not read, is none."""
+        super()._download_and_prepare(*args, **kwargs)
+        empty = [split for split, info in self.info.splits.items() if not info.num_examples]
+        if empty and (self.skip_log is None or len(empty) == len(self.info.splits)):
+            why = f": all were left out, see {str(self.skip_log)!r}" if self.skip_log else ""
+            raise DataError(f"{self.dataset_name}: split {empty[0]!r} has no pair{why}")
+        for split in empty:
+            del self.info.splits[split]
+
     def _prepare_split_single(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         try:
             yield from super()._prepare_split_single(*args, **kwargs)
@@ -373,16 +389,6 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
         if not self.BLANK_CAPTIONS:
             check_captions(entry)
         return row
-
-    def _require_a_pair(self, split: str) -> None:
-        """Raises: DataError for annotations that have entries and not one that gives a pair: nothing to go on with."""
-        first = None
-        for entry in self.entries(split):
-            if isinstance(entry, RawPair):
-                return
-            first = first or entry
-        if first:
-            raise first.error
 
     def _skip(self, split: str, pair_id: str, error: DataError) -> None:
         line = json.dumps({"split": split, "pair_id": pair_id, "reason": str(error)})

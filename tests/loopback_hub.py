@@ -28,12 +28,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[1]
 USER = "tester"
 TOKEN = "hf_loopback"
 REGULAR_LIMIT = 1_000_000
 LFS_SUFFIXES = {".parquet", ".arrow", ".safetensors", ".bin", ".pt", ".zip", ".gz", ".tgz", ".tar", ".xz", ".bz2"}
 DATE = "2026-01-01T00:00:00.000Z"
+REPO_ID = r"[\w.-]+/[\w.-]+"
 KIND = {"models": "model", "datasets": "dataset", "spaces": "space"}
 PREFIX = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 
@@ -384,7 +387,23 @@ class Handler(BaseHTTPRequestHandler):
         return in_json({})
 
     def validate_yaml(self, body: bytes) -> Answer:
-        return in_json({"errors": [], "warnings": []})
+        """Of the Hub's checks those that a generated card can fail."""
+        try:
+            found = re.match(r"---\n(.*?)\n---\n", json.loads(body)["content"], re.DOTALL)
+            header = yaml.safe_load(found.group(1)) if found else {}
+            bases = header.get("base_model") or []
+            wrong = [
+                base for base in ([bases] if isinstance(bases, str) else bases) if not re.fullmatch(REPO_ID, base)
+            ]
+            errors = [f'"base_model" with value {base!r} is not valid. Use a model id' for base in wrong]
+            for result in (result for model in header.get("model-index") or [] for result in model["results"]):
+                complete = result["task"]["type"] and result["dataset"]["type"] and result["dataset"]["name"]
+                if not complete or not all(metric["type"] and "value" in metric for metric in result["metrics"]):
+                    errors.append('"model-index" lacks a type, a name or a value')
+        except (yaml.YAMLError, LookupError, AttributeError) as error:
+            errors = [f"Invalid metadata: {error!r}"]
+        errors = [{"message": message} for message in errors]
+        return in_json({"errors": errors, "warnings": []}, 400 if errors else 200)
 
     def preupload(self, body: bytes, kinds: str, repo_id: str, revision: str) -> Answer:
         blobs = self.hub.blobs(self.repo(KIND[kinds], repo_id, write=True), unquote(revision))

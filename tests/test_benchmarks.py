@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,6 +35,7 @@ def test_every_benchmark_states_its_facts(name: str) -> None:
     assert set(builder.EXPECTED) <= set(configs)
     for counts in builder.EXPECTED.values():
         assert set(counts) <= {"train", "validation", "test"} and all(count > 0 for count in counts.values())
+    assert name == "toy" or builder.BY_HAND
     assert name in ("folder", "toy") or (builder.LICENSE and builder.HOMEPAGE and builder.CITATION.startswith("@"))
 
 
@@ -204,6 +206,8 @@ BROKEN_LINES = {
     "field missing": json.dumps({name: value for name, value in FIRST.items() if name != "after_file_name"}),
     "field of another type": json.dumps(FIRST | {"pair_id": "new", "captions": 5}),
     "id for a second time": json.dumps(FIRST),
+    "no Unicode": json.dumps(FIRST | {"pair_id": "new", "captions": ["\ud800"]}),
+    "nested too deep": "[" * 100_000,
     "path out of the folder": json.dumps(FIRST | {"pair_id": "new", "before_file_name": "../../etc/passwd"}),
 }
 
@@ -214,7 +218,7 @@ def test_broken_annotations_stop_with_their_line_or_are_skipped_and_listed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.builder.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("dataset_syned.pair_builder.SHARD_PAIRS", 2)  # 9 entries in 5 shards
+    monkeypatch.setattr("dataset_syned.pair_builder.SHARD_PAIRS", 2)  # 11 entries in 6 shards
     data = write_folder(tmp_path / "pairs")
     command = ["prepare", "folder", "--data_dir", str(data), "--num_proc", num_proc]
     whole = (data / "metadata.jsonl").read_text()
@@ -227,29 +231,47 @@ def test_broken_annotations_stop_with_their_line_or_are_skipped_and_listed(
     (data / "metadata.jsonl").write_text("\n".join([*good[:2], *BROKEN_LINES.values(), *good[2:]]))
     assert main([*command, "--on-error", "skip"]) == 0
     told = capsys.readouterr().out
-    assert "3 train" in told and "6 pairs were left out" in told
+    assert "3 train" in told and "8 pairs were left out" in told
     assert datasets.load_dataset("folder", split="train", cache_dir=str(tmp_path / "cache"))["pair_id"][:] == [
         "p0",
         "p1",
         "p2",
     ]
     listed = [json.loads(line) for line in (tmp_path / "folder-skipped.jsonl").read_text().splitlines()]
-    assert len(listed) == 6 and all(entry["split"] == "train" for entry in listed)
-    for number in (3, 4, 5, 6, 8):
+    assert len(listed) == 8 and all(entry["split"] == "train" for entry in listed)
+    for number in (3, 4, 5, 6, 8, 9, 10):
         assert sum(f"line {number}: " in entry["reason"] for entry in listed) == 1
     assert [entry["reason"] for entry in listed if entry["pair_id"] == "p0"] == [
         "pair 'p0' stands in split 'train' twice, perhaps in files of two releases"
     ]
 
 
+@pytest.mark.parametrize(
+    ("lines", "more", "message"),
+    [
+        (
+            "no JSON\nagain none\n",
+            ["--on-error", "skip"],
+            "has no pair: all were left out, see .*folder-skipped.jsonl",
+        ),
+        ("\n", [], "error: folder: split 'train' has no pair$"),
+    ],
+)
 def test_annotations_that_give_no_pair_stop_although_broken_ones_are_skipped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    lines: str,
+    more: list,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    data = write_folder(tmp_path / "nothing-but-noise")
-    (data / "metadata.jsonl").write_text("no JSON\nagain none\n")
-    assert main(["prepare", "folder", "--data_dir", str(data), "--on-error", "skip"]) == 2
-    assert "metadata.jsonl', line 1: no JSON" in capsys.readouterr().err
+    monkeypatch.setattr("datasets.builder.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    data = write_folder(tmp_path / "noise")
+    (data / "metadata.jsonl").write_text(lines)
+    assert main(["prepare", "folder", "--data_dir", str(data), *more]) == 2
+    assert re.search(message, capsys.readouterr().err.strip())
+    assert not list((tmp_path / "cache").rglob("*.arrow")), "nothing half is left"
 
 
 def write_spot(root: Path, broken: bool) -> None:
@@ -339,8 +361,8 @@ def test_check_and_export_from_the_command_line(
     (data / "metadata.jsonl").write_text("\n".join([whole, *BROKEN_LINES.values()]))
     assert main(["check", "folder", "--data_dir", str(data), "--report", str(report)]) == 1
     found = json.loads(report.read_text())
-    assert found["counts"] == {"annotation": 5, "duplicate": 1} and found["found"] == {"train": 4}
-    assert "line 9: the name '../../etc/passwd' leads out of the folder" in found["problems"][-1]["detail"]
+    assert found["counts"] == {"annotation": 7, "duplicate": 1} and found["found"] == {"train": 4}
+    assert "line 11: the name '../../etc/passwd' leads out of the folder" in found["problems"][-1]["detail"]
     (data / "metadata.jsonl").write_text(whole)
     assert main(["check", "folder", "--data_dir", str(data), "--report", str(report)]) == 0
     assert json.loads(report.read_text())["found"] == {"train": 3}
