@@ -38,7 +38,7 @@ LORA_VARIANTS: dict[LoraVariant, dict[str, Any]] = {
     "lora": {},
     "rslora": {"use_rslora": True},
     "dora": {"use_dora": True},
-    # By subspace iteration, drawn from the seed: 2 minutes of a CPU at full size, where exact SVDs take 40.
+    # By subspace iteration, drawn from the seed: a minute on two cores at full size, where exact SVDs would take 40.
     "pissa": {"init_lora_weights": "pissa_niter_16"},
 }
 # PEFT would write our class, which AutoPeftModel cannot import elsewhere; the weights are plain BLIP-2's.
