@@ -56,11 +56,13 @@ def test_killed_and_started_again_it_goes_on(
     root: Path, tiny_captioner: Path, single: Path, tmp_path: Path, processes: int
 ) -> None:
     line = command(tiny_captioner, tmp_path, processes=processes)
-    with subprocess.Popen(line, cwd=root, env=environment(), stderr=subprocess.DEVNULL, start_new_session=True) as run:
+    with subprocess.Popen(line, cwd=root, env=environment(), stderr=subprocess.DEVNULL) as run:
         while not any(len(path.read_text().splitlines()) > 2 for path in tmp_path.glob(".partial-*.jsonl")):
             assert run.poll() is None, "it ended before it could be killed"
             time.sleep(0.01)
-        os.killpg(run.pid, signal.SIGKILL)
+        workers = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        for process in (run.pid, *map(int, workers)):  # a launcher that is killed leaves its workers alone
+            os.kill(process, signal.SIGKILL)
     assert not (tmp_path / NAMES[0]).exists()
     last = max(tmp_path.glob(".partial-*.jsonl"), key=lambda path: path.stat().st_size)
     last.write_text(last.read_text() + '{"batch": 7, "senten')  # as a kill in the middle of a write would leave it
