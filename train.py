@@ -62,7 +62,7 @@ from modeling_blip2idc.checkpoints import (
     restore_state,
     write_checkpoint,
 )
-from modeling_blip2idc.image_fusion import cell_size
+from modeling_blip2idc.image_fusion import cell_size, check_blur
 from modeling_blip2idc.publishing import try_push
 from modeling_blip2idc.run_card import write_card
 from modeling_blip2idc.run_pictures import draw_curves, draw_samples
@@ -393,7 +393,8 @@ def build_model(config: TrainConfig, device: torch.device) -> tuple[Any, Any]:
     processor.layout = config.layout
     processor.canvas = list(config.canvas or processor.canvas)
     processor.blur = config.blur
-    cell_size(processor.layout, processor.canvas)  # both refuse what would fail at the first batch
+    check_blur(processor.blur)  # these refuse what would fail at the first batch
+    cell_size(processor.layout, processor.canvas)
     model.must_interpolate(*processor.canvas)
     model.set_attn_implementation(config.attention)
     if config.adapter:
