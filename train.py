@@ -32,7 +32,14 @@ from typing import Any, Literal, get_origin
 import torch
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, broadcast_object_list, gather_object, send_to_device, set_seed
+from accelerate.utils import (
+    DistributedType,
+    ProjectConfiguration,
+    broadcast_object_list,
+    gather_object,
+    send_to_device,
+    set_seed,
+)
 from datasets import concatenate_datasets
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
@@ -359,6 +366,17 @@ class Run:
     def folder(self) -> Path:
         return Path(self.config.output_dir)
 
+    @property
+    def deepspeed(self) -> bool:
+        """DeepSpeed keeps weights and optimizer in shards and pickles of its own, which no checkpoint here can hold."""
+        return self.accelerator.distributed_type is DistributedType.DEEPSPEED
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """What is trained, whole, also where it is sharded; for all processes together."""
+        if self.deepspeed:
+            return self.accelerator.get_state_dict(self.model)
+        return gather_state(self.model, self.optimizer.optimizer)["adapter"]
+
 
 def load_rows(config: TrainConfig) -> tuple[list[Any], list[float], Any]:
     """Training rows of each benchmark, how often each comes per epoch, validation rows."""
@@ -420,6 +438,8 @@ def prepare(accelerator: Accelerator, config: TrainConfig, stop: Stop) -> Run:
     optimizer = make_optimizer(model, config.learning_rate, config.weight_decay, config.lora_plus_ratio)
     schedule = "constant_with_warmup" if config.lr_schedule == "constant" else config.lr_schedule
     scheduler = get_scheduler(schedule, optimizer, config.warmup_steps, order.steps * config.epochs)
+    if accelerator.distributed_type is DistributedType.DEEPSPEED:  # it would ask a prepared loader
+        accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = config.batch_size
     # Not the loader and the scheduler: their pace is that of PairOrder's steps, the same for any number of processes.
     model, optimizer = accelerator.prepare(model, optimizer)
     parts = (model, processor, optimizer, scheduler, order, train, validation, rows[2])
@@ -452,8 +472,8 @@ def resume(run: Run) -> None:
 
 def save(run: Run) -> None:
     """A checkpoint, or only the newer progress if no step was taken since the last one. For all processes together."""
-    if not run.progress.step:
-        return  # nothing is lost by starting again
+    if run.deepspeed or not run.progress.step:
+        return
     folder = latest_checkpoint(run.folder)
     run.accelerator.wait_for_everyone()  # until all have looked: the main process is about to change the folder
     if folder is not None and int(folder.name.removeprefix("step-")) == run.progress.step:
@@ -676,7 +696,7 @@ def finish_epoch(run: Run) -> None:
 
 def keep_adapter(run: Run, sentences: list[str]) -> None:
     """The adapter of this moment, with pictures and card, into the run folder, and to the Hub if asked."""
-    weights = gather_state(run.model, run.optimizer.optimizer)["adapter"]  # whole, also where it is sharded
+    weights = run.weights()
     if not run.accelerator.is_main_process:
         return
     model, config = run.accelerator.unwrap_model(run.model), run.config
