@@ -368,7 +368,7 @@ class Run:
 
     @property
     def deepspeed(self) -> bool:
-        """DeepSpeed keeps weights and optimizer in shards and pickles of its own, which no checkpoint here can hold."""
+        """DeepSpeed keeps weights and optimizer in shards and pickles of its own, which no checkpoint here holds."""
         return self.accelerator.distributed_type is DistributedType.DEEPSPEED
 
     def weights(self) -> dict[str, torch.Tensor]:
