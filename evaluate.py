@@ -31,10 +31,9 @@ if __name__ != "__main__":
 import argparse
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 TABLE_SCORES = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
 TABLE_MARKS = ("<!-- results: generated -->", "<!-- results: end -->")
@@ -63,8 +62,17 @@ class EvaluateConfig:
     split: str = "test"
     output_dir: str | None = field(default=None, metadata={"help": "gets predictions.jsonl and metrics.json"})
     batch_size: int = 32
+    dtype: Literal["auto", "float32", "bfloat16"] = field(
+        default="auto", metadata={"help": "auto: bfloat16 on a GPU, float32 elsewhere"}
+    )
+    num_beams: int = field(default=1, metadata={"help": "1 is greedy decoding, the paper's"})
+    do_sample: bool = field(default=False, metadata={"help": "sample instead of taking the likeliest word"})
+    temperature: float = field(default=1.0, metadata={"help": "with --do_sample"})
+    top_p: float = field(default=1.0, metadata={"help": "with --do_sample"})
+    max_new_tokens: int | None = field(default=None, metadata={"help": "default: the processor's longest caption"})
+    seed: int = field(default=0, metadata={"help": "with --do_sample"})
     input_controls: bool = field(
-        default=False, metadata={"help": "also caption each pair with its images exchanged, and its first image twice"}
+        default=True, metadata={"help": "also caption each pair with its images exchanged, and its first image twice"}
     )
     predictions: str | None = field(default=None, metadata={"help": "score this file: our JSON lines or COCO results"})
     references: str | None = field(default=None, metadata={"help": "COCO references for --predictions"})
@@ -75,6 +83,10 @@ class EvaluateConfig:
     table_in: str | None = field(
         default=None, metadata={"help": "Markdown file in which --compare renews the table between its result marks"}
     )
+    push_to_hub: bool = field(default=False, metadata={"help": "push the run of --output_dir RUN/eval/NAME again"})
+    hub_model_id: str | None = field(default=None, metadata={"help": "where to, <user>/<name>"})
+    hub_private: bool = field(default=False, metadata={"help": "create the repository as a private one"})
+    merge: bool = field(default=False, metadata={"help": "push the whole model, as the repository holds it"})
 
     def check(self) -> None:
         tasks = [name for name in ("benchmark", "predictions", "compare") if getattr(self, name)]
@@ -94,8 +106,33 @@ class EvaluateConfig:
             raise ValueError(f"--compare needs different names, got {' '.join(self.names or self.compare)}")
         if self.names and len(self.names) != len(self.compare):
             raise ValueError(f"{len(self.names)} --names for {len(self.compare)} folders to --compare")
-        if self.batch_size < 1:
-            raise ValueError(f"--batch_size must be at least 1, got {self.batch_size}")
+        for name in ("batch_size", "num_beams", "max_new_tokens"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        if not self.do_sample and (self.temperature, self.top_p) != (1.0, 1.0):
+            raise ValueError("--temperature and --top_p go with --do_sample")
+        if not (0 < self.temperature < float("inf") and 0 < self.top_p <= 1):
+            raise ValueError(f"--temperature={self.temperature}, --top_p={self.top_p}: above 0, and top_p at most 1")
+        if self.push_to_hub != bool(self.hub_model_id) or (self.hub_private or self.merge) and not self.push_to_hub:
+            raise ValueError("--push_to_hub and --hub_model_id go together; --hub_private and --merge go with them")
+        if self.push_to_hub and (not self.benchmark or run_of(Path(self.output_dir)) is None):
+            raise ValueError(
+                f"--push_to_hub pushes a run with its scores: --output_dir must be RUN/eval/NAME in the folder of a "
+                f"run, got {self.output_dir!r}"
+            )
+
+    def decoding(self) -> dict[str, Any]:
+        """Keywords of `generate`."""
+        settings: dict[str, Any] = {"num_beams": self.num_beams, "do_sample": self.do_sample}
+        if self.do_sample:
+            settings |= {"temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
+        return settings | ({"max_new_tokens": self.max_new_tokens} if self.max_new_tokens else {})
+
+
+def run_of(folder: Path) -> Path | None:
+    """The run that a folder of results, RUN/eval/NAME, belongs to."""
+    run = folder.resolve().parent.parent
+    return run if folder.resolve().parent.name == "eval" and (run / "train_config.yaml").is_file() else None
 
 
 def remove_results(folder: Path) -> None:
@@ -119,21 +156,79 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     os.replace(unfinished, path)
 
 
+class Partial:
+    """Predictions of one process so far, so that an interrupted evaluation goes on where it stopped.
+
+    FOLDER/.partial-NAME-PROCESS.jsonl: a first line with what makes the predictions, then a line per batch. A file
+    whose first line differs belongs to another model, data set or setting, and is not used.
+    """
+
+    def __init__(self, folder: Path, name: str, process: int, identity: dict[str, Any]):
+        self.folder, self.name, self.identity = folder, name, json.loads(json.dumps(identity))
+        self.path = folder / f".partial-{name}-{process}.jsonl"
+
+    def done(self) -> dict[int, list[str]]:
+        """Sentences by batch, of all processes of this and earlier calls."""
+        batches: dict[int, list[str]] = {}
+        for path in sorted(self.folder.glob(f".partial-{self.name}-*.jsonl")):
+            lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last line end is half a line
+            if lines and json.loads(lines[0]) == self.identity:
+                batches |= {entry["batch"]: entry["sentences"] for entry in map(json.loads, lines[1:])}
+        return batches
+
+    def begin(self) -> None:
+        """A file of this process's own with what it had, without a half line; one of another identity is replaced."""
+        lines = self.path.read_text(encoding="utf-8").split("\n")[:-1] if self.path.exists() else []
+        if not lines or json.loads(lines[0]) != self.identity:
+            lines = [json.dumps(self.identity)]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        unfinished = self.path.with_suffix(".tmp")
+        unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        os.replace(unfinished, self.path)
+
+    def add(self, batch: int, sentences: list[str]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"batch": batch, "sentences": sentences}) + "\n")
+
+
+def processes() -> Any:
+    """Accelerate's state of the processes that were launched together; one, if there was no launcher."""
+    import torch
+    from accelerate import PartialState
+
+    return PartialState(cpu=not torch.cuda.is_available())  # left alone, it takes processes without GPU for one each
+
+
 def predict(
     config: EvaluateConfig, loaded: tuple[Any, Any], rows: Any, sides: tuple[str, str] = ("before", "after")
 ) -> list[dict[str, Any]]:
-    """A prediction for every row; `sides` are the columns that stand for before and after."""
+    """A prediction for every row, from all processes; `sides` are the columns that stand for before and after.
+
+    The batches are the same whatever the number of processes, since a sentence may depend on its batch by rounding.
+    """
     from tqdm import tqdm
 
-    from modeling_blip2idc.captioning import caption
-
-    model, processor = loaded
-
-    def pairs() -> Iterator[tuple[Any, Any]]:
-        for row in tqdm(rows, unit="pair", desc=" -> ".join(sides)):
-            yield row[sides[0]], row[sides[1]]
-
-    sentences = caption(model, processor, pairs(), batch_size=config.batch_size)
+    state = processes()
+    partial = Partial(Path(config.output_dir), "-".join(sides), state.process_index, identity(config, loaded, rows))
+    done = partial.done()
+    state.wait_for_everyone()  # all have read before anyone writes
+    partial.begin()
+    size, count = config.batch_size, -(-len(rows) // config.batch_size)
+    own = range(state.process_index, count, state.num_processes)
+    if done and state.is_main_process:
+        print(f"{' -> '.join(sides)}: going on after {len(done)} of {count} batches", file=sys.stderr)
+    with tqdm(total=len(own), unit="batch", desc=" -> ".join(sides), disable=not state.is_main_process) as bar:
+        for batch in own:
+            if batch not in done:
+                chosen = rows.select(range(batch * size, min((batch + 1) * size, len(rows))))
+                partial.add(batch, caption_batch(config, loaded, chosen, sides, batch))
+            bar.update()
+    state.wait_for_everyone()
+    done = partial.done()
+    if sorted(done) != list(range(count)):
+        missing = sorted(set(range(count)) - set(done))
+        raise RuntimeError(f"{len(missing)} of {count} batches have no prediction, {missing[0]} for one: run it again")
+    sentences = [sentence for batch in range(count) for sentence in done[batch]]
     return [
         {"pair_id": pair_id, "prediction": sentence, "references": captions, "kind": kind}
         for pair_id, sentence, captions, kind in zip(
@@ -142,8 +237,28 @@ def predict(
     ]
 
 
+def caption_batch(
+    config: EvaluateConfig, loaded: tuple[Any, Any], rows: Any, sides: tuple[str, str], batch: int
+) -> list[str]:
+    import torch
+
+    from modeling_blip2idc.captioning import caption
+
+    torch.manual_seed(config.seed * 1_000_003 + batch)  # for sampling; the same in any process and after a stop
+    pairs = [(row[sides[0]], row[sides[1]]) for row in rows]
+    return caption(*loaded, pairs, batch_size=len(pairs), **config.decoding())
+
+
+def identity(config: EvaluateConfig, loaded: tuple[Any, Any], rows: Any) -> dict[str, Any]:
+    """What the predictions depend on: settings, data, and the weights by the files' sizes and times."""
+    names = [name for name in (config.model, config.adapter) if name and Path(name).is_dir()]
+    files = [file for name in names for file in sorted(Path(name).glob("*.safetensors"))]
+    stamps = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    return {**run_signature(config, *loaded), "weights": stamps, "data": rows._fingerprint, "seed": config.seed}
+
+
 def input_controls(
-    config: EvaluateConfig, loaded: tuple[Any, Any], rows: Any, predicted: list[dict[str, Any]], folder: Path
+    rows: Any, predicted: list[dict[str, Any]], others: dict[str, list[dict[str, Any]]]
 ) -> dict[str, Any]:
     """Does the model look at both images, and in which order? Exchanged images, and the first image twice.
 
@@ -151,39 +266,65 @@ def input_controls(
     """
     from metric_idc import change_kind
 
-    swapped = predict(config, loaded, rows, ("after", "before"))
-    identical = predict(config, loaded, rows, ("before", "before"))
-    write_rows(folder / "predictions_swapped.jsonl", swapped)
-    write_rows(folder / "predictions_identical.jsonl", identical)
     differs = [
         first["prediction"] != second["prediction"]
-        for first, second in zip(predicted, swapped, strict=True)
+        for first, second in zip(predicted, others["swapped"], strict=True)
         if first["kind"] in ("add", "remove")
     ]
-    unchanged = [change_kind(row["prediction"]) == "none" for row in identical]
+    unchanged = [change_kind(row["prediction"]) == "none" for row in others["identical"]]
     controls = {"identical_images": {"pairs": len(unchanged), "said_unchanged": sum(unchanged) / len(unchanged)}}
     if differs:
         controls["swapped_images"] = {"pairs": len(differs), "sentence_differs": sum(differs) / len(differs)}
     return controls
 
 
-def evaluate_benchmark(config: EvaluateConfig) -> dict[str, Any]:
+CONTROLS = {"swapped": ("after", "before"), "identical": ("before", "before")}
+
+
+def evaluate_benchmark(config: EvaluateConfig) -> dict[str, Any] | None:
+    """Predictions from all processes, scores from the main one; None in the others."""
+    import torch
+
     from dataset_syned import load_benchmark
-    from metric_idc import score_rows
     from modeling_blip2idc.captioning import load
 
-    folder = Path(config.output_dir)
-    rows = load_benchmark(config.benchmark, config.split, **config.benchmark_options)
-    loaded = load(config.model or config.adapter, config.adapter if config.model else None, revision=config.revision)
+    state = processes()
+    with state.main_process_first():
+        rows = load_benchmark(config.benchmark, config.split, **config.benchmark_options)
+    dtype = None if config.dtype == "auto" else getattr(torch, config.dtype)
+    adapter = config.adapter if config.model else None
+    loaded = load(config.model or config.adapter, adapter, state.device, dtype, config.revision)
     predicted = predict(config, loaded, rows)
+    wanted = CONTROLS if config.input_controls else {}
+    others = {name: predict(config, loaded, rows, sides) for name, sides in wanted.items()}
+    if not state.is_main_process:
+        return None
+    return score_benchmark(config, loaded, rows, predicted, others)
+
+
+def score_benchmark(
+    config: EvaluateConfig,
+    loaded: tuple[Any, Any],
+    rows: Any,
+    predicted: list[dict[str, Any]],
+    others: dict[str, list[dict[str, Any]]],
+) -> dict[str, Any]:
+    """Writes all that --output_dir gets."""
+    from dataset_syned import load_benchmark
+    from metric_idc import score_rows
+
+    folder = Path(config.output_dir)
     remove_results(folder)
     write_rows(folder / "predictions.jsonl", predicted)
-    controls = input_controls(config, loaded, rows, predicted, folder) if config.input_controls else {}
+    for name, predictions in others.items():
+        write_rows(folder / f"predictions_{name}.jsonl", predictions)
     training = load_benchmark(config.benchmark, "train", **config.benchmark_options)
     result = score_rows(predicted, constant_captions=training["captions"])
-    result["controls"] |= controls
+    result["controls"] |= input_controls(rows, predicted, others) if others else {}
     result["signature"] |= run_signature(config, *loaded)
     write_json(folder / "metrics.json", result)
+    for path in folder.glob(".partial-*"):  # the predictions are in their files now
+        path.unlink()
     renew_card(folder)
     return result
 
@@ -196,30 +337,49 @@ def run_signature(config: EvaluateConfig, model: Any, processor: Any) -> dict[st
 
     settings = model.generation_config.to_diff_dict()
     settings.pop("transformers_version", None)
-    base, base_revision = base_of(model) or (config.model, config.revision)
+    adapted = base_of(model)
+    base, base_revision = adapted or (config.model, config.revision)
     return {
         "benchmark": config.benchmark,
         "benchmark_options": dict(config.benchmark_options),
         "split": config.split,
+        "hub_dataset": hub_dataset(config.benchmark),
         "model": config.model if config.model and config.adapter else base,
         "revision": config.revision if config.model else base_revision,
-        "adapter": config.adapter,
+        "adapter": config.adapter or (config.model if adapted else None),
         "processor": {name: getattr(processor, name) for name in ("layout", "canvas", "prompt")},
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,
         "batch_size": config.batch_size,
-        "decoding": settings,
+        "decoding": {**settings, **config.decoding()},
         "made_with": {name: version(name) for name in ("torch", "transformers", "peft", "datasets")},
     }
+
+
+def hub_dataset(benchmark: str) -> str | None:
+    """Hub id of a benchmark's data: its home page, or else the repository of its files."""
+    from dataset_syned import BENCHMARKS
+
+    builder, pages = BENCHMARKS[benchmark], "https://huggingface.co/datasets/"
+    if builder.HOMEPAGE.startswith(pages):
+        return builder.HOMEPAGE.removeprefix(pages)
+    return next((mirror.repo_id for mirror in builder.MIRRORS if mirror.repo_type == "dataset"), None)
 
 
 def renew_card(folder: Path) -> None:
     """Results inside a run folder (RUN/eval/NAME) go onto the run's card."""
     from modeling_blip2idc.publishing import write_card
 
-    run = folder.resolve().parent.parent
-    if folder.resolve().parent.name == "eval" and (run / "train_config.yaml").is_file():
+    if run := run_of(folder):
         write_card(run, template=Path(__file__).with_name("model_card.md"))
+
+
+def push_run(config: EvaluateConfig) -> str:
+    """What became of it, in one line; the scores are on disk in any case."""
+    from modeling_blip2idc.publishing import try_push
+
+    run = run_of(Path(config.output_dir))
+    return try_push(run, config.hub_model_id, private=config.hub_private, merge=config.merge)
 
 
 def evaluate_predictions(config: EvaluateConfig) -> dict[str, Any]:
@@ -321,9 +481,13 @@ def main(argv: list[str] | None = None) -> int:
             print(compare(config))
             return 0
         result = evaluate_benchmark(config) if config.benchmark else evaluate_predictions(config)
+        if result is None:  # a process beside the main one
+            return 0
         print(results_table({config.adapter or config.model or config.predictions: result}))
         if told := told_controls(result["controls"]):
             print(told)
+        if config.push_to_hub:
+            print(push_run(config))
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

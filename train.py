@@ -32,7 +32,14 @@ from typing import Any, Literal, get_origin
 import torch
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, broadcast_object_list, gather_object, send_to_device, set_seed
+from accelerate.utils import (
+    DistributedType,
+    ProjectConfiguration,
+    broadcast_object_list,
+    gather_object,
+    send_to_device,
+    set_seed,
+)
 from datasets import concatenate_datasets
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
@@ -47,6 +54,7 @@ from modeling_blip2idc.adapters import (
     add_lora,
     continue_adapter,
     count_parameters,
+    lora_settings,
     make_optimizer,
     save_adapter,
 )
@@ -61,16 +69,18 @@ from modeling_blip2idc.checkpoints import (
     restore_state,
     write_checkpoint,
 )
-from modeling_blip2idc.image_fusion import cell_size
-from modeling_blip2idc.publishing import try_push, write_card
+from modeling_blip2idc.image_fusion import cell_size, check_blur
+from modeling_blip2idc.publishing import try_push
+from modeling_blip2idc.run_card import write_card
 from modeling_blip2idc.run_pictures import draw_curves, draw_samples
 
-TEMPLATE = Path(__file__).with_name("model_card.md")
 TRACKERS = ("tensorboard", "trackio", "wandb")
 SAMPLES = 6  # validation pairs that are drawn with their sentences
 # What may differ when a run is resumed, since the adapter that comes out does not depend on it.
-FREE = {"output_dir", "resume", "num_workers", "checkpoint_every", "trackers"}
-FREE |= {"push_to_hub", "hub_model_id", "hub_private", "merge"}
+FREE = {
+    *("output_dir", "resume", "num_workers", "checkpoint_every", "trackers"),
+    *("push_to_hub", "hub_model_id", "hub_private", "merge"),
+}
 
 
 class Options(dict):
@@ -356,6 +366,17 @@ class Run:
     def folder(self) -> Path:
         return Path(self.config.output_dir)
 
+    @property
+    def deepspeed(self) -> bool:
+        """DeepSpeed keeps weights and optimizer in shards and pickles of its own, which no checkpoint here holds."""
+        return self.accelerator.distributed_type is DistributedType.DEEPSPEED
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """What is trained, whole, also where it is sharded; for all processes together."""
+        if self.deepspeed:
+            return self.accelerator.get_state_dict(self.model)
+        return gather_state(self.model, self.optimizer.optimizer)["adapter"]
+
 
 def load_rows(config: TrainConfig) -> tuple[list[Any], list[float], Any]:
     """Training rows of each benchmark, how often each comes per epoch, validation rows."""
@@ -390,11 +411,14 @@ def build_model(config: TrainConfig, device: torch.device) -> tuple[Any, Any]:
     processor.layout = config.layout
     processor.canvas = list(config.canvas or processor.canvas)
     processor.blur = config.blur
-    cell_size(processor.layout, processor.canvas)  # both refuse what would fail at the first batch
+    check_blur(processor.blur)  # these refuse what would fail at the first batch
+    cell_size(processor.layout, processor.canvas)
     model.must_interpolate(*processor.canvas)
     model.set_attn_implementation(config.attention)
     if config.adapter:
         model = continue_adapter(model, config.adapter, config.adapter_revision)
+        for name, value in lora_settings(model).items():
+            setattr(config, f"lora_{name}", value)
     else:
         settings = (config.lora_rank, config.alpha, config.lora_dropout, config.seed)
         model = add_lora(model, *settings, config.lora_parts, config.lora_variant)
@@ -414,6 +438,8 @@ def prepare(accelerator: Accelerator, config: TrainConfig, stop: Stop) -> Run:
     optimizer = make_optimizer(model, config.learning_rate, config.weight_decay, config.lora_plus_ratio)
     schedule = "constant_with_warmup" if config.lr_schedule == "constant" else config.lr_schedule
     scheduler = get_scheduler(schedule, optimizer, config.warmup_steps, order.steps * config.epochs)
+    if accelerator.distributed_type is DistributedType.DEEPSPEED:  # it would ask a prepared loader
+        accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = config.batch_size
     # Not the loader and the scheduler: their pace is that of PairOrder's steps, the same for any number of processes.
     model, optimizer = accelerator.prepare(model, optimizer)
     parts = (model, processor, optimizer, scheduler, order, train, validation, rows[2])
@@ -446,8 +472,8 @@ def resume(run: Run) -> None:
 
 def save(run: Run) -> None:
     """A checkpoint, or only the newer progress if no step was taken since the last one. For all processes together."""
-    if not run.progress.step:
-        return  # nothing is lost by starting again
+    if run.deepspeed or not run.progress.step:
+        return
     folder = latest_checkpoint(run.folder)
     run.accelerator.wait_for_everyone()  # until all have looked: the main process is about to change the folder
     if folder is not None and int(folder.name.removeprefix("step-")) == run.progress.step:
@@ -469,7 +495,9 @@ def start_run(run: Run) -> None:
         os.replace(unfinished, run.folder / "train_config.yaml")
     run.log = Log(accelerator, run.folder, run.progress)
     # Steps that will be repeated are taken off tensorboard's curves.
-    accelerator.init_trackers("blip2idc", init_kwargs={"tensorboard": {"purge_step": run.progress.step + 1}})
+    named = {"name": run.folder.resolve().name}
+    purge = {"purge_step": run.progress.step + 1}
+    accelerator.init_trackers("blip2idc", init_kwargs={"tensorboard": purge, "trackio": named, "wandb": named})
     trainable, total = count_parameters(run.model)
     if not run.progress.log_bytes:
         pairs, validation = run.order.pairs, len(run.rows)
@@ -668,17 +696,18 @@ def finish_epoch(run: Run) -> None:
 
 def keep_adapter(run: Run, sentences: list[str]) -> None:
     """The adapter of this moment, with pictures and card, into the run folder, and to the Hub if asked."""
+    weights = run.weights()
     if not run.accelerator.is_main_process:
         return
     model, config = run.accelerator.unwrap_model(run.model), run.config
-    save_adapter(model, run.processor, run.folder, config.model, config.revision)
+    save_adapter(model, run.processor, run.folder, config.model, config.revision, weights)
     if sentences:
         rows = spread(run.rows, config.validation_captions)
         places = [i * len(rows) // SAMPLES for i in range(SAMPLES)] if len(rows) > SAMPLES else range(len(rows))
         draw_samples(
             run.folder, [{**rows[i], "reference": rows[i]["captions"][0], "sentence": sentences[i]} for i in places]
         )
-    write_card(run.folder, template=TEMPLATE)
+    write_card(run.folder)
     if config.push_to_hub and not config.merge:
         push(run)
 
@@ -712,7 +741,7 @@ def train(config: TrainConfig, accelerator: Accelerator, stop: Stop) -> None:
 def finish_run(run: Run) -> None:
     if run.accelerator.is_main_process:
         draw_curves(run.folder)
-        write_card(run.folder, template=TEMPLATE)
+        write_card(run.folder)
         if run.config.push_to_hub:
             push(run)
     run.progress.done = True
@@ -730,7 +759,8 @@ def check_folder(config: TrainConfig) -> None:
             "or remove it"
         )
     before, now = yaml.safe_load(file.read_text(encoding="utf-8")), entries(config)
-    for name in sorted(set(now) - FREE):
+    adapters = {name for name in now if name.startswith("lora_")} if config.adapter else set()
+    for name in sorted(set(now) - FREE - adapters):
         if before.get(name) != now[name]:
             raise ValueError(
                 f"the run in {config.output_dir!r} was started with {name}={before.get(name)!r}, now it is "

@@ -1,11 +1,12 @@
 """Image difference captioning data: every benchmark gives the same rows (`pair_builder.FEATURES`)."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets.exceptions import DatasetGenerationError
+from datasets import DownloadMode
 
 from .benchmarks.birds_to_words import BirdsToWords
 from .benchmarks.clevr_change import ClevrChange
@@ -19,7 +20,7 @@ from .benchmarks.magicbrush import MagicBrush
 from .benchmarks.spot_the_diff import SpotTheDiff
 from .benchmarks.syned import Syned
 from .benchmarks.toy import Toy
-from .pair_builder import FEATURES, DataError, PairBuilder
+from .pair_builder import FEATURES, DataError, PairBuilder, fingerprint
 
 BENCHMARKS: dict[str, type[PairBuilder]] = {
     "syned": Syned,
@@ -70,16 +71,31 @@ def benchmark_builder(
 
 
 def prepare(builder: PairBuilder, num_proc: int | None = None) -> datasets.DatasetDict:
-    """All splits, written into the cache of `datasets` unless they are there.
+    """All splits, written into the cache of `datasets` unless they are there and the raw files are still the same.
+
+    Where there are no raw files (any more), what was prepared is taken as it is.
 
     Raises: DataError that names the first broken pair; the cache is left as it was.
     """
+    found = fingerprint(builder.root) if builder.root.is_dir() else None
+    record = Path(builder.cache_dir, "raw_files.json")
+    known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
+    changed = found is not None and found != known
+    mode = DownloadMode.REUSE_CACHE_IF_EXISTS if changed else DownloadMode.REUSE_DATASET_IF_EXISTS
     try:
-        builder.download_and_prepare(num_proc=num_proc)
-    except DatasetGenerationError as error:
-        if isinstance(error.__cause__, DataError):
-            raise error.__cause__ from None  # `datasets` wraps whatever a builder raises
-        raise
+        # no checks: they would compare the new splits with those that were there before
+        builder.download_and_prepare(download_mode=mode, verification_mode="no_checks", num_proc=num_proc)
+    except DataError as error:
+        if known is None:
+            raise
+        raise DataError(
+            f"{error} (the raw files in {str(builder.root)!r} have changed since they were prepared; to go on with "
+            "what was prepared, move that folder away)"
+        ) from error
+    if changed:
+        unfinished = record.with_suffix(".tmp")
+        unfinished.write_text(json.dumps(found), encoding="utf-8")
+        os.replace(unfinished, record)
     default = benchmark_builder(builder.dataset_name).cache_dir
     if os.path.isdir(default):
         os.utime(default)  # `load_dataset(name)` takes the newest config of the cache: the default one
@@ -87,7 +103,7 @@ def prepare(builder: PairBuilder, num_proc: int | None = None) -> datasets.Datas
 
 
 def load_benchmark(name: str, split: str, num_proc: int | None = None, **options: Any) -> datasets.Dataset:
-    """The rows of one split, prepared on first use and read from the cache afterwards.
+    """The rows of one split, prepared on first use and when the raw files change, else read from the cache.
 
     Args:
         options: `config`, `data_dir` (folder of the raw files) and the benchmark's own, such as `toy`'s `seed`.

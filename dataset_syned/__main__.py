@@ -12,7 +12,9 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +60,17 @@ def run_prepare(arguments: argparse.Namespace) -> int:
     skip_log = None
     if arguments.on_error == "skip":
         skip_log = Path(f"{arguments.benchmark}-skipped.jsonl").resolve()
-        skip_log.unlink(missing_ok=True)
     builder = builder_of(arguments, skip_log=skip_log)
+    started = time.time()
     splits = prepare(builder, arguments.num_proc if arguments.num_proc > 1 else None)
     counts = ", ".join(f"{len(rows)} {split}" for split, rows in splits.items())
     config = "" if builder.config.name == builder.DEFAULT_CONFIG_NAME else f', "{builder.config.name}"'
     print(f'{arguments.benchmark}: {counts}; ready for load_dataset("{arguments.benchmark}"{config})')
-    for note in builder.notes():
+    made = os.path.getmtime(os.path.join(builder.cache_dir, "dataset_info.json"))
+    if made < started:
+        same = "from the same raw files" if builder.root.is_dir() else f"no raw files to compare in {builder.root}"
+        print(f"nothing had to be done: prepared on {datetime.fromtimestamp(made):%Y-%m-%d %H:%M}, {same}")
+    for note in builder.notes() if builder.root.is_dir() else ():
         print(note)
     if skip_log and skip_log.exists():
         lines = skip_log.read_text(encoding="utf-8").splitlines()
@@ -91,7 +97,8 @@ def run_export(arguments: argparse.Namespace) -> int:
 
 def run_push(arguments: argparse.Namespace) -> int:
     builder = builder_of(arguments)
-    place = push(prepare(builder), arguments.repo_id, builder.config.name, arguments.private or None)
+    prepare(builder)
+    place = push(builder, arguments.repo_id, arguments.private or None)
     print(f"{arguments.benchmark}: pushed to {place}")
     return 0
 
@@ -135,7 +142,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     try:
-        return COMMANDS[arguments.command][0](arguments)
+        status = COMMANDS[arguments.command][0](arguments)
+        sys.stdout.flush()  # a reader that has gone is noticed here, and not at the end of the process
+        return status
+    except BrokenPipeError:  # `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as of a program that SIGPIPE ends
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

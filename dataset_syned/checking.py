@@ -8,12 +8,13 @@ from typing import Any
 
 from PIL import Image
 
-from .pair_builder import DataError, PairBuilder, RawPair, read_image
+from .pair_builder import DataError, Fault, PairBuilder, RawPair, read_image
 
 RULES = {
+    "annotation": "an entry of the annotations is broken",
     "missing": "an image file is missing",
     "unreadable": "an image cannot be decoded",
-    "duplicate": "a pair_id stands twice",
+    "duplicate": "a pair_id stands twice in a split, or a pair has the images and captions of another pair",
     "identical": "the two images are byte-equal, though the pair is labelled changed",
     "mismatched": "the two images have different shapes (width to height)",
     "no text": "a caption is empty, or there is none",
@@ -62,14 +63,19 @@ class CheckReport:
 def check(builder: PairBuilder) -> CheckReport:
     """Reads every raw pair of every split.
 
-    Raises: DataError where annotations are missing or broken, so that there are no pairs to look at.
+    Raises: DataError where a file of annotations is missing or no JSON, so that there are no pairs to look at.
     """
     expected = builder.EXPECTED.get(builder.config.name, {})
     report = CheckReport(builder.dataset_name, builder.config.name, expected=dict(expected))
+    contents: dict[int, str] = {}
     for split in builder.raw_splits():
         seen: set[str] = set()
-        for pair in builder.raw_pairs(split):
-            report.problems += [Problem(rule, split, pair.pair_id, detail) for rule, detail in pair_problems(pair)]
+        for pair in builder.entries(split):
+            if isinstance(pair, Fault):
+                report.problems.append(Problem("annotation", split, pair.pair_id, str(pair.error)))
+                continue
+            found = pair_problems(pair, contents, f"{split} {pair.pair_id}")
+            report.problems += [Problem(rule, split, pair.pair_id, detail) for rule, detail in found]
             if pair.pair_id in seen:
                 report.problems.append(Problem("duplicate", split, pair.pair_id, "stands twice in this split"))
             seen.add(pair.pair_id)
@@ -81,8 +87,12 @@ def check(builder: PairBuilder) -> CheckReport:
     return report
 
 
-def pair_problems(pair: RawPair) -> Iterator[tuple[str, str]]:
-    """(rule, detail) for everything that is wrong with one pair."""
+def pair_problems(pair: RawPair, contents: dict[int, str], place: str) -> Iterator[tuple[str, str]]:
+    """(rule, detail) for everything that is wrong with one pair.
+
+    Args:
+        contents: hash of images and captions -> place of the first pair that has them; this one is added.
+    """
     if not pair.captions or not all(caption.strip() for caption in pair.captions):
         yield "no text", f"captions are {pair.captions}"
     images = []
@@ -94,6 +104,9 @@ def pair_problems(pair: RawPair) -> Iterator[tuple[str, str]]:
     if len(images) < 2:
         return
     before, after = images
+    first = contents.setdefault(hash((before["bytes"], after["bytes"], *pair.captions)), place)
+    if first != place:
+        yield "duplicate", f"has the images and captions of {first}"
     if before["bytes"] == after["bytes"] and pair.kind not in ("", "none"):
         yield "identical", f"labelled {pair.kind!r}, but {before['path']!r} and {after['path']!r} are the same file"
     shapes = [shape_of(image["bytes"]) for image in images]
@@ -106,6 +119,5 @@ def pair_problems(pair: RawPair) -> Iterator[tuple[str, str]]:
 
 def shape_of(data: bytes) -> float:
     """Width / height of an encoded image."""
-
     with Image.open(io.BytesIO(data)) as image:
         return image.width / image.height

@@ -17,6 +17,7 @@ from PIL import Image
 from .pair_builder import PairBuilder
 
 TEMPLATE = Path(__file__).with_name("dataset_card.md")
+MARK = "<!-- Made by `python -m dataset_syned`"  # at the head of the template's text
 HUB_LICENSES = ("mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0")  # the Hub's names of those that occur
 
 
@@ -60,30 +61,56 @@ def export_parquet(
 def write_card(builder: PairBuilder, splits: datasets.DatasetDict, folder: Path) -> None:
     """README.md with the `configs:` that the Hub's viewer asks for."""
     config = builder.config.name
-    license_name = builder.LICENSE.lower()
     files = [{"split": split, "path": f"data/{config}/{split}-*.parquet"} for split in splits]
-    data = DatasetCardData(
-        pretty_name=builder.dataset_name,
-        license=license_name if license_name in HUB_LICENSES else "other",
-        task_categories=["image-to-text"],
-        tags=["image-difference-captioning"],
-        configs=[{"config_name": config, "data_files": files, "default": True}],
-    )
-    counts = [
-        {"config": config, "split": split, "pairs": len(rows), "captions": sum(map(len, rows["captions"]))}
-        for split, rows in splits.items()
-    ]
-    card = DatasetCard.from_template(
+    data = DatasetCardData(configs=[{"config_name": config, "data_files": files, "default": True}])
+    card = make_card(builder, data, {config: {split: len(rows) for split, rows in splits.items()}}, "PATH_OR_ID")
+    (folder / "README.md").write_text(str(card), encoding="utf-8")
+
+
+def make_card(
+    builder: PairBuilder, data: DatasetCardData, counts: dict[str, dict[str, int]], place: str
+) -> DatasetCard:
+    """The card of a data set in Parquet, made of the builder's facts.
+
+    Args:
+        data: what its head says already, which stays.
+        counts: pairs by config and split.
+        place: what `load_dataset` is to be given.
+    """
+    facts = {
+        "pretty_name": builder.dataset_name,
+        "license": hub_license(builder.LICENSE),
+        "task_categories": ["image-to-text"],
+    }
+    for name, value in facts.items():
+        data[name] = data.get(name) or value
+    data["tags"] = list(dict.fromkeys([*(data.get("tags") or []), "image-difference-captioning"]))
+    data["size_categories"] = [size_category(max(sum(splits.values()) for splits in counts.values()))]
+    return DatasetCard.from_template(
         data,
         template_path=str(TEMPLATE),
         name=builder.dataset_name,
         description=builder.DESCRIPTION,
         homepage=builder.HOMEPAGE,
-        license=builder.LICENSE,
+        license_text=builder.LICENSE,
         citation=builder.CITATION,
         counts=counts,
+        place=place,
+        example=(builder.config.name, next(iter(counts[builder.config.name]))),
     )
-    (folder / "README.md").write_text(str(card), encoding="utf-8")
+
+
+def hub_license(stated: str) -> str:
+    """The Hub's name for it."""
+    if not stated or stated.startswith("none stated"):
+        return "unknown"
+    return stated.lower() if stated.lower() in HUB_LICENSES else "other"
+
+
+def size_category(pairs: int) -> str:
+    """The Hub's name for a number of rows."""
+    bounds = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+    return next((name for bound, name in bounds if pairs < bound), "1M<n<10M")
 
 
 def coco_references(rows: datasets.Dataset) -> dict[str, Any]:

@@ -5,11 +5,15 @@ Afterwards `load_dataset("<user>/<name>")` works anywhere, streaming or not, wit
 
 import logging
 import time
+from collections.abc import Callable
+from typing import Any
 
 import datasets
-from huggingface_hub import HfApi, get_token
+from datasets.info import DatasetInfosDict
+from huggingface_hub import DatasetCard, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError  # HTTPError: of the HTTP library the client uses
 
+from .exporting import MARK, make_card
 from .fetching import reason
 from .pair_builder import DataError, PairBuilder
 
@@ -24,32 +28,33 @@ class PushError(OSError):
     """A push that did not happen; the message says why and what to do."""
 
 
-def push(
-    source: PairBuilder | datasets.DatasetDict,
-    repo_id: str,
-    config_name: str = "default",
-    private: bool | None = None,
-    max_shard_size: str = "500MB",
-) -> str:
-    """Adds or replaces one config of a data set on the Hub. Returns the data set's address.
+def push(builder: PairBuilder, repo_id: str, private: bool | None = None, max_shard_size: str = "500MB") -> str:
+    """Adds or replaces the builder's config of a data set on the Hub, and renews the card. Returns its address.
 
     The client itself repeats uploads but not commits: one answer of 503 would end it. What has been uploaded is not
     uploaded again.
 
     Args:
-        source: splits, or a builder that has prepared them.
         repo_id: "<user>/<name>", created where it does not exist.
         private: for a new repository; None leaves it to the account's settings.
 
     Raises: PushError; DataError for a builder that has not been prepared.
     """
     check_repo_id(repo_id)
-    splits = prepared_splits(source)
+    splits = prepared_splits(builder)
     check_token()
+    config = builder.config.name
+    insist(repo_id, lambda: splits.push_to_hub(repo_id, config, private=private, max_shard_size=max_shard_size))
+    insist(repo_id, lambda: push_card(builder, repo_id))
+    return f"{HfApi().endpoint}/datasets/{repo_id}"
+
+
+def insist(repo_id: str, step: Callable[[], Any]) -> None:
+    """Repeats a step that failed by what may go away. Raises: PushError."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            splits.push_to_hub(repo_id, config_name, private=private, max_shard_size=max_shard_size)
-            break
+            step()
+            return
         except (HTTPError, OSError, RuntimeError) as error:  # RuntimeError: the client's, around a failed upload
             if not is_transient(error) or attempt == ATTEMPTS:
                 tries = f" after {attempt} attempts" if attempt > 1 else ""
@@ -57,7 +62,23 @@ def push(
             pause = PAUSE * 2 ** (attempt - 1)
             logger.warning("push of %s failed (%s), again in %g s", repo_id, reason(error), pause)
             time.sleep(pause)
-    return f"{HfApi().endpoint}/datasets/{repo_id}"
+
+
+def push_card(builder: PairBuilder, repo_id: str) -> None:
+    """Adds the builder's facts to the card that `datasets` wrote. A text that somebody else wrote stays."""
+    card = DatasetCard.load(repo_id, repo_type="dataset")
+    for entry in card.data.configs:
+        # not by push_to_hub(set_default=True): done for a second time it takes the mark away
+        if entry["config_name"] == builder.DEFAULT_CONFIG_NAME:
+            entry["default"] = True
+    infos = DatasetInfosDict.from_dataset_card_data(card.data)
+    counts = {
+        config: {split: part.num_examples for split, part in info.splits.items()} for config, info in infos.items()
+    }
+    made = make_card(builder, card.data, counts, repo_id)
+    if card.text.strip() and MARK not in card.text:
+        made.text = card.text
+    made.push_to_hub(repo_id, repo_type="dataset", commit_message="Card")
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -80,13 +101,11 @@ def check_token() -> None:
         raise PushError(f"the Hub cannot be reached: {reason(error)}") from error
 
 
-def prepared_splits(source: PairBuilder | datasets.DatasetDict) -> datasets.DatasetDict:
-    if isinstance(source, datasets.DatasetDict):
-        return source
+def prepared_splits(builder: PairBuilder) -> datasets.DatasetDict:
     try:
-        return source.as_dataset()
+        return builder.as_dataset()
     except FileNotFoundError as error:
-        name = source.dataset_name
+        name = builder.dataset_name
         raise DataError(f"{name} is not prepared: run `python -m dataset_syned prepare {name}` first") from error
 
 

@@ -4,28 +4,35 @@
 both cells.
 """
 
+import math
 import os
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 
 Layout = Literal["vertical", "horizontal"]
 WHITE = (255, 255, 255, 255)
+MOST_BLUR = 5.0  # sigma; a kernel of 3x3 is flat by then
 
 
 class ImageError(ValueError):
     """An image that cannot be read; the message names it and says what to do."""
 
 
-def fuse(before: Any, after: Any, layout: Layout, canvas: tuple[int, int]) -> Image.Image:
-    """One RGB picture of `canvas` (height, width): before on top or left, after below or right."""
+def fuse(before: Any, after: Any, layout: Layout, canvas: tuple[int, int], blur: float = 0.0) -> Image.Image:
+    """One RGB picture of `canvas` (height, width): before on top or left, after below or right.
+
+    Args:
+        blur: sigma, in pixels of the images as they came, of a 3x3 Gaussian over each before it is resized; 0: none.
+    """
+    check_blur(blur)
     height, width = cell_size(layout, canvas)
     picture = Image.new("RGB", (canvas[1], canvas[0]))
     # Each image is resized straight into its cell: nothing bleeds across the seam, and sizes may differ.
     for index, image in enumerate((before, after)):
-        cell = load_image(image).resize((width, height), Image.Resampling.BICUBIC)
+        cell = _blurred(load_image(image), blur).resize((width, height), Image.Resampling.BICUBIC)
         picture.paste(cell, (0, index * height) if layout == "vertical" else (index * width, 0))
     return picture
 
@@ -44,6 +51,23 @@ def cell_size(layout: Layout, canvas: tuple[int, int]) -> tuple[int, int]:
             f"for example {halved + 1}."
         )
     return (height // 2, width) if layout == "vertical" else (height, width // 2)
+
+
+def check_blur(blur: float) -> None:
+    if isinstance(blur, bool) or not isinstance(blur, (int, float)) or not 0 <= blur < MOST_BLUR:
+        raise ValueError(f"blur must be a number of pixels from 0 to below {MOST_BLUR:g}, got {blur!r}.")
+
+
+def _blurred(image: Image.Image, sigma: float) -> Image.Image:
+    """As torchvision's GaussianBlur(3, sigma): edges are mirrored, values rounded."""
+    if sigma < 0.1:
+        return image  # a neighbour would weigh less than e^-50
+    side = math.exp(-0.5 / sigma**2)
+    row = [side / (1 + 2 * side), 1 / (1 + 2 * side), side / (1 + 2 * side)]
+    kernel = ImageFilter.Kernel((3, 3), [a * b for a in row for b in row], scale=1)
+    # Pillow leaves the outermost pixels as they are: [H, W, 3] -> [H + 2, W + 2, 3], and back
+    mirrored = Image.fromarray(np.pad(np.asarray(image), ((1, 1), (1, 1), (0, 0)), mode="reflect"))
+    return mirrored.filter(kernel).crop((1, 1, image.width + 1, image.height + 1))
 
 
 def load_image(source: Any) -> Image.Image:

@@ -28,12 +28,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[1]
 USER = "tester"
 TOKEN = "hf_loopback"
 REGULAR_LIMIT = 1_000_000
 LFS_SUFFIXES = {".parquet", ".arrow", ".safetensors", ".bin", ".pt", ".zip", ".gz", ".tgz", ".tar", ".xz", ".bz2"}
 DATE = "2026-01-01T00:00:00.000Z"
+REPO_ID = r"[\w.-]+/[\w.-]+"
 KIND = {"models": "model", "datasets": "dataset", "spaces": "space"}
 PREFIX = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 
@@ -94,6 +97,7 @@ class Fault:
     status: int = 0  # answered instead of the real one; 0: the connection is cut
     after: int = 0  # bytes of the body that still pass
     reset: bool = False
+    spared: int = 0  # matching requests that still pass before
 
 
 class Refusal(Exception):
@@ -160,9 +164,9 @@ class LoopbackHub:
         repo = self.repos[repo_type, repo_id]
         return {path: blob.content for path, blob in self.blobs(repo, revision).items()}
 
-    def fail(self, pattern: str, status: int = 503, times: int = 1) -> None:
-        """The next `times` requests whose "METHOD /path" matches (re.search) are answered with `status`."""
-        self.faults.append(Fault(pattern, times, status))
+    def fail(self, pattern: str, status: int = 503, times: int = 1, spared: int = 0) -> None:
+        """`times` requests whose "METHOD /path" matches (re.search), after the next `spared`, get `status`."""
+        self.faults.append(Fault(pattern, times, status, spared=spared))
 
     def cut(self, pattern: str, after: int, times: int = 1, reset: bool = False) -> None:
         """The connection is closed after that many bytes of a download's answer or of an upload's body.
@@ -220,6 +224,9 @@ class LoopbackHub:
         with self.lock:
             for fault in self.faults:
                 if fault.times and re.search(fault.pattern, request):
+                    if fault.spared:
+                        fault.spared -= 1
+                        continue
                     fault.times -= 1
                     return fault
         return None
@@ -380,7 +387,23 @@ class Handler(BaseHTTPRequestHandler):
         return in_json({})
 
     def validate_yaml(self, body: bytes) -> Answer:
-        return in_json({"errors": [], "warnings": []})
+        """Of the Hub's checks those that a generated card can fail."""
+        try:
+            found = re.match(r"---\n(.*?)\n---\n", json.loads(body)["content"], re.DOTALL)
+            header = yaml.safe_load(found.group(1)) if found else {}
+            bases = header.get("base_model") or []
+            wrong = [
+                base for base in ([bases] if isinstance(bases, str) else bases) if not re.fullmatch(REPO_ID, base)
+            ]
+            errors = [f'"base_model" with value {base!r} is not valid. Use a model id' for base in wrong]
+            for result in (result for model in header.get("model-index") or [] for result in model["results"]):
+                complete = result["task"]["type"] and result["dataset"]["type"] and result["dataset"]["name"]
+                if not complete or not all(metric["type"] and "value" in metric for metric in result["metrics"]):
+                    errors.append('"model-index" lacks a type, a name or a value')
+        except (yaml.YAMLError, LookupError, AttributeError) as error:
+            errors = [f"Invalid metadata: {error!r}"]
+        errors = [{"message": message} for message in errors]
+        return in_json({"errors": errors, "warnings": []}, 400 if errors else 200)
 
     def preupload(self, body: bytes, kinds: str, repo_id: str, revision: str) -> Answer:
         blobs = self.hub.blobs(self.repo(KIND[kinds], repo_id, write=True), unquote(revision))

@@ -1,17 +1,38 @@
 """LoRA adapters: the paper's modules, only they are trained, and what is saved loads without our code."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import AutoPeftModel, PeftConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from tiny_models import save_plain_blip2, tiny_model, tiny_processor
 from transformers import Blip2Config, Blip2ForConditionalGeneration
 
 from modeling_blip2idc import Blip2IdcForConditionalGeneration
-from modeling_blip2idc.adapters import add_lora, count_parameters, load_adapter, save_adapter
+from modeling_blip2idc.adapters import (
+    LORA_VARIANTS,
+    adapter_weights,
+    add_lora,
+    continue_adapter,
+    convert,
+    count_parameters,
+    load_adapter,
+    main,
+    make_optimizer,
+    merge,
+    save_adapter,
+    set_adapter_weights,
+)
 from modeling_blip2idc.captioning import load
+
+VARIANTS = pytest.mark.parametrize("variant", LORA_VARIANTS)
+ORIGINAL_ADAPTERS = Path(__file__).resolve().parents[2] / "shared" / "data" / "original-adapters"
 
 
 def adapted_modules(model: torch.nn.Module) -> list[str]:
@@ -27,8 +48,8 @@ def randomise(model: torch.nn.Module) -> None:
             parameter.data.copy_(torch.randn(parameter.shape, generator=generator))
 
 
-def test_full_size_has_the_papers_modules_and_weights() -> None:
-    """177 modules, 12.53 M weights at rank 16: what the six released adapter_config.json resolve to."""
+def full_size() -> Blip2ForConditionalGeneration:
+    """BLIP-2 OPT-2.7B without weights."""
     with torch.device("meta"):
         config = Blip2Config(
             vision_config={},
@@ -44,7 +65,13 @@ def test_full_size_has_the_papers_modules_and_weights() -> None:
             },
             image_token_index=50265,
         )
-        model = add_lora(Blip2ForConditionalGeneration(config), rank=16, alpha=32, dropout=0.05, seed=0)
+        return Blip2ForConditionalGeneration(config)
+
+
+def test_full_size_has_the_papers_modules_and_weights() -> None:
+    """177 modules, 12.53 M weights at rank 16: what the six released adapter_config.json resolve to."""
+    with torch.device("meta"):
+        model = add_lora(full_size(), rank=16, alpha=32, dropout=0.05, seed=0)
     names = adapted_modules(model)
     trainable, total = count_parameters(model)
     assert len(names) == 177 and round(trainable / 1e6, 2) == 12.53 and 3.7e9 < total < 3.8e9
@@ -54,6 +81,22 @@ def test_full_size_has_the_papers_modules_and_weights() -> None:
     assert not [name for name in names if name.endswith(".query") and "crossattention" not in name]
 
 
+def test_released_adapters_adapt_the_modules_that_ours_do() -> None:
+    if not ORIGINAL_ADAPTERS.is_dir():
+        pytest.skip("the six adapter_config.json of the paper's repository are not beside this one")
+    with torch.device("meta"):
+        ours = set(adapted_modules(add_lora(full_size(), rank=16, alpha=32, dropout=0.05, seed=0)))
+    folders = sorted(path for path in ORIGINAL_ADAPTERS.iterdir() if path.is_dir())
+    assert len(folders) == 6
+    for folder in folders:
+        config = PeftConfig.from_pretrained(str(folder))
+        with torch.device("meta"):
+            model = get_peft_model(full_size(), config)
+        assert set(adapted_modules(model)) == ours, folder.name
+        weights = sum(p.numel() for name, p in model.named_parameters() if "lora_" in name)
+        assert weights == 783_360 * config.r, folder.name  # 12.53 M at rank 16
+
+
 @pytest.mark.parametrize("kind", ["opt", "t5"])
 def test_every_part_is_adapted(kind: str) -> None:
     names = adapted_modules(add_lora(tiny_model(kind), rank=2, alpha=4, dropout=0.0, seed=0))
@@ -61,52 +104,272 @@ def test_every_part_is_adapted(kind: str) -> None:
         assert any(name.startswith(part) for name in names), part
 
 
-def test_only_adapter_weights_move(tmp_path: Path) -> None:
-    processor = tiny_processor()
-    model = add_lora(tiny_model(), rank=2, alpha=4, dropout=0.0, seed=0).train()
-    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=0.1)
-    images = torch.rand(2, 2, 40, 30, 3).numpy()
-    for _ in range(2):  # the first step moves B only, for A's gradient goes through B, which starts at zero
-        inputs = processor(before=list(images[0]), after=list(images[1]), captions=["the ball is gone", "a new car"])
-        model(**inputs).loss.backward()
+def batch(kind: Any = "opt") -> dict[str, Any]:
+    images = torch.rand(2, 2, 40, 30, 3, generator=torch.Generator().manual_seed(0)).numpy()
+    captions = ["the ball is gone", "a new car"]
+    return tiny_processor(kind)(before=list(images[0]), after=list(images[1]), captions=captions)
+
+
+def logits(model: Any, kind: Any = "opt") -> torch.Tensor:
+    """Of all positions; our model gives labelled ones alone where there are labels."""
+    inputs = batch(kind)
+    if kind == "opt":
+        inputs.pop("labels")
+    with torch.no_grad():
+        return model.eval()(**inputs).logits
+
+
+def train(model: Any, kind: Any = "opt", **options: Any) -> Any:
+    """Two steps: the first moves B only, for A's gradient goes through B, which starts at zero."""
+    optimizer = make_optimizer(model.train(), **{"learning_rate": 0.01, "weight_decay": 0.01, **options})
+    for _ in range(2):
+        model(**batch(kind)).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
-    assert moved == {name for name in before if "lora_" in name}
+    return model
 
 
-def test_same_seed_same_start_and_no_trace_on_global_chance() -> None:
-    first, second, other = (add_lora(tiny_model(), 2, 4, 0.0, seed).state_dict() for seed in (0, 0, 1))
+def base_tensors(model: Any) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items() if "lora_" not in name}
+
+
+@VARIANTS
+@pytest.mark.parametrize("kind", ["opt", "t5"])
+def test_only_adapter_weights_move(kind: Any, variant: Any) -> None:
+    model = add_lora(tiny_model(kind), rank=2, alpha=4, dropout=0.0, seed=0, variant=variant)
+    answers, base, adapter = logits(model, kind), base_tensors(model), adapter_weights(model)
+    train(model, kind)
+    after, moved = base_tensors(model), adapter_weights(model)
+    assert base.keys() == after.keys() and all(torch.equal(base[name], after[name]) for name in base)
+    assert adapter.keys() == moved.keys() and not [name for name in moved if torch.equal(moved[name], adapter[name])]
+    assert (logits(model, kind) - answers).abs().max() > 1e-3
+
+
+@VARIANTS
+def test_every_variant_starts_as_the_base(variant: Any) -> None:
+    model = add_lora(tiny_model(), rank=2, alpha=4, dropout=0.0, seed=0, variant=variant)
+    assert (logits(model) - logits(tiny_model())).abs().max() < 1e-5
+    settings = model.peft_config["default"]
+    found = (settings.use_rslora, settings.use_dora, settings.init_lora_weights)
+    assert found == (variant == "rslora", variant == "dora", "pissa_niter_16" if variant == "pissa" else True)
+
+
+@pytest.mark.parametrize("parts", [["vision"], ["qformer", "language"]])
+def test_parts_choose_what_is_adapted(parts: list[Any]) -> None:
+    model = add_lora(tiny_model(), rank=2, alpha=4, dropout=0.0, seed=0, parts=parts)
+    of_part = {"vision_model": "vision", "qformer": "qformer", "language_model": "language"}
+    assert {of_part[name.split(".")[0]] for name in adapted_modules(model)} == set(parts)
+
+
+def test_unknown_choices_are_quoted() -> None:
+    with pytest.raises(ValueError, match="vision, qformer, language; got 'vit'"):
+        add_lora(tiny_model(), 2, 4, 0.0, 0, parts=["vision", "vit"])
+    with pytest.raises(ValueError, match="vision, qformer, language; got none"):
+        add_lora(tiny_model(), 2, 4, 0.0, 0, parts=[])
+    with pytest.raises(ValueError, match="variant 'lora\\+' is unknown: use one of lora, rslora, dora, pissa"):
+        add_lora(tiny_model(), 2, 4, 0.0, 0, variant="lora+")
+
+
+@pytest.mark.parametrize("variant", ["lora", "pissa"])
+def test_same_seed_same_start_and_no_trace_on_global_chance(variant: Any) -> None:
+    models = (add_lora(tiny_model(), 2, 4, 0.0, seed, variant=variant) for seed in (0, 0, 1))
+    first, second, other = (model.state_dict() for model in models)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
     model = tiny_model()
     state = torch.get_rng_state()
-    add_lora(model, 2, 4, 0.0, 0)
+    add_lora(model, 2, 4, 0.0, 0, variant=variant)
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_saved_adapter_loads_with_peft_alone(tmp_path: Path) -> None:
-    base = tmp_path / "base"
-    save_plain_blip2(base)
-    model = add_lora(Blip2IdcForConditionalGeneration.from_pretrained(base), rank=2, alpha=4, dropout=0.0, seed=0)
-    randomise(model)
-    save_adapter(model, tiny_processor(layout="horizontal"), tmp_path / "run", base=str(base), revision=None)
-    saved = json.loads((tmp_path / "run" / "adapter_config.json").read_text())
-    assert saved["auto_mapping"]["base_model_class"] == "Blip2ForConditionalGeneration"
-    assert saved["base_model_name_or_path"] == str(base)
-    names = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert "adapter_model.safetensors" in names and not [n for n in names if n.startswith(".") or n.endswith(".bin")]
+@VARIANTS
+@pytest.mark.parametrize("ratio", [None, 16.0])
+def test_weight_decay_and_learning_rate_are_as_given(variant: Any, ratio: float | None) -> None:
+    model = add_lora(tiny_model(), rank=2, alpha=4, dropout=0.0, seed=0, variant=variant)
+    optimizer = make_optimizer(model, learning_rate=1e-3, weight_decay=0.5, lora_plus_ratio=ratio)
+    before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    assert type(optimizer) is torch.optim.AdamW and len(held) == len(before) == len(set(map(id, held)))
+    for parameter in held:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()  # without a gradient AdamW only shrinks, by rate x decay
+    for name, parameter in model.named_parameters():
+        if name in before:
+            rate = 1e-3 * (ratio or 1) if "lora_B" in name or "magnitude" in name else 1e-3
+            assert torch.allclose(parameter, before[name] * (1 - rate * 0.5), rtol=1e-6, atol=0), name
 
-    plain = PeftModel.from_pretrained(Blip2ForConditionalGeneration.from_pretrained(base), tmp_path / "run")
-    ours, processor = load(tmp_path / "run", device="cpu")
-    assert processor.layout == "horizontal"
-    images = torch.rand(2, 40, 30, 3).numpy()
-    inputs = processor(before=images[0], after=images[1], captions="the ball is gone")
-    losses = [m.eval()(**inputs).loss.item() for m in (model, plain, ours)]
-    assert losses[0] == losses[1] == losses[2]
+
+@pytest.mark.parametrize("ratio", [0, -1.0, float("nan"), float("inf")])
+def test_impossible_lora_plus_ratio_is_quoted(ratio: float) -> None:
+    with pytest.raises(ValueError, match=f"lora_plus_ratio={ratio}: use a number above 0"):
+        make_optimizer(add_lora(tiny_model(), 2, 4, 0.0, 0), 1e-3, 0.0, lora_plus_ratio=ratio)
+
+
+@VARIANTS
+def test_saved_adapter_loads_with_peft_alone(variant: Any, tmp_path: Path) -> None:
+    base, run = tmp_path / "base", tmp_path / "run"
+    save_plain_blip2(base)
+    model = Blip2IdcForConditionalGeneration.from_pretrained(base)
+    model = train(add_lora(model, rank=2, alpha=4, dropout=0.1, seed=0, variant=variant))
+    save_adapter(model, tiny_processor(layout="horizontal"), run, base=str(base), revision=None)
+    assert model.training and model.peft_config["default"].r == 2  # training can go on
+    saved = json.loads((run / "adapter_config.json").read_text())
+    assert saved["auto_mapping"]["base_model_class"] == "Blip2ForConditionalGeneration"
+    assert saved["base_model_name_or_path"] == str(base) and saved["inference_mode"] is True
+    names = sorted(path.name for path in run.iterdir())
+    assert "adapter_model.safetensors" in names
+    assert not [name for name in names if name.startswith(".") or name.endswith(".bin") or name == "README.md"]
+
+    plain = PeftModel.from_pretrained(Blip2ForConditionalGeneration.from_pretrained(base), run)
+    ours, processor = load(run, device="cpu")
     bare, _ = load(base, device="cpu")
-    assert bare(**inputs).loss.item() != losses[0]
+    assert processor.layout == "horizontal"
+    wanted = logits(model)
+    assert (logits(bare) - wanted).abs().max() > 1e-2
+    for loaded in (plain, ours):
+        # PiSSA's base lost a part that the plain adapter takes off again: equal but for rounding
+        assert (logits(loaded) - wanted).abs().max() < (1e-5 if variant == "pissa" else 1e-30)
+    assert (logits(merge(model)) - wanted).abs().max() < 1e-5
+
+
+@VARIANTS
+def test_merged_model_is_a_plain_one(variant: Any, tmp_path: Path) -> None:
+    model = train(add_lora(tiny_model(), rank=2, alpha=4, dropout=0.0, seed=0, variant=variant))
+    wanted = logits(model)
+    merged = merge(model)
+    assert type(merged) is Blip2IdcForConditionalGeneration
+    assert merged.state_dict().keys() == tiny_model().state_dict().keys()
+    merged.save_pretrained(tmp_path)
+    again = Blip2IdcForConditionalGeneration.from_pretrained(tmp_path)
+    assert (logits(again) - wanted).abs().max() < 1e-5
+    assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == ["model.safetensors"]
+
+
+def test_merging_refuses_nans() -> None:
+    model = add_lora(tiny_model(), rank=2, alpha=4, dropout=0.0, seed=0)
+    next(p for name, p in model.named_parameters() if "lora_B" in name).data[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="NaN"):
+        merge(model)
+
+
+def test_plain_form_of_pissa_is_pefts(tmp_path: Path) -> None:
+    """Own conversion against the library's, which needs the first adapter on disk and leaves training mode."""
+    model = add_lora(tiny_model(), rank=2, alpha=4, dropout=0.0, seed=0, variant="pissa")
+    model.save_pretrained(tmp_path / "start")
+    train(model)
+    save_adapter(model, tiny_processor(), tmp_path / "ours", base="base", revision=None)
+    model.save_pretrained(tmp_path / "pefts", path_initial_model_for_weight_conversion=str(tmp_path / "start"))
+    ours, pefts = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("ours", "pefts"))
+    assert ours.keys() == pefts.keys() and all(torch.equal(ours[name], pefts[name]) for name in ours)
+    ours, pefts = (PeftConfig.from_pretrained(str(tmp_path / name)) for name in ("ours", "pefts"))
+    names = ("r", "lora_alpha", "use_rslora", "init_lora_weights", "target_modules")
+    assert {name: getattr(ours, name) for name in names} == {name: getattr(pefts, name) for name in names}
+    assert (ours.r, ours.lora_alpha, ours.init_lora_weights) == (4, 8, True)
+
+
+@VARIANTS
+def test_weights_of_a_checkpoint_are_the_adapters_and_only_they(variant: Any) -> None:
+    model = train(add_lora(tiny_model(), rank=2, alpha=4, dropout=0.0, seed=0, variant=variant))
+    weights = adapter_weights(model)
+    assert sum(tensor.numel() for tensor in weights.values()) == count_parameters(model)[0]
+    assert all("lora_" in name and ".default" not in name and t.device.type == "cpu" for name, t in weights.items())
+    wanted = logits(model)
+    train(model)  # copies: more steps leave them alone
+    assert (logits(model) - wanted).abs().max() > 1e-4
+    set_adapter_weights(model, weights)
+    assert torch.equal(logits(model), wanted)
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    gathered = {name: torch.full_like(parameter, 7.0) for name, parameter in trainable.items()}
+    from_elsewhere = adapter_weights(model, gathered)
+    assert from_elsewhere.keys() == weights.keys() and all((tensor == 7).all() for tensor in from_elsewhere.values())
+
+
+def test_weights_of_another_adapter_are_refused() -> None:
+    model = add_lora(tiny_model(), rank=2, alpha=4, dropout=0.0, seed=0)
+    weights = adapter_weights(model)
+    first = min(weights)
+    few = {name: tensor for name, tensor in weights.items() if name != first}
+    wider = adapter_weights(add_lora(tiny_model(), rank=3, alpha=4, dropout=0.0, seed=0))
+    cases = {
+        f"1 of {len(weights)} missing, the first '{first}'": few,
+        "1 of .* unexpected, the first 'more'": {**weights, "more": torch.zeros(1)},
+        f"{len(weights)} of .* of another shape, the first '{first}'": wider,
+        "missing": {},
+    }
+    for message, others in cases.items():
+        with pytest.raises(ValueError, match=message):
+            set_adapter_weights(model, others)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in adapter_weights(model).items())
+
+
+RESUMES = """
+import sys, torch
+sys.path.insert(0, "tests")
+import test_adapters as t
+model = t.add_lora(t.tiny_model(), rank=2, alpha=4, dropout=0.0, seed=5, variant=sys.argv[1])
+t.set_adapter_weights(model, t.load_file(sys.argv[2]))
+t.save_file({name: tensor.clone() for name, tensor in model.state_dict().items()}, sys.argv[3])
+t.save_adapter(model, t.tiny_processor(), t.Path(sys.argv[4]), base="base", revision=None)
+"""
+
+
+@pytest.mark.parametrize("variant", ["dora", "pissa"])
+def test_another_process_gets_the_very_same_model(variant: Any, root: Path, tmp_path: Path) -> None:
+    """From the seed and a checkpoint of the adapter's weights alone, although PiSSA changes the base as well."""
+    model = train(add_lora(tiny_model(), rank=2, alpha=4, dropout=0.0, seed=5, variant=variant))
+    save_file(adapter_weights(model), tmp_path / "checkpoint.safetensors")
+    save_adapter(model, tiny_processor(), tmp_path / "here", base="base", revision=None)
+    places = [str(tmp_path / name) for name in ("checkpoint.safetensors", "model.safetensors", "there")]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, "-c", RESUMES, variant, *places], cwd=root, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    other = load_file(places[1])
+    assert all(torch.equal(tensor, other[name]) for name, tensor in model.state_dict().items())
+    here, there = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("here", "there"))
+    assert here.keys() == there.keys() and all(torch.equal(here[name], there[name]) for name in here)
+
+
+@VARIANTS
+def test_training_goes_on_from_a_saved_adapter(variant: Any, tmp_path: Path) -> None:
+    first = train(add_lora(tiny_model(), rank=2, alpha=4, dropout=0.0, seed=0, variant=variant))
+    save_adapter(first, tiny_processor(), tmp_path / "first", base="base", revision=None)
+    second = continue_adapter(tiny_model(), str(tmp_path / "first"))
+    assert (logits(second) - logits(first)).abs().max() < 1e-5
+    trainable = {name for name, parameter in second.named_parameters() if parameter.requires_grad}
+    assert trainable == {name for name, _ in second.named_parameters() if "lora_" in name}
+    base, adapter = base_tensors(second), adapter_weights(second)
+    train(second)
+    after, moved = base_tensors(second), adapter_weights(second)
+    assert all(torch.equal(base[name], after[name]) for name in base)
+    assert not [name for name in moved if torch.equal(moved[name], adapter[name])]
+    save_adapter(second, tiny_processor(), tmp_path / "second", base="base", revision=None)
+    third = load_adapter(tiny_model(), str(tmp_path / "second"))
+    assert torch.equal(logits(third), logits(second)) and count_parameters(third)[0] == 0
+
+
+def test_adapters_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    save_adapter(add_lora(tiny_model(), 2, 4, 0.0, 0), tiny_processor(), tmp_path, base="base", revision=None)
+    weights = load_file(tmp_path / "adapter_model.safetensors")
+    first = min(weights)
+    for name, others in (
+        ("some", {name: tensor for name, tensor in weights.items() if name != first}),
+        ("wide", {**weights, first: torch.zeros(3, 32)}),
+    ):
+        save_file(others, tmp_path / "adapter_model.safetensors", metadata={"format": "pt"})
+        for loads in (load_adapter, continue_adapter):
+            with pytest.raises(ValueError, match="does not fit this model"):
+                loads(tiny_model(), str(tmp_path))
+                pytest.fail(name)
+    with pytest.raises(ValueError, match="nowhere"):
+        continue_adapter(tiny_model(), str(tmp_path / "nowhere"))
+
+
+def test_unconverted_pissa_is_not_trained_on(tmp_path: Path) -> None:
+    add_lora(tiny_model(), 2, 4, 0.0, 0, variant="pissa").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="init_lora_weights='pissa_niter_16'.* save it as plain LoRA first"):
+        continue_adapter(tiny_model(), str(tmp_path))
 
 
 def test_failed_save_keeps_the_last_good_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,10 +388,108 @@ def test_failed_save_keeps_the_last_good_adapter(tmp_path: Path, monkeypatch: py
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == good
 
 
-def test_loaded_adapter_is_the_saved_one(tmp_path: Path) -> None:
-    model = add_lora(tiny_model(), rank=2, alpha=4, dropout=0.0, seed=0)
+def write_old_adapter(folder: Path, base: str = "Salesforce/blip2-opt-2.7b") -> Any:
+    """An adapter as PEFT 0.5 left it: the fields of the released adapter_config.json, a pickle, half precision."""
+    model = add_lora(tiny_model(), rank=2, alpha=4, dropout=0.05, seed=0)
     randomise(model)
-    save_adapter(model, tiny_processor(), tmp_path, base="base", revision=None)
-    again = load_adapter(tiny_model(), str(tmp_path))
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, again.state_dict()[name]), name
+    targets = ["qformer.encoder.layer.0.crossattention.attention.query", "value", "key", "qkv"]
+    config = {
+        "auto_mapping": {
+            "base_model_class": "Blip2ForConditionalGeneration",
+            "parent_library": "transformers.models.blip_2.modeling_blip_2",
+        },
+        "base_model_name_or_path": base,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "layers_pattern": None,
+        "layers_to_transform": None,
+        "lora_alpha": 4,
+        "lora_dropout": 0.05,
+        "modules_to_save": None,
+        "peft_type": "LORA",
+        "r": 2,
+        "revision": None,
+        "target_modules": [*targets, "q_proj", "k_proj", "v_proj"],
+        "task_type": None,
+    }
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    # PEFT 0.5 left out the adapter's name, as today, and the paper trained in half precision
+    halves = {
+        name.replace(".default", ""): parameter.detach().half()
+        for name, parameter in model.named_parameters()
+        if "lora_" in name
+    }
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data.copy_(parameter.data.half())
+    torch.save(halves, folder / "adapter_model.bin")
+    return model
+
+
+def test_old_format_loads_merges_and_converts(root: Path, tmp_path: Path) -> None:
+    base, old, new = tmp_path / "base", tmp_path / "old", tmp_path / "made" / "new"
+    save_plain_blip2(base)
+    wanted = logits(write_old_adapter(old))
+    assert (logits(tiny_model()) - wanted).abs().max() > 1e-2
+    loaded = load_adapter(tiny_model(), str(old))
+    assert (logits(loaded) - wanted).abs().max() < 1e-6
+    assert (logits(merge(loaded)) - wanted).abs().max() < 1e-4  # of 3; this adapter is a large one
+
+    command = [sys.executable, "-m", "modeling_blip2idc.adapters", old, new, "--base", base, "--revision", "abc"]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and "30 tensors" in done.stdout, done
+    assert sorted(path.name for path in new.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    config = json.loads((new / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"], config["r"]) == (str(base), "abc", 2)
+    assert (logits(AutoPeftModel.from_pretrained(new, revision=None)) - wanted).abs().max() < 1e-6
+    assert (logits(continue_adapter(tiny_model(), str(new))) - wanted).abs().max() < 1e-6
+
+
+class Harmful:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("harmed",)
+
+
+def test_old_adapters_that_cannot_be_converted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    old, new = tmp_path / "old", tmp_path / "new"
+    write_old_adapter(old)
+    weights = torch.load(old / "adapter_model.bin", weights_only=True)
+
+    def fails(message: str) -> None:
+        assert main([str(old), str(new)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and message in error and error.count("\n") == 1, error
+
+    for content, message in (
+        (Harmful(), "something else than tensors"),
+        ({**weights, "base.weight": torch.zeros(2, 2)}, "no plain LoRA adapter of the rank"),
+        ({name: torch.cat([t, t], 0 if "lora_A" in name else 1) for name, t in weights.items()}, "of the rank in its"),
+        ({}, "no plain LoRA"),
+        ([1, 2], "no plain LoRA"),
+        ({name: 1 for name in weights}, "no plain LoRA"),
+    ):
+        torch.save(content, old / "adapter_model.bin")
+        fails(message)
+    (old / "adapter_model.bin").write_bytes(b"cut")
+    fails("or is damaged")
+    assert not Path("harmed").exists() and not new.exists()
+    (old / "adapter_model.bin").unlink()
+    fails("holds no adapter_model.bin")
+    torch.save(weights, old / "adapter_model.bin")
+    new.mkdir()
+    (new / "mine.txt").write_text("mine")
+    fails("is there already")
+    (new / "mine.txt").unlink()
+    assert main([str(old), str(new)]) == 0  # an empty folder will do
+    saved = load_file(new / "adapter_model.safetensors")
+    assert saved.keys() == weights.keys() and all(torch.equal(saved[name], weights[name]) for name in saved)
+    (old / "adapter_config.json").unlink()
+    with pytest.raises(ValueError, match="holds no adapter_config.json"):
+        convert(old, tmp_path / "other")

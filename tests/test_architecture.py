@@ -14,11 +14,11 @@ import pytest
 
 NOUNS = ("modeling_blip2idc", "dataset_syned", "metric_idc")
 VERBS = ("train", "evaluate", "train_tiny_captioner")
-# Heavy or replaceable libraries, and the one place of ours that knows each.
+# Heavy or replaceable libraries, and the one place of ours that knows each: processes are launched for programs.
 ONE_PLACE = {
     "peft": "modeling_blip2idc/adapters.py",
-    "accelerate": "train.py",
-    "pycocoevalcap": ("metric_idc/", "benchmarks/scoring.py"),  # there it is the baseline
+    "accelerate": ("train.py", "evaluate.py"),
+    "pycocoevalcap": ("metric_idc/", "benchmarks/scoring.py"),  # the baseline of the benchmark
 }
 # A metric of the library `evaluate` subclasses its class, and the page of its Space loads it.
 FOR_THE_LIBRARY = ("metric_idc/metric_idc.py", "metric_idc/app.py")

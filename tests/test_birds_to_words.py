@@ -86,15 +86,16 @@ def test_splits_are_those_that_are_there(tmp_path: Path) -> None:
 
 def test_a_photograph_with_a_dead_link_is_named_and_can_be_skipped(tmp_path: Path) -> None:
     write_tree(tmp_path, ROWS)
-    with pytest.raises(datasets.exceptions.DatasetGenerationError) as error:
+    with pytest.raises(DataError) as error:
         build(tmp_path).download_and_prepare()
-    assert "pair '3-9': image" in str(error.value.__cause__) and "9.jpg' is missing" in str(error.value.__cause__)
+    assert "pair '3-9': image" in str(error.value) and "9.jpg' is missing" in str(error.value)
+    write_tree(tmp_path, [*ROWS, row("3", "4", "val", 3, "Animal 1 is smaller.")])
     log = tmp_path / "skipped.jsonl"
     builder = BirdsToWords(root=tmp_path, cache_dir=str(tmp_path / "cache"), skip_log=log)
     builder.download_and_prepare()
     assert {name: split.num_examples for name, split in builder.info.splits.items()} == {
         "train": 2,
-        "validation": 0,
+        "validation": 1,
         "test": 1,
     }
     assert [json.loads(line)["pair_id"] for line in log.read_text().splitlines()] == ["3-9"]

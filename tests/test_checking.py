@@ -18,6 +18,12 @@ def png(color: str, size: tuple[int, int] = (8, 8)) -> bytes:
     return buffer.getvalue()
 
 
+def jpeg(color: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), color).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
 RED, BLUE = ("red.png", png("red")), ("blue.png", png("blue"))
 
 
@@ -33,7 +39,7 @@ class Listed(PairBuilder):
     def raw_splits(self) -> list[str]:
         return list(self.pairs)
 
-    def raw_pairs(self, split: str) -> Iterator[RawPair]:
+    def entries(self, split: str) -> Iterator[RawPair]:
         return iter(self.pairs[split])
 
 
@@ -44,11 +50,13 @@ def listed(tmp_path: Path, **pairs: list[RawPair]) -> Listed:
 
 
 def good(pair_id: str, **changes: object) -> RawPair:
-    return RawPair(**{"pair_id": pair_id, "before": RED, "after": BLUE, "captions": ["a"], "kind": "color", **changes})
+    return RawPair(
+        **{"pair_id": pair_id, "before": RED, "after": BLUE, "captions": [pair_id], "kind": "color", **changes}
+    )
 
 
 def test_a_whole_benchmark_has_no_problem(tmp_path: Path) -> None:
-    report = check(listed(tmp_path, train=[good("1"), good("2")], test=[good("1")]))
+    report = check(listed(tmp_path, train=[good("1"), good("2")], test=[good("9")]))
     assert report.problems == [] and report.found == report.expected == {"train": 2, "test": 1}
     assert "no problem found" in report.summary()
 
@@ -59,14 +67,16 @@ def test_a_whole_benchmark_has_no_problem(tmp_path: Path) -> None:
         ("missing", {"before": Path("no-such-file.png")}),
         ("unreadable", {"after": ("cut.png", BLUE[1][:40])}),
         ("unreadable", {"after": ("text.png", b"this is no image")}),
+        ("unreadable", {"after": ("cut.jpg", jpeg("blue")[:400])}),
         ("identical", {"after": RED}),
         ("mismatched", {"after": ("wide.png", png("blue", (16, 8)))}),
         ("no text", {"captions": []}),
         ("no text", {"captions": ["fine", "  "]}),
+        ("duplicate", {"captions": ["1"]}),
     ],
 )
 def test_each_rule_finds_its_case(tmp_path: Path, rule: str, change: dict[str, object]) -> None:
-    report = check(listed(tmp_path, train=[good("1"), good("2", **change)], test=[good("1")]))
+    report = check(listed(tmp_path, train=[good("1"), good("2", **change)], test=[good("9")]))
     assert [(p.rule, p.split, p.pair_id) for p in report.problems] == [(rule, "train", "2")]
     assert report.as_dict()["counts"] == {rule: 1} and RULES[rule] in report.summary()
 
@@ -83,10 +93,10 @@ def test_counts_and_duplicates(tmp_path: Path) -> None:
 
 def test_unchanged_pairs_may_be_one_file_twice(tmp_path: Path) -> None:
     same = [good("1", after=RED, kind="none"), good("2", after=RED, kind="")]
-    assert check(listed(tmp_path, train=same, test=[good("1")])).problems == []
+    assert check(listed(tmp_path, train=same, test=[good("9")])).problems == []
 
 
 def test_the_summary_names_the_first_cases_and_counts_the_rest(tmp_path: Path) -> None:
-    report = check(listed(tmp_path, train=[good(str(n), captions=[]) for n in range(9)], test=[good("1")]))
+    report = check(listed(tmp_path, train=[good(str(n), captions=[]) for n in range(9)], test=[good("9")]))
     text = report.summary()
     assert "no text: 9" in text and "train 0:" in text and "... and 6 more" in text and "train 5:" not in text

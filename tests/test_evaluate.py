@@ -181,6 +181,11 @@ def test_published_scores_of_spot_the_diff_to_four_digits(program: ModuleType, t
         (["--compare", "a", "b", "--names", "x", "x"], "--compare needs different names"),
         (["--benchmark", "toy", "--model", "m", "--output_dir", "o", "--references", "r"], "goes with --predictions"),
         (["--benchmark", "toy", "--model", "m", "--output_dir", "o", "--table_in", "t"], "go with --compare"),
+        (
+            ["--predictions", "p", "--output_dir", "o", "--push_to_hub", "--hub_model_id", "a/b"],
+            "must be RUN/eval/NAME",
+        ),
+        (["--benchmark", "toy", "--model", "m", "--output_dir", "o", "--push_to_hub"], "--hub_model_id go together"),
         (["--benchmark", "toy", "--model", "./none", "--output_dir", "o"], "the folder './none' does not exist"),
         (["--benchmark", "toy", "--model", "m", "--output_dir", "o", "--batch_size", "0"], "at least 1, got 0"),
     ],

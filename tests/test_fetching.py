@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from loopback_hub import LoopbackHub
+from PIL import Image
+from test_emu_edit import row, write_parquet
 
 from dataset_syned import benchmark_builder
 from dataset_syned.fetching import ArchiveError, fetch, unpack
@@ -296,3 +298,46 @@ def test_a_branch_stays_at_the_commit_of_the_first_fetch(hub: LoopbackHub, fetch
     (tmp_path / "a.txt").unlink()
     assert fetched(tmp_path, [("tester/branch", "main")])[1] == ["a.txt"]
     assert (tmp_path / "a.txt").read_bytes() == b"one"
+
+
+def test_from_the_mirror_to_load_dataset_by_the_users_commands(hub: LoopbackHub, tmp_path: Path) -> None:
+    """emu_edit under its real name on the Hub, with a server in trouble once and a connection that breaks once."""
+    names = ["data/test-00000-of-00001.parquet", "data/validation-00000-of-00001.parquet"]
+    noise = io.BytesIO()
+    Image.effect_noise((4000, 3200), 99).save(noise, "PNG", compress_level=0)  # 12.8 MB, see above
+    large = row(40, "a large one", image={"bytes": noise.getvalue(), "path": None})
+    write_parquet(tmp_path, Path(names[0]).name, [row(idx, f"test {idx}") for idx in range(30)])
+    write_parquet(tmp_path, Path(names[1]).name, [*(row(idx, f"validation {idx}") for idx in range(40)), large])
+    files = {name: (tmp_path / name).read_bytes() for name in names}
+    hub.add_repo("facebook/emu_edit_test_set_generations", {**files, "README.md": b"not asked for"}, "dataset")
+    hub.fail("GET /cdn/.*/test-", status=503)
+    hub.cut("GET /cdn/.*/validation-", after=11_000_000)
+    (tmp_path / "user").mkdir()
+
+    def said(*command: str, **more: str) -> str:
+        environment = hub.environment(tmp_path / "home", None, **more)
+        done = subprocess.run(
+            [sys.executable, *command],
+            env=environment,
+            cwd=tmp_path / "user",
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "splits that are whole: validation, test" in said("-m", "dataset_syned", "fetch", "emu_edit")
+    assert [line.split()[-1] for line in hub.asked("GET /cdn/.*/test-")] == ["503", "200"]
+    broken, resumed = hub.asked("GET /cdn/.*/validation-")
+    assert broken.endswith("200 cut") and resumed.endswith(" 206"), "the rest, not all again"
+    assert tree(tmp_path / "user" / "data" / "emu_edit") == files
+    assert "emu_edit: 41 validation, 30 test; ready" in said("-m", "dataset_syned", "prepare", "emu_edit")
+    load = """
+from datasets import load_dataset
+for streaming in (False, True):
+    rows = list(load_dataset("emu_edit", split="test", streaming=streaming))
+    print(len(rows), rows[29]["pair_id"], rows[29]["captions"], rows[29]["after"].size)
+"""
+    (tmp_path / "user" / "data").rename(tmp_path / "away")
+    assert said("-c", load, PYTHONPATH="", HF_HUB_OFFLINE="1").splitlines() == ["30 test-29 ['test 29'] (8, 8)"] * 2

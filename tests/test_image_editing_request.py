@@ -64,7 +64,7 @@ def test_every_item_is_a_pair(tmp_path: Path) -> None:
     [
         ([{"img0": "a.JPG", "img1": "b.jpg", "sents": ["x"]}], "test.json', item 0: no 'uid' that is a string"),
         ([*ITEMS, {"uid": "Reddit_8", "img0": "a.JPG", "sents": ["x"]}], "test.json', item 3: no 'img1'"),
-        ([item("Reddit_8", "a.JPG", "b.jpg") | {"sents": "x"}], "item 0 .Reddit_8.: no 'sents' that is a list"),
+        ([item("Reddit_8", "a.JPG", "b.jpg") | {"sents": "x"}], "item 0: Reddit_8 has no 'sents' that is a list"),
         (["Reddit_8"], "test.json', item 0: no 'uid'"),
         ({"Reddit_8": {}}, "test.json' holds a dict, expected a list"),
         ([item("Reddit_8", "a.JPG", "../../../etc/passwd", "x")], "name '../../../etc/passwd' leads out of"),

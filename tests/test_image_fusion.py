@@ -57,6 +57,58 @@ def test_impossible_canvas_is_quoted(layout: str, canvas: tuple[int, int], messa
         fuse(solid(RED), solid(BLUE), layout, canvas)
 
 
+def blurred(image: Image.Image, sigma: float) -> np.ndarray:
+    """The paper's transform written out: a 3x3 Gaussian over the mirrored image."""
+    side = torch.exp(torch.tensor(-0.5 / sigma**2, dtype=torch.float64))
+    row = torch.stack([side, torch.ones_like(side), side]) / (1 + 2 * side)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[:, None].double()  # [3, 1, H, W]
+    mirrored = torch.nn.functional.pad(pixels, (1, 1, 1, 1), mode="reflect")
+    return torch.nn.functional.conv2d(mirrored, torch.outer(row, row)[None, None])[:, 0].permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize("sigma", [0.3, 0.5, 2])
+def test_blur_is_the_papers_gaussian_on_each_source_image(sigma: float) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8))
+    picture = fuse(noise, solid(BLUE), "vertical", (74, 53), blur=sigma)  # cells of the image's size: no resizing
+    found, wanted = np.asarray(picture.crop((0, 0, 53, 37))).astype(float), blurred(noise, sigma)
+    assert np.abs(found - wanted).max() < 0.501  # rounded to whole levels, edges and corners too
+    smaller = fuse(solid(BLUE), noise, "vertical", (32, 48), blur=sigma).crop((0, 16, 48, 32))
+    before = Image.fromarray(np.rint(wanted).astype(np.uint8)).resize((48, 16), Image.Resampling.BICUBIC)
+    after = Image.fromarray(blurred(noise.resize((48, 16), Image.Resampling.BICUBIC), sigma).astype(np.uint8))
+    assert np.abs(np.asarray(smaller).astype(int) - np.asarray(before)).max() <= 1
+    assert np.abs(np.asarray(smaller).astype(int) - np.asarray(after)).max() > 1
+
+
+def test_no_blur_is_the_default_and_tiny_images_can_be_blurred() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8))
+    plain = fuse(noise, noise, "vertical", (32, 32))
+    assert (
+        plain == fuse(noise, noise, "vertical", (32, 32), blur=0.0) != fuse(noise, noise, "vertical", (32, 32), blur=1)
+    )
+    assert plain == fuse(noise, noise, "vertical", (32, 32), blur=1e-200)
+    for size in ((1, 1), (1, 7), (7, 1)):
+        assert close(
+            fuse(solid(RED, size), solid(BLUE, size), "vertical", (8, 8), blur=0.5).crop((0, 0, 8, 4)), RED, 0
+        )
+
+
+def test_sigma_counts_pixels_of_the_file_however_large(tmp_path: Path) -> None:
+    """A JPEG decoded at a fraction of its size would be blurred more."""
+    stripes = np.zeros((512, 512, 3), np.uint8)
+    stripes[:, ::2] = 255
+    Image.fromarray(stripes).save(tmp_path / "stripes.jpg", quality=100, subsampling=0)
+    with Image.open(tmp_path / "stripes.jpg") as image:
+        whole = image.copy()
+    path = tmp_path / "stripes.jpg"
+    assert fuse(path, path, "vertical", (64, 64), blur=0.5) == fuse(whole, whole, "vertical", (64, 64), blur=0.5)
+
+
+@pytest.mark.parametrize("blur", [-0.1, 5, float("nan"), float("inf"), "0.3", True, None])
+def test_impossible_blur_is_quoted(blur: object) -> None:
+    with pytest.raises(ValueError, match=f"blur must be a number of pixels from 0 to below 5, got {blur!r}"):
+        fuse(solid(RED), solid(BLUE), "vertical", (8, 8), blur=blur)
+
+
 def test_transparent_pixels_become_white() -> None:
     palette = Image.new("P", (10, 6), 0)
     palette.putpalette([255, 0, 0])

@@ -107,7 +107,7 @@ def test_a_listed_folder_that_is_not_there_can_be_skipped(tmp_path: Path) -> Non
     log = tmp_path / "skipped.jsonl"
     builder = InstructPix2Pix(root=tmp_path, cache_dir=str(tmp_path / "cache"), skip_log=log)
     builder.download_and_prepare()
-    assert builder.as_dataset("train")["pair_id"][:] == ["0000014-3"]
+    assert {split: rows["pair_id"][:] for split, rows in builder.as_dataset().items()} == {"train": ["0000014-3"]}
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["pair_id"] for line in lines] == ["0000015-1", "0000015-2"]
     assert "1_0.jpg' is missing" in lines[0]["reason"]
@@ -121,7 +121,7 @@ def test_a_listed_folder_that_is_not_there_can_be_skipped(tmp_path: Path) -> Non
         ({"0000014": ["1"]}, r"seeds.json': no list of \[folder, \[seed, ..\]\]"),
         ([["0000014"]], r"seeds.json': no list of \[folder, \[seed, ..\]\]"),
         ([[14, ["1"]]], "a folder name that is no text"),
-        ([["0000014", ["3", "3"]]], "folder '0000014', or a seed of it, stands there twice"),
+        ([["0000014", ["3", "3"]]], "pair '0000014-3' stands in split 'test' twice"),
     ],
 )
 def test_a_broken_seeds_file_is_named(tmp_path: Path, seeds: Any, message: str) -> None:

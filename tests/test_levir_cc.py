@@ -101,7 +101,7 @@ def test_prepared_rows_hold_before_and_after(tmp_path: Path) -> None:
         ({"sentences": [{"tokens": []}]}, "pair 'train_000016' has no caption, or one without text"),
         ({"sentences": [{"raw": " . "}]}, "pair 'train_000016' has no caption, or one without text"),
         ({"sentences": [{"text": "a road"}]}, r"images\[0\]: no field 'raw'"),
-        ({"sentences": 5}, r"images\[0\]: 'int' object is not iterable"),
+        ({"sentences": 5}, r"images\[0\]: a field has a wrong type .'int' object is not iterable"),
         ({"changeflag": "yes"}, "changeflag='yes', which should be 0 or 1"),
     ],
 )
@@ -115,7 +115,7 @@ def test_an_entry_without_a_field_and_a_second_one_are_named(tmp_path: Path) -> 
     without = {name: value for name, value in ENTRIES[1].items() if name != "sentences"}
     with pytest.raises(DataError, match=r"images\[0\]: no field 'sentences'"):
         list(build(write_tree(tmp_path, [without])).raw_pairs("train"))
-    with pytest.raises(DataError, match=r"images\[1\]: a second entry for pair 'train_000016'"):
+    with pytest.raises(DataError, match="pair 'train_000016' stands in split 'train' twice"):
         list(build(write_tree(tmp_path, [ENTRIES[1]] * 2)).raw_pairs("train"))
 
 
@@ -124,9 +124,9 @@ def test_missing_and_unreadable_files_are_named(tmp_path: Path) -> None:
         build(tmp_path / "empty").raw_splits()
     write_tree(tmp_path)
     (tmp_path / "images" / "test" / "B" / "test_000004.png").unlink()
-    with pytest.raises(datasets.exceptions.DatasetGenerationError) as error:
+    with pytest.raises(DataError) as error:
         build(tmp_path).download_and_prepare()
-    assert "pair 'test_000004': image" in str(error.value.__cause__) and "is missing" in str(error.value.__cause__)
+    assert "pair 'test_000004': image" in str(error.value) and "is missing" in str(error.value)
     (tmp_path / ANNOTATIONS).write_text('{"images": [')
     with pytest.raises(DataError, match="LevirCCcaptions.json' cannot be read as JSON"):
         build(tmp_path).raw_splits()

@@ -125,3 +125,23 @@ print(json.dumps({{
         "wrong token": ["HfHubHTTPError", 401],
         "stranger": ["RepositoryNotFoundError", 401],
     }
+
+
+def test_a_cards_header_is_checked(hub: LoopbackHub, tmp_path: Path) -> None:
+    code = """
+from huggingface_hub import HfApi
+api = HfApi()
+api.create_repo("tester/card")
+answers = []
+for header in ("base_model: tester/x", "base_model: /home/x", "a: [", "model-index: [{results: [{task: {}}]}]"):
+    try:
+        card = f"---\\n{header}\\n---\\n".encode()
+        api.upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id="tester/card")
+        answers.append("fine")
+    except ValueError as error:
+        answers.append(str(error))
+print(json.dumps(answers))
+"""
+    answers = printed(hub, code, tmp_path)
+    assert answers[0] == "fine" and all("Invalid metadata" in answer for answer in answers[1:]), answers
+    assert "'/home/x' is not valid" in answers[1]

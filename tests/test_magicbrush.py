@@ -163,7 +163,7 @@ def test_a_broken_row_is_named(tmp_path: Path, change: dict[str, Any], message: 
 def test_a_turn_that_is_there_twice_is_named(tmp_path: Path) -> None:
     for name in ("train-00000-of-00001.parquet", "train-00000-of-00002.parquet"):  # two releases side by side
         write_shard(tmp_path / "data" / name, TURNS)
-    with pytest.raises(DataError, match="pair '327-1' of split 'train' is there twice"):
+    with pytest.raises(DataError, match="pair '327-1' stands in split 'train' twice"):
         list(build(tmp_path).raw_pairs("train"))
 
 
@@ -174,7 +174,7 @@ def test_a_turn_that_is_there_twice_is_named(tmp_path: Path) -> None:
         ({"../../..": SESSION}, "the name '../../..' leads out"),
         ({"139306": [SESSION[0], {"input": "a.png", "output": "b.png"}]}, "pair '139306-2': .* field 'instruction'"),
         ({"139306": [SESSION[0] | {"instruction": ""}]}, "pair '139306-1': its instruction has no text"),
-        ({"139306": [SESSION[0] | {"input": 7}]}, "pair '139306-1': wrong or missing field"),
+        ({"139306": [SESSION[0] | {"input": 7}]}, "pair '139306-1': a field has a wrong type"),
         ({"139306": SESSION[0]}, "image '139306': .*which should be a list of turns"),
         ([SESSION], "edit_sessions.json' is no object"),
     ],

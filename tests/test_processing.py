@@ -164,7 +164,7 @@ def test_unreadable_image_is_named_with_its_place(tmp_path: Path) -> None:
 
 
 def test_settings_survive_saving(tmp_path: Path) -> None:
-    settings = {"layout": "horizontal", "canvas": (64, 32), "prompt": "what?", "max_caption_length": 7}
+    settings = {"layout": "horizontal", "canvas": (64, 32), "prompt": "what?", "max_caption_length": 7, "blur": 0.3}
     processor = tiny_processor("t5", **settings)
     processor.save_pretrained(tmp_path)
     restored = Blip2IdcProcessor.from_pretrained(tmp_path)
@@ -178,6 +178,22 @@ def test_settings_survive_saving(tmp_path: Path) -> None:
         (tmp_path / "processor_config.json").read_text()
     )
     assert sorted(path.name for path in tmp_path.glob("*.py")) == ["image_fusion.py", "processing_blip2idc.py"]
+
+
+def test_blur_is_part_of_the_picture_and_absent_from_older_files(tmp_path: Path) -> None:
+    processor = tiny_processor(blur=0.5)
+    pixels = processor(before=A, after=B)["pixel_values"]
+    picture = fuse(A, B, "vertical", (32, 32), blur=0.5)
+    plain = tiny_plain_processor().image_processor(picture, do_resize=False, return_tensors="pt")["pixel_values"]
+    sharp = tiny_processor()(before=A, after=B)["pixel_values"]
+    assert torch.equal(pixels, plain) and not torch.equal(pixels, sharp)
+    processor.save_pretrained(tmp_path)
+    file = tmp_path / "processor_config.json"
+    settings = json.loads(file.read_text())
+    assert settings.pop("blur") == 0.5
+    file.write_text(json.dumps(settings))
+    restored = Blip2IdcProcessor.from_pretrained(tmp_path)
+    assert restored.blur == 0.0 and torch.equal(restored(before=A, after=B)["pixel_values"], sharp)
 
 
 @pytest.mark.parametrize("kind", ["opt", "t5"])
@@ -201,5 +217,7 @@ def test_impossible_settings_are_refused() -> None:
         tiny_processor(canvas=(33, 32))
     with pytest.raises(ValueError, match="layout must be"):
         tiny_processor(layout="diagonal")
+    with pytest.raises(ValueError, match="blur must be .* got -1"):
+        tiny_processor(blur=-1)
     with pytest.raises(ValueError, match="max_caption_length must be at least 2"):
         tiny_processor(max_caption_length=1)

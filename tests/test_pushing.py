@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from huggingface_hub import DatasetCard
 from loopback_hub import TOKEN, LoopbackHub
 
 from dataset_syned import benchmark_builder
@@ -15,10 +16,10 @@ import json
 from dataset_syned import benchmark_builder, prepare, pushing
 pushing.PAUSE = 0.1
 try:
-    for config, seed in {configs!r}:
-        splits = prepare(benchmark_builder("toy", train=4, validation=2, test=2, seed=seed))
-        address, train = pushing.push(splits, "tester/toy", config), splits["train"]
-        print(json.dumps([address, list(train["pair_id"]), list(train["captions"])]))
+    builder = benchmark_builder("toy", train=4, validation=2, test=2)
+    train = prepare(builder)["train"]
+    address = pushing.push(builder, "tester/toy")
+    print(json.dumps([address, list(train["pair_id"]), list(train["captions"])]))
 except pushing.PushError as error:
     print(json.dumps(str(error)))
 """
@@ -26,16 +27,14 @@ LOAD = """
 import hashlib, json, sys
 sys.path = [entry for entry in sys.path if entry != {root!r}]
 from datasets import load_dataset
-rows = []
-for config in {configs!r}:
+for arguments in {loads!r}:
     for streaming in (False, True):
-        splits = load_dataset("tester/toy", config, streaming=streaming)
-        train = list(splits["train"])
-        assert train[0]["before"].size == (128, 64)
-        rows.append([sorted(splits), [row["pair_id"] for row in train], [row["captions"] for row in train],
-            hashlib.sha256(b"".join(row["before"].tobytes() + row["after"].tobytes() for row in train)).hexdigest()])
+        splits = load_dataset(*arguments, streaming=streaming)
+        print(json.dumps({{split: [
+            [row["pair_id"], row["captions"], row["before"].size, hashlib.sha256(row["after"].tobytes()).hexdigest()]
+            for row in rows
+        ] for split, rows in splits.items()}}))
 assert "dataset_syned" not in sys.modules
-print(json.dumps(rows))
 """
 
 
@@ -45,60 +44,93 @@ def hub():
         yield hub
 
 
-def pushed(hub: LoopbackHub, home: Path, configs: tuple = (("default", 0),), **more: str | None) -> list:
-    done = hub.run(PUSH.format(configs=configs), home, **more)
+def pushed(hub: LoopbackHub, home: Path, **more: str | None) -> list:
+    done = hub.run(PUSH, home, **more)
     assert done.returncode == 0, done.stderr
     assert TOKEN not in done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def loaded(hub: LoopbackHub, folder: Path, root: Path, *loads: tuple[str, ...]) -> list[dict[str, list]]:
+    """What `load_dataset` gives somebody else, with each of these arguments, first not streaming, then streaming."""
+    folder.mkdir()
+    done = hub.run(LOAD.format(loads=loads, root=str(root)), folder / "home", folder, token=None)
+    assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_what_is_pushed_loads_elsewhere_row_by_row(hub: LoopbackHub, tmp_path: Path, root: Path) -> None:
-    first, second = pushed(hub, tmp_path / "mine", (("default", 0), ("seed_1", 1)))
-    assert first[0] == f"{hub.endpoint}/datasets/tester/toy"
-    (tmp_path / "elsewhere").mkdir()
-    code = LOAD.format(configs=("default", "seed_1"), root=str(root))
-    done = hub.run(code, tmp_path / "theirs", tmp_path / "elsewhere", token=None)
-    assert done.returncode == 0, done.stderr
-    loaded = json.loads(done.stdout.splitlines()[-1])
-    for row, expected in zip(loaded, (first, first, second, second), strict=True):
-        assert row[0] == ["test", "train", "validation"] and row[1:3] == expected[1:]
-    assert loaded[0][3] == loaded[1][3] != loaded[2][3] == loaded[3][3]
-    card = hub.files("tester/toy", "dataset")["README.md"].decode()
-    assert "config_name: default" in card and "config_name: seed_1" in card
+    address, ids, captions = pushed(hub, tmp_path / "mine")
+    assert address == f"{hub.endpoint}/datasets/tester/toy"
+    plain, streamed, named, _ = loaded(hub, tmp_path / "theirs", root, ("tester/toy",), ("tester/toy", "default"))
+    assert plain == streamed == named and sorted(plain) == ["test", "train", "validation"]
+    assert [row[:3] for row in plain["train"]] == [[i, c, [128, 64]] for i, c in zip(ids, captions, strict=True)]
+    assert len({row[3] for row in plain["train"]}) == 4
     for name, content in hub.files("tester/toy", "dataset").items():
         assert TOKEN.encode() not in content and str(tmp_path).encode() not in content, name
 
 
+def test_the_card_joins_what_datasets_wrote_with_the_builders_facts(hub: LoopbackHub, tmp_path: Path) -> None:
+    pushed(hub, tmp_path)
+    first = hub.files("tester/toy", "dataset")
+    card = DatasetCard(first["README.md"].decode())
+    assert card.data.license == "mit" and card.data.size_categories == ["n<1K"]
+    assert card.data.tags == ["image-difference-captioning"]
+    assert [entry["config_name"] for entry in card.data.configs] == ["default"]
+    assert [split["num_examples"] for split in card.data.dataset_info["splits"]] == [4, 2, 2]
+    assert (
+        "| default | train | 4 |" in card.text and 'load_dataset("tester/toy", "default", split="train")' in card.text
+    )
+    pushed(hub, tmp_path)
+    assert hub.files("tester/toy", "dataset") == first
+
+
+def test_a_text_and_facts_that_somebody_wrote_stay(hub: LoopbackHub, tmp_path: Path) -> None:
+    own = "---\nlicense: cc-by-4.0\ntags:\n- mine\n---\n\n# My words\n"
+    hub.add_repo("tester/toy", {"README.md": own.encode()}, "dataset")
+    pushed(hub, tmp_path)
+    card = DatasetCard(hub.files("tester/toy", "dataset")["README.md"].decode())
+    assert card.text.strip() == "# My words" and card.data.license == "cc-by-4.0" and card.data.configs
+    assert card.data.tags == ["mine", "image-difference-captioning"]
+
+
 def test_a_failed_commit_is_repeated_without_a_second_upload(hub: LoopbackHub, tmp_path: Path) -> None:
     hub.fail("POST .*/commit/main", status=503, times=2)
-    assert pushed(hub, tmp_path)[0][0].endswith("/datasets/tester/toy")
+    assert pushed(hub, tmp_path)[0].endswith("/datasets/tester/toy")
     commits = [line.split()[-1] for line in hub.asked("POST .*/commit/main")]
-    assert commits == ["503", "503", "200"]
+    assert commits == ["503", "503", "200", "200"]  # rows, card
     assert len(hub.asked("PUT /lfs/")) == 3  # one file for each split
+
+
+def test_a_failed_commit_of_the_card_is_repeated_too(hub: LoopbackHub, tmp_path: Path) -> None:
+    hub.fail("POST .*/commit/main", status=503, times=2, spared=1)
+    pushed(hub, tmp_path)
+    commits = [line.split()[-1] for line in hub.asked("POST .*/commit/main")]
+    assert commits == ["200", "503", "503", "200"]
+    assert b"license: mit" in hub.files("tester/toy", "dataset")["README.md"]
 
 
 def test_a_cut_upload_is_repeated(hub: LoopbackHub, tmp_path: Path) -> None:
     hub.cut("PUT /lfs/", after=5000, times=2, reset=True)
-    assert pushed(hub, tmp_path)[0][0].endswith("/datasets/tester/toy")
+    assert pushed(hub, tmp_path)[0].endswith("/datasets/tester/toy")
     assert len(hub.asked("PUT /lfs/.* cut")) == 2 and len(hub.asked("PUT /lfs/.* 200")) == 3
 
 
 def test_commits_that_go_on_failing_end_with_one_clear_error(hub: LoopbackHub, tmp_path: Path) -> None:
     hub.fail("POST .*/commit/main", status=503, times=99)
-    assert pushed(hub, tmp_path)[0].startswith("'tester/toy' could not be pushed after 5 attempts: HTTP 503")
+    assert pushed(hub, tmp_path).startswith("'tester/toy' could not be pushed after 5 attempts: HTTP 503")
 
 
 @pytest.mark.parametrize("token", ["hf_wrong", "hf_\x01wrong", None])
 def test_without_the_right_token_one_clear_error(hub: LoopbackHub, tmp_path: Path, token: str | None) -> None:
-    [message] = pushed(hub, tmp_path, token=token)
+    message = pushed(hub, tmp_path, token=token)
     assert "`hf auth login`" in message or "(token)" in message
     assert "wrong" not in message and "\n" not in message
     assert not hub.repos
 
 
 def test_a_repository_of_somebody_else_is_refused_at_once(hub: LoopbackHub, tmp_path: Path) -> None:
-    code = PUSH.format(configs=(("default", 0),)).replace("tester/toy", "other/toy")
-    done = hub.run(code, tmp_path)
+    done = hub.run(PUSH.replace("tester/toy", "other/toy"), tmp_path)
     message = json.loads(done.stdout)
     assert message.startswith("'other/toy' could not be pushed: HTTP 403") and "rights" in message
 

@@ -76,6 +76,15 @@ def test_rows_of_one_id_are_one_pair(tmp_path: Path, config: str, captions: list
     assert [(row["before"].height, row["after"].height) for row in rows] == [(8, 9)] * 3
 
 
+@pytest.mark.parametrize("config", ["default", "multi"])
+def test_train_has_no_pair_without_text_and_the_scored_splits_keep_theirs(tmp_path: Path, config: str) -> None:
+    builder = build(write_tree(tmp_path / "raw", train=ROWS, val=ROWS, test=ROWS), config)
+    builder.download_and_prepare()
+    ids = {split: rows["pair_id"][:] for split, rows in builder.as_dataset().items()}
+    assert ids == {"train": ["400", "256"], "validation": ["400", "56", "256"], "test": ["400", "56", "256"]}
+    assert builder.notes() == ["train pairs left out because no caption of theirs has text: 1"]
+
+
 def test_files_without_the_clones_folder_give_the_same_pairs(tmp_path: Path) -> None:
     pairs = list(build(write_tree(tmp_path / "raw", train=ROWS)).raw_pairs("train"))
     assert [pair.after.relative_to(tmp_path).as_posix() for pair in pairs] == [
@@ -86,10 +95,10 @@ def test_files_without_the_clones_folder_give_the_same_pairs(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([{"img_id": "400", "sentence": ["a man left"]}], "test.json', row 0 .id '400'.: no 'sentences'"),
-        ([*ROWS, {"img_id": "1000", "sentences": "a man left"}], "test.json', row 5 .id '1000'.: no 'sentences'"),
+        ([{"img_id": "400", "sentence": ["a man left"]}], "test.json', row 0: id '400' has no 'sentences'"),
+        ([*ROWS, {"img_id": "1000", "sentences": "a man left"}], "test.json', row 5: id '1000' has no 'sentences'"),
         ([{"img_id": 400, "sentences": ["a man left"]}], "test.json', row 0: no 'img_id' that is a string"),
-        ([{"img_id": "400", "sentences": []}], "test.json', row 0 .id '400'.: no 'sentences'"),
+        ([{"img_id": "400", "sentences": []}], "test.json', row 0: id '400' has no 'sentences'"),
         ({"400": ["a man left"]}, "test.json' holds a dict, expected a list"),
         ([{"img_id": "../../etc/passwd", "sentences": ["a man left"]}], "'../../etc/passwd.png' leads out of"),
     ],
@@ -118,6 +127,7 @@ def test_the_real_annotations_give_the_expected_counts(config: str) -> None:
     splits = {split: list(builder.raw_pairs(split)) for split in builder.raw_splits()}
     assert {split: len(part) for split, part in splits.items()} == builder.EXPECTED[config]
     pairs = {pair.pair_id: pair.captions for part in splits.values() for pair in part}
+    assert builder.notes() == ["train pairs left out because no caption of theirs has text: 37"]
     assert len(pairs) == 11329, "no id stands in two splits"
     assert sum(captions == [""] for captions in pairs.values()) == 37 + 4 + 7
     assert not any("" in captions and len(captions) > 1 for captions in pairs.values())

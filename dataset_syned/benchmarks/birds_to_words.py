@@ -9,7 +9,7 @@ from pathlib import Path
 
 import datasets
 
-from ..pair_builder import DataError, PairBuilder, RawPair
+from ..pair_builder import DataError, Fault, PairBuilder, RawPair, by_split, read_each
 
 ANNOTATIONS = "birds-to-words-v1.0.tsv"
 SPLITS = {"train": "train", "val": "validation", "test": "test"}  # the authors' name, ours
@@ -39,19 +39,27 @@ def photo_file(images: Path, photo: str) -> Path:
     return next((path for path in candidates if path.is_file()), candidates[0])
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and cells by column."""
+def read_lines(path: Path) -> Iterator[tuple[str, dict[str, str]] | Fault]:
+    """Place, and cells by column."""
     with path.open(encoding="utf-8") as file:
         header = file.readline().rstrip("\r\n").split("\t")
         absent = [column for column in COLUMNS if column not in header]
         if absent:
             raise DataError(f"{str(path)!r}, line 1: no column {absent[0]!r}")
         for number, line in enumerate(file, start=2):
-            cells = line.rstrip("\r\n").split("\t")
+            place, cells = f"{str(path)!r}, line {number}", line.rstrip("\r\n").split("\t")
             if len(cells) == len(header):
-                yield number, dict(zip(header, map(unquoted, cells), strict=True))
+                yield place, dict(zip(header, map(unquoted, cells), strict=True))
             elif line.strip():
-                raise DataError(f"{str(path)!r}, line {number}: {len(cells)} cells, which should be {len(header)}")
+                yield Fault(DataError(f"{place}: {len(cells)} cells, which should be {len(header)}"))
+
+
+def read_paragraph(row: dict[str, str]) -> tuple[tuple[str, str], str]:
+    """Photo ids and text."""
+    photos = photo_id(row, "img1"), photo_id(row, "img2")
+    if not row["description"]:
+        raise DataError(f"pair '{photos[0]}-{photos[1]}' has a caption without text")
+    return photos, row["description"]
 
 
 class BirdsToWords(PairBuilder):
@@ -75,30 +83,23 @@ class BirdsToWords(PairBuilder):
     EXPECTED = {"default": {"train": 2685, "validation": 325, "test": 337}}
 
     def raw_splits(self) -> list[str]:
-        return [split for split in SPLITS.values() if next(self.raw_pairs(split), None)]
+        return list(self.listed())
 
-    def raw_pairs(self, split: str) -> Iterator[RawPair]:
+    def entries(self, split: str) -> Iterator[RawPair | Fault]:
         """One row is one paragraph. Some pairs are listed twice, hence more paragraphs than the five of one round."""
         pairs: dict[tuple[str, str], list[str]] = {}
-        for photos, name, description in self.paragraphs():
-            if name == split:
-                pairs.setdefault(photos, []).append(description)
+        for paragraph in read_each(self.listed().get(split, []), read_paragraph):
+            if isinstance(paragraph, Fault):
+                yield paragraph
+            else:
+                pairs.setdefault(paragraph[0], []).append(paragraph[1])
         images = self.root / "images"
         for (first, second), captions in pairs.items():
             yield RawPair(f"{first}-{second}", photo_file(images, first), photo_file(images, second), captions)
 
-    def paragraphs(self) -> Iterator[tuple[tuple[str, str], str, str]]:
-        """Photo ids, split and text of each row."""
+    def listed(self) -> dict[str, list[tuple[str, dict[str, str]] | Fault]]:
+        """Places and rows by split."""
         path = self.root / ANNOTATIONS
         if not path.is_file():
             raise self.missing(ANNOTATIONS)
-        for number, row in read_rows(path):
-            try:
-                photos = photo_id(row, "img1"), photo_id(row, "img2")
-                if row["split"] not in SPLITS:
-                    raise DataError(f"split={row['split']!r}, which should be one of {', '.join(SPLITS)}")
-                if not row["description"]:
-                    raise DataError(f"pair '{photos[0]}-{photos[1]}' has a caption without text")
-            except DataError as error:
-                raise DataError(f"{str(path)!r}, line {number}: {error}") from error
-            yield photos, SPLITS[row["split"]], row["description"]
+        return by_split(read_lines(path), SPLITS)

@@ -12,7 +12,7 @@ from typing import Any
 
 import datasets
 
-from ..pair_builder import DataError, PairBuilder, RawPair, read_json
+from ..pair_builder import DataError, Fault, PairBuilder, RawPair, read_each, read_json
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}  # our name -> the authors'
 KINDS = {"color": "color", "material": "material", "add": "add", "drop": "remove", "move": "move"}
@@ -97,19 +97,24 @@ class ClevrChange(PairBuilder):
     def raw_splits(self) -> list[str]:
         return list(split_numbers(self.annotations()[0]))
 
-    def raw_pairs(self, split: str) -> Iterator[RawPair]:
+    def entries(self, split: str) -> Iterator[RawPair | Fault]:
         splits, changed_file, unchanged_file, types = self.annotations()
         images, changed_images, unchanged_images = (self.folder / f"{prefix}images" for prefix in ("", "sc_", "nsc_"))
         changed, unchanged, kinds = read_object(changed_file), read_object(unchanged_file), change_kinds(types)
-        for number in split_numbers(splits).get(split, []):
-            # The number names the files. Its rank in the sorted folder, which other code uses, is another file as
-            # soon as one is absent: 197 scenes have no captions.
-            name = f"{number:06d}.png"
+
+        def read(entry: tuple[str, bool]) -> RawPair:
+            name, is_changed = entry
             key = f"CLEVR_default_{name}"  # in both caption files
+            if not is_changed:
+                same = unchanged_images / f"CLEVR_nonsemantic_{name}"
+                return RawPair(f"{name}_n", images / key, same, sentences_of(unchanged, key, unchanged_file), "none")
             if name not in kinds:
                 raise DataError(f"{str(types)!r} names no change for {name!r}")
-            before = images / key
             after = changed_images / f"CLEVR_semantic_{name}"
-            same = unchanged_images / f"CLEVR_nonsemantic_{name}"
-            yield RawPair(name, before, after, sentences_of(changed, key, changed_file), kinds[name])
-            yield RawPair(f"{name}_n", before, same, sentences_of(unchanged, key, unchanged_file), "none")
+            return RawPair(name, images / key, after, sentences_of(changed, key, changed_file), kinds[name])
+
+        # The number names the files. Its rank in the sorted folder, which other code uses, is another file as soon as
+        # one is absent: 197 scenes have no captions.
+        names = [f"{number:06d}.png" for number in split_numbers(splits).get(split, [])]
+        scenes = ((f"scene {name!r}", (name, is_changed)) for name in names for is_changed in (True, False))
+        return read_each(scenes, read)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import datasets
 
-from ..pair_builder import PairBuilder, RawPair
+from ..pair_builder import Fault, PairBuilder, RawPair, read_each
 from .clevr_change import read_object, sentences_of, split_numbers
 
 # What CLEVR-Change says of pairs without a change, in all its spellings.
@@ -82,17 +82,21 @@ class ClevrDc(PairBuilder):
     def raw_splits(self) -> list[str]:
         return list(split_numbers(self.root / self.layout().split))
 
-    def raw_pairs(self, split: str) -> Iterator[RawPair]:
+    def entries(self, split: str) -> Iterator[RawPair | Fault]:
         layout = self.layout()
         path, before, after = (self.root / name for name in (layout.captions, layout.before, layout.after))
         captions = read_object(path)
-        for number in split_numbers(self.root / layout.split).get(split, []):
+
+        def read(number: int) -> RawPair:
             references = sentences_of(captions, layout.key.format(number), path)
             image = layout.image.format(number)
-            yield RawPair(
+            return RawPair(
                 pair_id=str(number),  # the authors' id, also where the files have been renamed
                 before=before / image,
                 after=after / image,
                 captions=references,
                 kind="none" if all(map(says_no_change, references)) else "",
             )
+
+        numbers = split_numbers(self.root / layout.split).get(split, [])
+        return read_each(((f"pair {number}", number) for number in numbers), read)

@@ -16,7 +16,7 @@ import datasets
 import pyarrow
 from pyarrow.parquet import ParquetFile
 
-from ..pair_builder import DataError, Mirror, PairBuilder, RawPair, read_json
+from ..pair_builder import DataError, Fault, Mirror, PairBuilder, RawPair, read_json
 
 SOURCE = "facebook/emu_edit_test_set_generations"
 PARTS = {"train": "validation", "validation": "validation", "test": "test"}  # our split -> the authors' part
@@ -171,6 +171,6 @@ class EmuEdit(PairBuilder):
     def count_pairs(self, split: str) -> int:
         return len(self.split_ids(split))
 
-    def raw_pairs(self, split: str) -> Iterator[RawPair]:
+    def entries(self, split: str) -> Iterator[RawPair | Fault]:
         for edit in read_edits(shards(self.root, split), self.split_ids(split)):
             yield edit_pair(f"{split}-{edit.idx}", edit, [edit.instruction])

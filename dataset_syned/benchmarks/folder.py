@@ -17,59 +17,53 @@ from typing import Any
 
 import datasets
 
-from ..pair_builder import DataError, PairBuilder, RawPair, inside, read_json
+from ..pair_builder import (
+    DataError,
+    Fault,
+    PairBuilder,
+    RawPair,
+    inside,
+    json_object,
+    numbered_lines,
+    read_each,
+    read_json,
+)
 
 SPLITS = ("train", "validation", "test")
 ANNOTATIONS = ("metadata.jsonl", "metadata.csv", "captions.json", "captions.csv")
 
 Row = dict[str, Any]
-Place = str  # of an entry: file and line, for messages
+Numbered = tuple[int, Row]  # by the line in its file
 
 
 def annotations(folder: Path) -> Path | None:
     return next((folder / name for name in ANNOTATIONS if (folder / name).is_file()), None)
 
 
-def field(row: Row, name: str, place: Place) -> str:
+def field(row: Row, name: str) -> str:
     value = row.get(name)
     if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{place}: no text in field {name!r}")
+        raise DataError(f"no text in field {name!r}")
     return value
 
 
-def optional(row: Row, name: str, place: Place) -> str:
+def optional(row: Row, name: str) -> str:
     value = row.get(name)
     if value is None or value == "":
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise DataError(f"{place}: {name}={value!r}, which should be a text")
+        raise DataError(f"{name}={value!r}, which should be a text")
     return str(value)
 
 
-def checked_captions(captions: Any, pair_id: str, place: Place) -> list[str]:
+def checked_captions(captions: Any, pair_id: str) -> list[str]:
     if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
-        raise DataError(f"{place}: captions of pair {pair_id!r} should be a list of texts")
+        raise DataError(f"captions of pair {pair_id!r} should be a list of texts")
     return captions
 
 
-def read_lines(path: Path) -> Iterator[tuple[Place, int, Row]]:
-    """Entries of a JSON-lines file, one at a time: memory does not grow with it."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            place = f"{str(path)!r}, line {number}"
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{place}: no JSON ({error})") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{place}: no JSON object")
-            yield place, number, row
-
-
-def read_csv(path: Path, required: tuple[str, ...]) -> Iterator[tuple[Place, int, Row]]:
-    """Rows of a CSV file, `captions` as a list."""
+def read_csv(path: Path, required: tuple[str, ...]) -> Iterator[tuple[str, Numbered]]:
+    """Place and row of each line of a CSV file."""
     with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets write a byte order mark
         reader = csv.DictReader(file, strict=True)
         try:
@@ -77,69 +71,67 @@ def read_csv(path: Path, required: tuple[str, ...]) -> Iterator[tuple[Place, int
             if absent:
                 raise DataError(f"{str(path)!r}, line 1: no column {absent[0]!r}")
             for row in reader:
-                place = f"{str(path)!r}, line {reader.line_num}"
-                if None in row:
-                    raise DataError(f"{place}: more cells than the header has, put captions with commas in quotes")
-                yield place, reader.line_num, {**row, "captions": cell_captions(row["captions"], place)}
+                yield f"{str(path)!r}, line {reader.line_num}", (reader.line_num, row)
         except (csv.Error, UnicodeDecodeError) as error:
             raise DataError(f"{str(path)!r}, line {reader.line_num + 1}: no CSV in UTF-8 ({error})") from error
 
 
-def cell_captions(cell: str | None, place: Place) -> list[str]:
+def cell_captions(cell: str | None) -> list[str]:
     if not (cell or "").lstrip().startswith("["):
         return [cell or ""]
     try:
         return json.loads(cell)
     except ValueError as error:
-        raise DataError(f"{place}: captions begin with '[' and are no JSON list ({error})") from error
+        raise DataError(f"captions begin with '[' and are no JSON list ({error})") from error
 
 
-def merged(rows: Iterator[tuple[Place, int, Row]]) -> Iterator[tuple[Place, int, Row]]:
-    """One row per pair, with the captions of all its rows in their order."""
-    pairs: dict[Any, tuple[Place, int, Row]] = {}
-    for place, number, row in rows:
+def merged(rows: Iterator[tuple[str, Numbered]]) -> Iterator[tuple[str, Numbered] | Fault]:
+    """One row per pair, with the captions of all its rows in their order, as a list."""
+    pairs: dict[Any, tuple[str, Numbered]] = {}
+
+    def add(entry: tuple[str, Numbered]) -> None:
+        place, (number, row) = entry
+        if None in row:
+            raise DataError("more cells than the header has, put captions with commas in quotes")
+        captions = cell_captions(row["captions"])
         names = {name: value for name, value in row.items() if name != "captions"}
         key = row.get("pair_id") or (row.get("before_file_name"), row.get("after_file_name"), row.get("file_name"))
-        first_place, _, first = pairs.setdefault(key, (place, number, {**names, "captions": []}))
+        first_place, (_, first) = pairs.setdefault(key, (place, (number, {**names, "captions": []})))
         if any(first.get(name) != value for name, value in names.items()):
-            raise DataError(f"{place}: the same pair as in {first_place}, but not the same fields")
-        first["captions"] += row["captions"]
+            raise DataError(f"the same pair as in {first_place}, but not the same fields")
+        first["captions"] += captions
+
+    yield from filter(None, read_each(((row[0], row) for row in rows), add))  # faults: `add` gives nothing
     yield from pairs.values()
 
 
-def metadata_pairs(path: Path, split: str) -> Iterator[RawPair]:
-    required = ("before_file_name", "after_file_name", "captions")
-    seen: set[int] = set()  # hashes, not ids: about 4 MiB for 60,000 of them
-    for place, number, row in read_lines(path) if path.suffix == ".jsonl" else merged(read_csv(path, required)):
-        names = field(row, "before_file_name", place), field(row, "after_file_name", place)
-        given = optional(row, "pair_id", place)
-        if given and hash(given) in seen:
-            raise DataError(f"{place}: pair_id {given!r} for a second time")
-        if given:
-            seen.add(hash(given))
-        pair_id = given or f"{split}-{number:06d}"  # by its line, which is unique and easy to find
-        captions = checked_captions(row.get("captions"), pair_id, place)
+def metadata_pairs(path: Path, split: str) -> Iterator[RawPair | Fault]:
+    def read(numbered: Numbered) -> RawPair:
+        number, row = numbered
+        names = field(row, "before_file_name"), field(row, "after_file_name")
+        # by its line, which is unique and easy to find, where it has none of its own
+        pair_id = optional(row, "pair_id") or f"{split}-{number:06d}"
         before, after = (inside(path.parent, name) for name in names)
-        yield RawPair(pair_id, before, after, captions, optional(row, "kind", place))
+        return RawPair(pair_id, before, after, checked_captions(row.get("captions"), pair_id), optional(row, "kind"))
+
+    if path.suffix == ".jsonl":
+        return read_each(numbered_lines(path), lambda line: read((line[0], json_object(line[1]))))
+    return read_each(merged(read_csv(path, ("before_file_name", "after_file_name", "captions"))), read)
 
 
-def sibling_pairs(path: Path) -> Iterator[RawPair]:
-    for place, name, captions in read_captions(path):
+def sibling_pairs(path: Path) -> Iterator[RawPair | Fault]:
+    def read(entry: tuple[str, Any]) -> RawPair:
+        name, captions = entry
         before, after = inside(path.parent / "before", name), inside(path.parent / "after", name)
-        yield RawPair(name, before, after, checked_captions(captions, name, place))
+        return RawPair(name, before, after, checked_captions(captions, name))
 
-
-def read_captions(path: Path) -> Iterator[tuple[Place, str, Any]]:
-    """Place, file name and captions of each pair of equal file names."""
     if path.suffix == ".csv":
-        for place, _, row in merged(read_csv(path, ("file_name", "captions"))):
-            yield place, field(row, "file_name", place), row["captions"]
-        return
+        rows = merged(read_csv(path, ("file_name", "captions")))
+        return read_each(rows, lambda numbered: read((field(numbered[1], "file_name"), numbered[1]["captions"])))
     captions = read_json(path)
     if not isinstance(captions, dict):
         raise DataError(f"{str(path)!r} is no object of file name -> captions")
-    for name, texts in captions.items():
-        yield repr(str(path)), name, texts
+    return read_each(((repr(str(path)), entry) for entry in captions.items()), read)
 
 
 class Folder(PairBuilder):
@@ -165,7 +157,7 @@ class Folder(PairBuilder):
             raise self.missing(f"a file of annotations in {without}/ ({', '.join(ANNOTATIONS)})")
         return splits
 
-    def raw_pairs(self, split: str) -> Iterator[RawPair]:
+    def entries(self, split: str) -> Iterator[RawPair | Fault]:
         path = annotations(self.root / split) or annotations(self.root)
         if path is None:
             raise self.missing(f"a file of annotations for {split}")

@@ -9,26 +9,22 @@ from typing import Any
 
 import datasets
 
-from ..pair_builder import DataError, PairBuilder, RawPair, inside, read_json
+from ..pair_builder import DataError, Fault, PairBuilder, RawPair, inside, read_each, read_json
 
 SPLITS = {"train": "train.json", "validation": "valid.json", "test": "test.json"}
 FIELDS = ("uid", "img0", "img1")
 
 
-def read_items(path: Path) -> list[dict[str, Any]]:
-    """Raises: DataError for an item without one of its fields."""
-    items = read_json(path)
-    if not isinstance(items, list):
-        raise DataError(f"{str(path)!r} holds a {type(items).__name__}, expected a list")
-    for index, item in enumerate(items):
-        known = item if isinstance(item, dict) else {}
-        wrong = [name for name in FIELDS if not isinstance(known.get(name), str) or not known[name]]
-        if wrong:
-            raise DataError(f"{str(path)!r}, item {index}: no {wrong[0]!r} that is a string")
-        sents = known.get("sents")
-        if not isinstance(sents, list) or not sents or not all(isinstance(sentence, str) for sentence in sents):
-            raise DataError(f"{str(path)!r}, item {index} ({known['uid']}): no 'sents' that is a list of strings")
-    return items
+def read_item(item: Any, images: Path) -> RawPair:
+    known = item if isinstance(item, dict) else {}
+    wrong = [name for name in FIELDS if not isinstance(known.get(name), str) or not known[name]]
+    if wrong:
+        raise DataError(f"no {wrong[0]!r} that is a string")
+    sents = known.get("sents")
+    if not isinstance(sents, list) or not sents or not all(isinstance(sentence, str) for sentence in sents):
+        raise DataError(f"{known['uid']} has no 'sents' that is a list of strings")
+    # By uid: the 495 items of test have only 446 different image pairs.
+    return RawPair(known["uid"], inside(images, known["img0"]), inside(images, known["img1"]), sents)
 
 
 class ImageEditingRequest(PairBuilder):
@@ -56,11 +52,12 @@ class ImageEditingRequest(PairBuilder):
             raise self.missing(SPLITS["train"])
         return splits
 
-    def raw_pairs(self, split: str) -> Iterator[RawPair]:
+    def entries(self, split: str) -> Iterator[RawPair | Fault]:
         path, images = self.root / SPLITS[split], self.root / "images"
         if not path.is_file():
             raise self.missing(SPLITS[split])
-        for item in read_items(path):
-            before, after = inside(images, item["img0"]), inside(images, item["img1"])
-            # By uid: the 495 items of test have only 446 different image pairs.
-            yield RawPair(item["uid"], before, after, item["sents"])
+        items = read_json(path)
+        if not isinstance(items, list):
+            raise DataError(f"{str(path)!r} holds a {type(items).__name__}, expected a list")
+        places = ((f"{str(path)!r}, item {index}", item) for index, item in enumerate(items))
+        return read_each(places, lambda item: read_item(item, images))

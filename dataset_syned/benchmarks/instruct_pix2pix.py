@@ -3,7 +3,6 @@
 One folder per instruction, `0000014/{prompt.json,metadata.jsonl,10483310_0.jpg,10483310_1.jpg}`, one pair per seed.
 """
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,17 @@ from typing import Any
 
 import datasets
 
-from ..pair_builder import DataError, PairBuilder, RawPair, inside, read_json
+from ..pair_builder import (
+    DataError,
+    Fault,
+    PairBuilder,
+    RawPair,
+    inside,
+    json_object,
+    numbered_lines,
+    read_each,
+    read_json,
+)
 
 # By position in seeds.json, as the authors cut: their bounds are the floors of these shares of its length.
 SPLITS = {"train": (0.0, 0.9), "validation": (0.9, 0.9 + 0.05), "test": (0.9 + 0.05, 1.0)}
@@ -30,15 +39,12 @@ def read_metadata(path: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     made = {}
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                fields = json.loads(line)
-                made[str(fields["seed"])] = {RELEASED_NAMES.get(name, name): value for name, value in fields.items()}
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise DataError(f"{str(path)!r}, line {number}: no JSON object with 'seed' ({error})") from error
+    for place, (_, line) in numbered_lines(path):
+        try:
+            fields = json_object(line)
+            made[str(fields["seed"])] = {RELEASED_NAMES.get(name, name): value for name, value in fields.items()}
+        except (DataError, KeyError) as error:
+            raise DataError(f"{place}: no JSON object with 'seed' ({error})") from error
     return made
 
 
@@ -52,18 +58,25 @@ def read_prompt(path: Path) -> dict[str, str]:
     return {name: prompt[name] for name in ("input", "edit", "output") if name in prompt}
 
 
-def folder_pairs(folder: Path, seeds: list[str]) -> Iterator[RawPair]:
-    # The release lacks some folders that its seeds.json names, as does whoever took a few of its archives. Their pairs
-    # then fail by missing images, one by one, which a skip log can take.
-    prompt = read_prompt(folder / "prompt.json") if folder.is_dir() else {"edit": ""}
+def folder_pairs(folder: Path, seeds: list[str]) -> Iterator[RawPair | Fault]:
+    try:
+        # The release lacks some folders that its seeds.json names, as does whoever took a few of its archives. Their
+        # pairs then fail by missing images, one by one, which a skip log can take.
+        prompt = read_prompt(folder / "prompt.json") if folder.is_dir() else {"edit": ""}
+        made = read_metadata(folder / "metadata.jsonl")
+    except DataError as error:
+        yield from (Fault(error, f"{folder.name}-{seed}") for seed in seeds)
+        return
     source = {name: prompt[name] for name in ("input", "output") if name in prompt}
-    made = read_metadata(folder / "metadata.jsonl")
-    for seed in seeds:
-        pair_id = f"{folder.name}-{seed}"
+
+    def read(seed: str) -> RawPair:
         if folder.is_dir() and not prompt["edit"].strip():
-            raise DataError(f"pair {pair_id!r}: the field 'edit' of its prompt.json has no text")
+            raise DataError("the field 'edit' of its prompt.json has no text")
         images = inside(folder, f"{seed}_0.jpg"), inside(folder, f"{seed}_1.jpg")
-        yield RawPair(pair_id, *images, [prompt["edit"].strip()], provenance={**source, **made.get(seed, {})})
+        provenance = {**source, **made.get(seed, {})}
+        return RawPair(f"{folder.name}-{seed}", *images, [prompt["edit"].strip()], provenance=provenance)
+
+    yield from read_each(((f"pair '{folder.name}-{seed}'", seed) for seed in seeds), read)
 
 
 class InstructPix2Pix(PairBuilder):
@@ -95,12 +108,9 @@ class InstructPix2Pix(PairBuilder):
             raise self.missing("seeds.json, or a folder with prompt.json and images,")
         return splits
 
-    def raw_pairs(self, split: str) -> Iterator[RawPair]:
-        data, seen = self.data_folder(), set()
+    def entries(self, split: str) -> Iterator[RawPair | Fault]:
+        data = self.data_folder()
         for name, seeds in self.folders(split):
-            if name in seen or len(set(seeds)) < len(seeds):
-                raise DataError(f"{str(data / 'seeds.json')!r}: folder {name!r}, or a seed of it, stands there twice")
-            seen.add(name)
             yield from folder_pairs(inside(data, name), seeds)
 
     def count_pairs(self, split: str) -> int:

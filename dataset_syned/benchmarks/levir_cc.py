@@ -9,7 +9,7 @@ from typing import Any
 
 import datasets
 
-from ..pair_builder import DataError, Mirror, PairBuilder, RawPair, inside, read_json
+from ..pair_builder import DataError, Fault, Mirror, PairBuilder, RawPair, by_split, inside, read_each, read_json
 
 ANNOTATIONS = "LevirCCcaptions.json"
 SPLITS = {"train": "train", "val": "validation", "test": "test"}  # the authors' name, ours
@@ -70,36 +70,20 @@ class LevirCc(PairBuilder):
     EXPECTED = {"default": {"train": 6815, "validation": 1333, "test": 1929}}
 
     def raw_splits(self) -> list[str]:
-        found = {split for split, _, _ in self.entries()}
-        return [split for split in SPLITS.values() if split in found]
+        return list(self.listed())
 
-    def raw_pairs(self, split: str) -> Iterator[RawPair]:
-        images, seen = self.images_folder(), set()
-        for name, where, entry in self.entries():
-            if name != split:
-                continue
-            try:
-                pair = read_pair(entry, images)
-            except (KeyError, TypeError, AttributeError, ValueError) as error:
-                raise DataError(f"{where}: {error_text(error)}") from error
-            if pair.pair_id in seen:
-                raise DataError(f"{where}: a second entry for pair {pair.pair_id!r}")
-            seen.add(pair.pair_id)
-            yield pair
+    def entries(self, split: str) -> Iterator[RawPair | Fault]:
+        images = self.images_folder()
+        return read_each(self.listed().get(split, []), lambda entry: read_pair(entry, images))
 
-    def entries(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """Split, place in the file, and entry. The folders hold images that have none: they are no pairs."""
+    def listed(self) -> dict[str, list[tuple[str, dict[str, Any]] | Fault]]:
+        """Places and entries by split. The folders hold images that have none: they are no pairs."""
         path = self.annotations()
         data = read_json(path)
         images = data.get("images") if isinstance(data, dict) else None
         if not isinstance(images, list):
             raise DataError(f"{str(path)!r} has no list 'images'")
-        for number, entry in enumerate(images):
-            where = f"{str(path)!r}, images[{number}]"
-            split = entry.get("split") if isinstance(entry, dict) else None
-            if split not in SPLITS:
-                raise DataError(f"{where}: split={split!r}, which should be one of {', '.join(SPLITS)}")
-            yield SPLITS[split], where, entry
+        return by_split(((f"{str(path)!r}, images[{number}]", entry) for number, entry in enumerate(images)), SPLITS)
 
     def annotations(self) -> Path:
         for folder in ("", "images", "Levir-CC-dataset", "Levir-CC-dataset/images"):  # copies differ
@@ -110,7 +94,3 @@ class LevirCc(PairBuilder):
     def images_folder(self) -> Path:
         beside = self.annotations().parent
         return beside / "images" if (beside / "images").is_dir() else beside
-
-
-def error_text(error: Exception) -> str:
-    return f"no field {error}" if isinstance(error, KeyError) else str(error)

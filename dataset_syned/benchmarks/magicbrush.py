@@ -11,7 +11,7 @@ import datasets
 import pyarrow
 from pyarrow.parquet import ParquetFile, read_metadata
 
-from ..pair_builder import DataError, Mirror, PairBuilder, RawPair, inside, read_json
+from ..pair_builder import DataError, Fault, Mirror, PairBuilder, RawPair, inside, read_each, read_json
 
 SHARDS = {"train": ("train-*.parquet",), "validation": ("dev-*.parquet", "validation-*.parquet")}
 SESSIONS = "test/edit_sessions.json"
@@ -61,6 +61,18 @@ def instruction(text: Any, pair_id: str) -> list[str]:
     return [text.strip()]
 
 
+def row_pair(row: dict[str, Any]) -> RawPair:
+    pair_id = f"{row['img_id']}-{row['turn_index']}"
+    images = row_image(row, "before", pair_id), row_image(row, "after", pair_id)
+    return RawPair(pair_id, *images, instruction(row["instruction"], pair_id))
+
+
+def turn_pair(images: Path, img_id: str, turn: int, fields: dict[str, Any]) -> RawPair:
+    pair_id, folder = f"{img_id}-{turn}", inside(images, img_id)
+    before, after = inside(folder, fields["input"]), inside(folder, fields["output"])
+    return RawPair(pair_id, before, after, instruction(fields["instruction"], pair_id))
+
+
 class MagicBrush(PairBuilder):
     VERSION = datasets.Version("1.0.0")
     BUILDER_CONFIGS = [datasets.BuilderConfig(name="default", version=VERSION)]
@@ -89,15 +101,8 @@ class MagicBrush(PairBuilder):
             raise self.missing("data/train-*.parquet")
         return splits
 
-    def raw_pairs(self, split: str) -> Iterator[RawPair]:
-        seen = set()
-        for pair in self.test_pairs() if split == "test" else self.shard_pairs(split):
-            if pair.pair_id in seen:
-                raise DataError(
-                    f"pair {pair.pair_id!r} of split {split!r} is there twice: remove shards of other releases"
-                )
-            seen.add(pair.pair_id)
-            yield pair
+    def entries(self, split: str) -> Iterator[RawPair | Fault]:
+        return self.test_pairs() if split == "test" else self.shard_pairs(split)
 
     def count_pairs(self, split: str) -> int:
         if split == "test":
@@ -109,29 +114,26 @@ class MagicBrush(PairBuilder):
         found = (sorted((self.root / "data").glob(pattern)) for pattern in SHARDS[split])
         return next(filter(None, found), [])
 
-    def shard_pairs(self, split: str) -> Iterator[RawPair]:
+    def shard_pairs(self, split: str) -> Iterator[RawPair | Fault]:
         for path in self.shards(split):
-            for row in read_shard(path):
-                pair_id = f"{row['img_id']}-{row['turn_index']}"
-                images = row_image(row, "before", pair_id), row_image(row, "after", pair_id)
-                yield RawPair(pair_id, *images, instruction(row["instruction"], pair_id))
+            rows = ((f"{str(path)!r}, row {index}", row) for index, row in enumerate(read_shard(path)))
+            yield from read_each(rows, row_pair)
 
-    def test_pairs(self) -> Iterator[RawPair]:
+    def test_pairs(self) -> Iterator[RawPair | Fault]:
         path, images = self.root / SESSIONS, self.root / "test" / "images"
         sessions = read_json(path)
         if not isinstance(sessions, dict):
             raise DataError(f"{str(path)!r} is no object of image id -> list of turns")
         for img_id, turns in sessions.items():
             if not isinstance(turns, list):
-                raise DataError(f"{str(path)!r}, image {img_id!r}: {turns!r}, which should be a list of turns")
-            for turn, fields in enumerate(turns, start=1):
-                pair_id, folder = f"{img_id}-{turn}", inside(images, img_id)
-                try:
-                    before, after = inside(folder, fields["input"]), inside(folder, fields["output"])
-                    captions = instruction(fields["instruction"], pair_id)
-                except (KeyError, TypeError) as error:
-                    raise DataError(f"{str(path)!r}, pair {pair_id!r}: wrong or missing field {error}") from error
-                yield RawPair(pair_id, before, after, captions)
+                text = f"image {img_id!r}: {turns!r}, which should be a list of turns"
+                yield Fault(DataError(f"{str(path)!r}, {text}"))
+                continue
+            places = (
+                (f"{str(path)!r}, pair '{img_id}-{turn}'", (img_id, turn, fields))
+                for turn, fields in enumerate(turns, start=1)
+            )
+            yield from read_each(places, lambda entry: turn_pair(images, *entry))
 
 
 def shard_length(path: Path) -> int:

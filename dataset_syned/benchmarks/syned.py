@@ -8,7 +8,6 @@ Both end with the original instruction, so that the four test pairs released wit
     data/syned/edits/metadata.jsonl and its images           optional: further edits of train images, made by synthesis
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,18 @@ from typing import Any
 import datasets
 
 from ..caption_cleaning import clean, report
-from ..pair_builder import DataError, Mirror, PairBuilder, RawPair, inside, read_json
+from ..pair_builder import (
+    DataError,
+    Fault,
+    Mirror,
+    PairBuilder,
+    RawPair,
+    inside,
+    json_object,
+    numbered_lines,
+    read_each,
+    read_json,
+)
 from .emu_edit import (
     PARTS,
     SOURCE,
@@ -86,36 +96,25 @@ def read_paraphrases(path: Path) -> dict[int, list[str]]:
     return {int(key): lines for key, lines in content.items()}
 
 
-def read_further_edits(folder: Path, train: set[int]) -> dict[int, list[FurtherEdit]]:
-    """idx -> its further edits in the order of metadata.jsonl; empty where there is no such folder."""
-    edits: dict[int, list[FurtherEdit]] = {}
+def read_further_edits(folder: Path, train: set[int]) -> list[tuple[int, FurtherEdit] | Fault]:
+    """(idx, edit) in the order of metadata.jsonl; empty where there is no such folder."""
     path = folder / "metadata.jsonl"
     if not folder.is_dir():
-        return edits
+        return []
     if not path.is_file():
         raise DataError(f"{str(path)!r} is missing")
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-            idx, captions, provenance = entry["idx"], entry.get("captions") or [], entry["provenance"]
-            if (
-                type(idx) is not int
-                or not isinstance(provenance, dict)
-                or not all(isinstance(c, str) for c in captions)
-            ):
-                raise TypeError("a field has a wrong type")
-            edit = FurtherEdit(inside(folder, entry["file_name"]), list(captions), provenance)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise DataError(
-                f"{str(path)!r}, line {number}: needs idx (a number), file_name (inside the folder) and provenance "
-                f"({type(error).__name__}: {error})"
-            ) from error
+
+    def read(line: tuple[int, bytes]) -> tuple[int, FurtherEdit]:
+        entry = json_object(line[1])
+        idx, captions, provenance = entry["idx"], entry.get("captions") or [], entry["provenance"]
+        texts = isinstance(captions, list) and all(isinstance(caption, str) for caption in captions)
+        if type(idx) is not int or not isinstance(provenance, dict) or not texts:
+            raise DataError("idx should be a number, provenance an object, captions a list of texts")
         if idx not in train:
-            raise DataError(f"{str(path)!r}, line {number}: idx {idx} is no train pair; others must not be augmented")
-        edits.setdefault(idx, []).append(edit)
-    return edits
+            raise DataError(f"idx {idx} is no train pair; others must not be augmented")
+        return idx, FurtherEdit(inside(folder, entry["file_name"]), captions, provenance)
+
+    return list(read_each(numbered_lines(path), read))
 
 
 class Syned(PairBuilder):
@@ -197,17 +196,18 @@ class Syned(PairBuilder):
         told = ", ".join(f"{rule} {count}" for rule, count in counts.items() if count)
         return [f"test paraphrases by cleaning rule: {told or 'none touched'}"]
 
-    def further_edits(self, train: set[int]) -> dict[int, list[FurtherEdit]]:
-        return read_further_edits(self.root / EDITS, train)
-
     def count_pairs(self, split: str) -> int:
         ids = set(self.split_instructions(split))
-        further = self.further_edits(ids) if split == "train" else {}
-        return len(ids) + sum(map(len, further.values()))
+        return len(ids) + (len(read_further_edits(self.root / EDITS, ids)) if split == "train" else 0)
 
-    def raw_pairs(self, split: str) -> Iterator[RawPair]:
+    def entries(self, split: str) -> Iterator[RawPair | Fault]:
         instructions = self.split_instructions(split)
-        further = self.further_edits(set(instructions)) if split == "train" else {}
+        further: dict[int, list[FurtherEdit]] = {}
+        for edit in read_further_edits(self.root / EDITS, set(instructions)) if split == "train" else ():
+            if isinstance(edit, Fault):
+                yield edit
+            else:
+                further.setdefault(edit[0], []).append(edit[1])
         references = self.references(instructions) if split == "test" else {}
         for edit in read_edits(shards(self.root, split), instructions):
             captions = references.get(edit.idx, [instructions[edit.idx]])

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import datasets
 from PIL import Image
 
-from ..pair_builder import PairBuilder, RawPair, image_bytes, pair_row
+from ..pair_builder import Fault, PairBuilder, RawPair, image_bytes, pair_row
 from ..scene_drawing import (
     COLORS,
     Look,
@@ -292,7 +292,7 @@ class Toy(PairBuilder):
     def count_pairs(self, split: str) -> int:
         return getattr(self.config, split)
 
-    def raw_pairs(self, split: str) -> Iterator[RawPair]:
+    def entries(self, split: str) -> Iterator[RawPair | Fault]:
         return (draw_raw(self.config, split, index) for index in range(self.count_pairs(split)))
 
     def _generate_examples(self, split: str, shards: list[tuple[int, int]]) -> Iterator[tuple[int, dict[str, Any]]]:

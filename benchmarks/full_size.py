@@ -1,0 +1,170 @@
+"""BLIP-2 OPT-2.7B with random weights: the time and memory of full size, where the real checkpoint cannot be had.
+
+    python benchmarks/full_size.py /somewhere/full-size
+
+writes 7.5 GB (bfloat16, in shards, a fraction of that in memory) outside the repository, and prints what can be done
+with it. What the model says is noise; its tokenizer knows the toy benchmark's words as single tokens, as OPT's does.
+"""
+
+import argparse
+import json
+import os
+import random
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    GenerationConfig,
+    OPTConfig,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+from dataset_syned.benchmarks.toy import KINDS, SETTINGS, ToyConfig, draw_captions, draw_pair, pick
+
+ROOT = Path(__file__).resolve().parents[1]
+BOS, PAD, EOS, NEWLINE = 2, 1, 2, 50118  # OPT's ids; BLIP-2 ends its texts with the newline
+WORDS = 50265  # of OPT's tokenizer, so that `<image>`, which BLIP-2 adds, gets the same id
+SPREAD = 0.02  # standard deviation of BLIP-2's and OPT's initialisers: activations stay finite in bfloat16
+
+
+def full_size_config() -> Blip2Config:
+    """Salesforce/blip2-opt-2.7b; vision part and Q-Former have the library's default sizes."""
+    text_config = OPTConfig(
+        hidden_size=2560,
+        word_embed_proj_dim=2560,
+        ffn_dim=10240,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        vocab_size=50304,
+        bos_token_id=BOS,
+        pad_token_id=PAD,
+        eos_token_id=NEWLINE,
+    )
+    return Blip2Config(
+        vision_config={}, qformer_config={}, text_config=text_config, num_query_tokens=32, image_token_index=WORDS
+    )
+
+
+def make_checkpoint(folder: Path, config: Blip2Config, shard_size: int = 10**9) -> int:
+    """The folder as it would come from the Hub; returns the number of parameters."""
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        config.architectures, config.dtype = ["Blip2ForConditionalGeneration"], "bfloat16"
+        config.save_pretrained(unfinished)
+        GenerationConfig(bos_token_id=BOS, pad_token_id=PAD, eos_token_id=NEWLINE).save_pretrained(unfinished)
+        make_processor(config).save_pretrained(unfinished)
+        parameters = write_weights(unfinished, config, shard_size)
+        os.replace(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return parameters
+
+
+def write_weights(folder: Path, config: Blip2Config, shard_size: int) -> int:
+    """Shard by shard, so that no more than one is in memory."""
+    with torch.device("meta"):
+        model = Blip2ForConditionalGeneration(config).to(torch.bfloat16)
+    shapes = dict(model.named_parameters())  # each once: the head of the language model is its embedding
+    plan = split_torch_state_dict_into_shards(shapes, max_shard_size=shard_size)
+    generator = torch.Generator().manual_seed(0)
+    for file, names in plan.filename_to_tensors.items():
+        tensors = {name: draw(name, shapes[name].shape, generator) for name in names}
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+    return sum(shape.numel() for shape in shapes.values())
+
+
+def draw(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
+    if len(shape) == 1:  # of normalisations and biases
+        return torch.full(shape, 1.0 if name.endswith(".weight") else 0.0, dtype=torch.bfloat16)
+    return torch.empty(shape, dtype=torch.bfloat16).normal_(0.0, SPREAD, generator=generator)
+
+
+def make_processor(config: Blip2Config) -> Blip2Processor:
+    size = config.vision_config.image_size
+    image_processor = BlipImageProcessorPil(size={"height": size, "width": size})
+    return Blip2Processor(image_processor, make_tokenizer(), num_query_tokens=config.num_query_tokens)
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE of the toy benchmark's words, filled up to the number of OPT's."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(toy_sentences(2000), trainer)
+    learnt = json.loads(tokenizer.to_str())
+    words = learnt["model"]["vocab"]
+    learnt["model"]["vocab"] = words | {f"<unused-{number}>": number for number in range(len(words), WORDS)}
+    tokenizer = Tokenizer.from_str(json.dumps(learnt))
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(single="</s> $A", special_tokens=[("</s>", BOS)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="</s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    )
+
+
+def toy_sentences(pairs: int) -> list[str]:
+    rng, config = random.Random(0), ToyConfig()
+    sentences = []
+    for _ in range(pairs):
+        pair = draw_pair(rng, pick(rng, KINDS), SETTINGS[config.difficulty], config.width / config.height)
+        sentences += draw_captions(rng, pair, config.wording)
+    return sentences
+
+
+def check_place(folder: Path) -> None:
+    if folder.is_relative_to(ROOT):
+        raise ValueError(f"{str(folder)!r} lies in the repository: name a folder outside {str(ROOT)!r}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{str(folder)!r} is there already: name a new folder, or remove it")
+    existing = next(parent for parent in folder.parents if parent.is_dir())
+    free = shutil.disk_usage(existing).free / 1e9
+    if free < 8:
+        raise ValueError(f"{str(existing)!r} has {free:.1f} GB left, 8 are needed: name a folder on another disk")
+
+
+def next_commands(folder: Path) -> str:
+    place, options = shlex.quote(str(folder)), '\'{"train": 4, "validation": 2, "test": 2}\''
+    return f"""two steps of training on four drawn pairs, and a sentence of the adapter:
+  python train.py --model {place} --benchmark toy --benchmark_options {options} \\
+    --output_dir runs/full-size --lora_rank 16 --batch_size 2 --epochs 1 --validation_captions 0 --log_every 1
+  python -m modeling_blip2idc.captioning docs/before.png docs/after.png --adapter runs/full-size --max_new_tokens 10
+a sentence of the model itself:
+  python -m modeling_blip2idc.captioning docs/before.png docs/after.png --model {place} --max_new_tokens 10"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Write BLIP-2 OPT-2.7B with random weights (7.5 GB).")
+    parser.add_argument("folder", type=Path, help="a new folder outside the repository")
+    folder = parser.parse_args(argv).folder.resolve()
+    try:
+        check_place(folder)
+        parameters = make_checkpoint(folder, full_size_config())
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    gigabytes = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e9
+    print(f"{folder}: {parameters:,} parameters, {gigabytes:.2f} GB\n{next_commands(folder)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""The recipes of configs/: their keys and facts, and the launch files of configs/accelerate."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
+from accelerate.utils import DistributedType
+from tiny_models import tiny_model
+
+import train
+from dataset_syned import BENCHMARKS
+from modeling_blip2idc.image_fusion import check_blur
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+RECIPES = {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
+LAUNCHES = {path.stem: path for path in sorted((CONFIGS / "accelerate").glob("*.yaml"))}
+PAPER = ("clevr_change", "clevr_dc", "spot_the_diff", "image_editing_request", "syned", "syned_emu")
+each_recipe = pytest.mark.parametrize("name", RECIPES)
+each_launch = pytest.mark.parametrize("name", LAUNCHES)
+
+
+def header(path: Path) -> list[str]:
+    """The comment lines before the first key, without their mark."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line.removeprefix("#").strip() for line in lines[: next(i for i, x in enumerate(lines) if x[:1] != "#")]]
+
+
+def commands(path: Path) -> list[list[str]]:
+    return [shlex.split(line) for line in header(path) if "accelerate launch" in line]
+
+
+@each_recipe
+def test_recipe_is_understood_whole(name: str) -> None:
+    config = train.parse_config(["--config", str(RECIPES[name])])
+    entries = yaml.safe_load(RECIPES[name].read_text(encoding="utf-8"))
+    assert {key: getattr(config, key) for key in entries} == entries
+    assert config.benchmark in BENCHMARKS and config.alpha == 2 * config.lora_rank
+    assert config.output_dir == f"runs/{name}"
+    check_blur(config.blur)
+
+
+@each_recipe
+def test_base_is_a_folder_of_ours_or_pinned(name: str) -> None:
+    entries = yaml.safe_load(RECIPES[name].read_text(encoding="utf-8"))
+    if (CONFIGS.parent / entries["model"]).is_dir():
+        assert "revision" not in entries
+    else:
+        assert re.fullmatch(r"[0-9a-f]{40}", entries["revision"])
+
+
+@each_recipe
+def test_recipe_opens_with_commands_that_are_understood(name: str, root: Path) -> None:
+    assert "accelerate launch" in header(RECIPES[name])[0]
+    for words in commands(RECIPES[name]):
+        own = words[words.index("train.py") + 1 :]
+        assert own[:2] == ["--config", f"configs/{name}.yaml"]
+        config = train.parse_config(["--config", str(RECIPES[name]), *own[2:]])
+        assert config.benchmark in BENCHMARKS
+        launch = launch_command_parser().parse_args(words[words.index("launch") + 1 :])
+        assert launch.config_file is None or (root / launch.config_file).is_file()
+    if name != "toy":
+        assert any(line.startswith("To beat: ") for line in header(RECIPES[name])), "the number to beat, or why none"
+
+
+def test_papers_settings() -> None:
+    """Ranks of the six released adapter_config.json, learning rates of the released checkpoints' names."""
+    found = {}
+    for name in PAPER:
+        config = train.parse_config(["--config", str(RECIPES[name])])
+        found[name] = (config.lora_rank, config.learning_rate, config.blur > 0, config.caption_choice)
+        assert config.model == "Salesforce/blip2-opt-2.7b" and config.lora_dropout == 0.05
+        assert (config.batch_size, config.epochs, config.patience, config.best_by) == (16, 100, 10, "loss")
+    assert found == {
+        "clevr_change": (16, 1e-4, False, "random"),
+        "clevr_dc": (8, 5e-5, False, "random"),
+        "spot_the_diff": (8, 1e-4, False, "random"),
+        "image_editing_request": (16, 1e-4, True, "shortest"),
+        "syned": (32, 4e-5, True, "random"),
+        "syned_emu": (8, 5e-5, True, "random"),
+    }
+
+
+def test_second_stage_goes_on_from_the_first() -> None:
+    first, second = (
+        train.parse_config(["--config", str(RECIPES["syned_emu"]), *words[words.index("train.py") + 3 :]])
+        for words in commands(RECIPES["syned_emu"])
+    )
+    assert (first.benchmark, first.adapter, second.benchmark) == ("syned", None, "emu_edit")
+    assert second.adapter == first.output_dir != second.output_dir
+
+
+@each_launch
+def test_accelerate_knows_every_key(name: str) -> None:
+    config = load_config_from_file(str(LAUNCHES[name]))  # raises for unknown keys
+    options = vars(launch_command_parser().parse_args(["train.py"]))
+    for nested in (config.fsdp_config, config.deepspeed_config):  # copied over the options, known or not
+        assert set(nested) <= set(options)
+    kinds = {"one_gpu": "NO", "fsdp2": "FSDP", "deepspeed_zero2": "DEEPSPEED", "deepspeed_zero3": "DEEPSPEED"}
+    assert config.distributed_type == DistributedType(kinds.get(name, "MULTI_GPU"))
+
+
+@each_launch
+def test_launch_file_opens_with_its_command_and_says_whether_it_was_run(name: str) -> None:
+    words = commands(LAUNCHES[name])[0]
+    start = words.index("accelerate")
+    launch = launch_command_parser().parse_args(words[start + 2 :])
+    assert header(LAUNCHES[name])[0].endswith(shlex.join(words[start:])) and launch.training_script == "train.py"
+    assert launch.config_file == f"configs/accelerate/{name}.yaml"
+    own: list[Any] = launch.training_script_args
+    train.parse_config(["--config", str(CONFIGS.parent / own[1]), *own[2:]])
+    assert re.search(r"^Run: (yes|no)\b", "\n".join(header(LAUNCHES[name])), re.MULTILINE)
+
+
+def test_fsdp_wraps_layers_that_the_model_has() -> None:
+    text = LAUNCHES["fsdp2"].read_text(encoding="utf-8")
+    names = load_config_from_file(str(LAUNCHES["fsdp2"])).fsdp_config["fsdp_transformer_layer_cls_to_wrap"].split(",")
+    assert len(names) == 3 and set(names) <= {type(module).__name__ for module in tiny_model().modules()}
+    names[2] = re.search(r"For FLAN-T5 put (\w+) in OPTDecoderLayer's place", text).group(1)
+    assert set(names) <= {type(module).__name__ for module in tiny_model("t5").modules()}
