@@ -30,6 +30,7 @@ lint: .venv/installed
 bench: .venv/installed
 	$(BIN)/python benchmarks/drawing.py
 	$(BIN)/python benchmarks/preparing.py
+	$(BIN)/python benchmarks/scoring.py
 
 results: $(OURS)/metrics.json $(BASE)/metrics.json
 	mkdir -p docs/results/toy docs/results/toy-base

@@ -6,17 +6,35 @@ score_rows(read_predictions("predictions.jsonl"))["scores"]["CIDEr"]
 
 from .change_kind import KINDS, change_kind
 from .predictions import read_coco, read_predictions, write_predictions
+from .protocols import PROTOCOLS
 from .ptb_tokenizer import tokenize
-from .scoring import METRICS, paired_difference, score_rows
+from .published_scores import published
+from .scoring import (
+    HEADLINE,
+    METRICS,
+    corpus_scores,
+    paired_difference,
+    paired_differences,
+    score_rows,
+    segment_scores,
+)
+from .tables import change_detection
 
 __all__ = [
+    "HEADLINE",
     "KINDS",
     "METRICS",
+    "PROTOCOLS",
+    "change_detection",
     "change_kind",
+    "corpus_scores",
     "paired_difference",
+    "paired_differences",
+    "published",
     "read_coco",
     "read_predictions",
     "score_rows",
+    "segment_scores",
     "tokenize",
     "write_predictions",
 ]

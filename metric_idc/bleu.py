@@ -1,30 +1,28 @@
-"""BLEU-1 to BLEU-4 of a corpus, with the closest reference length, by pycocoevalcap's BleuScorer."""
+"""BLEU-1 to BLEU-4 of a corpus, with the closest reference length; the arithmetic is pycocoevalcap's BleuScorer."""
 
 import numpy as np
 
+from .ngrams import ORDER, NgramCounts, count_ngrams
+
 SCORES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4")
 IMPLEMENTATION = "pycocoevalcap BleuScorer, corpus level, closest reference length"
-ORDER = len(SCORES)
 
 
 def segment_statistics(systems: list[list[str]], references: list[list[str]]) -> list[np.ndarray]:
     """Per system [pairs, 2 + 2 * 4]: prediction length, reference length, n-grams, correct n-grams."""
-    from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
-
-    cooked = [cook_refs(texts, n=ORDER) for texts in references]
-
-    def row(prediction: str, reference: tuple) -> list[int]:
-        counts = cook_test(prediction, reference, eff="closest", n=ORDER)
-        return [counts["testlen"], counts["reflen"], *counts["guess"], *counts["correct"]]
-
-    return [np.array([row(*pair) for pair in zip(system, cooked, strict=True)]) for system in systems]
+    per_pair = np.array([len(texts) for texts in references])
+    counts = count_ngrams([text for texts in [*references, *systems] for text in texts])
+    places = np.split(np.arange(len(counts.words)), np.cumsum([per_pair.sum(), *(len(s) for s in systems[:-1])]))
+    theirs = counts.take(places[0])
+    allowed = _most_in_one_reference(theirs, np.repeat(np.arange(len(references)), per_pair))
+    return [_statistics(counts.take(place), theirs.words, per_pair, allowed) for place in places[1:]]
 
 
-def reduce(statistics: np.ndarray) -> dict[str, float]:
-    """BLEU of the corpus: counts are summed first, so it is no mean of sentence scores."""
+def reduce(total: np.ndarray, pairs: int) -> dict[str, float]:
+    """BLEU of the summed statistics: counts are summed first, so it is no mean of sentence scores."""
     from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 
-    length, reference_length, *counts = statistics.sum(axis=0).tolist()
+    length, reference_length, *counts = total.tolist()
     scorer = BleuScorer(n=ORDER)
     # the whole corpus as one segment: BleuScorer then does the official arithmetic on the sums
     scorer.ctest = [
@@ -32,3 +30,37 @@ def reduce(statistics: np.ndarray) -> dict[str, float]:
     ]
     scores, _ = scorer.compute_score(option="closest", verbose=0)
     return dict(zip(SCORES, map(float, scores), strict=True))
+
+
+def _most_in_one_reference(references: NgramCounts, pair_of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keys pair * n-grams + n-gram in order, and how often a reference of the pair holds the n-gram at most."""
+    keys = pair_of[references.text_of] * len(references.orders) + references.ngrams
+    order = np.argsort(keys)
+    unique, first = np.unique(keys[order], return_index=True)
+    return unique, np.maximum.reduceat(references.counts[order], first) if len(first) else references.counts
+
+
+def _statistics(
+    predictions: NgramCounts,
+    reference_lengths: np.ndarray,
+    per_pair: np.ndarray,
+    allowed: tuple[np.ndarray, np.ndarray],
+) -> np.ndarray:
+    pair_of, (known, most) = predictions.text_of, allowed
+    keys = pair_of * len(predictions.orders) + predictions.ngrams
+    place = np.minimum(np.searchsorted(known, keys), max(0, len(known) - 1))
+    correct = np.zeros(len(keys))
+    if len(known):
+        correct = np.where(known[place] == keys, np.minimum(predictions.counts, most[place]), 0)
+    cells = pair_of * ORDER + predictions.orders[predictions.ngrams]
+    matches = np.bincount(cells, correct, minlength=len(per_pair) * ORDER).reshape(-1, ORDER)
+    possible = np.maximum(0, predictions.words[:, None] - np.arange(ORDER))
+    closest = _closest_lengths(predictions.words, reference_lengths, per_pair)
+    return np.column_stack([predictions.words, closest, possible, matches])
+
+
+def _closest_lengths(lengths: np.ndarray, reference_lengths: np.ndarray, per_pair: np.ndarray) -> np.ndarray:
+    """[pairs] the reference length nearest to the prediction's, the shorter of two."""
+    far = reference_lengths.max() + 1
+    ranks = np.abs(np.repeat(lengths, per_pair) - reference_lengths) * far + reference_lengths
+    return np.minimum.reduceat(ranks, np.cumsum(per_pair) - per_pair) % far

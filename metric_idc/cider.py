@@ -1,29 +1,33 @@
 """CIDEr as everyone runs it: pycocoevalcap's clipped, length-penalised form, and the best constant caption under it.
 
-The n-gram counts are pycocoevalcap's; the tf-idf arithmetic is done here on arrays, because the constant-caption
-control needs the score of one sentence against every reference of a training set. A test holds both to 1e-9.
+The arithmetic is done here on arrays, because the constant-caption control needs the score of one sentence against
+every reference of a training set. A test holds it to pycocoevalcap's to 1e-9.
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import numpy as np
+
+from .ngrams import ORDER, NgramCounts, count_ngrams
 
 SCORES = ("CIDEr",)
 IMPLEMENTATION = (
     "CIDEr of pycocoevalcap (clipped, length penalty sigma 6, times 10), document frequency from the scored references"
 )
-ORDER = 4
 SIGMA = 6.0
 TIE = 1e-9  # scores nearer than this are equal: sums in another order differ by less
 
 
 def segment_statistics(systems: list[list[str]], references: list[list[str]]) -> list[np.ndarray]:
     """Per system [pairs]: the CIDEr of each prediction, with the document frequencies of these references."""
-    index = ReferenceIndex(references)
+    index = ReferenceIndex(references, [text for system in systems for text in system])
     return [index.segment_scores(system) for system in systems]
 
 
-def reduce(statistics: np.ndarray) -> dict[str, float]:
+def reduce(total: np.ndarray, pairs: int) -> dict[str, float]:
     """The mean over pairs."""
-    return {"CIDEr": float(statistics.mean())}
+    return {"CIDEr": float(total / pairs)}
 
 
 def best_constant_caption(references: list[list[str]]) -> str:
@@ -31,48 +35,57 @@ def best_constant_caption(references: list[list[str]]) -> str:
     return ReferenceIndex(references).best_constant()
 
 
-class ReferenceIndex:
-    """The tf-idf vectors of all references as flat arrays; an entry is one n-gram of one reference."""
+@dataclass(frozen=True)
+class Vectors:
+    """The tf-idf vectors of texts; an entry is one n-gram of one text."""
 
-    def __init__(self, references: list[list[str]]) -> None:
+    counts: NgramCounts
+    weights: np.ndarray  # [entries]
+    cell: np.ndarray  # [entries] place in a flat [texts, ORDER]
+    norms: np.ndarray  # [texts, ORDER]
+    lengths: np.ndarray  # [texts] the length in the penalty is pycocoevalcap's: the number of bigrams
+
+
+class ReferenceIndex:
+    """The vectors of all references, and of other texts with the references' document frequencies."""
+
+    def __init__(self, references: list[list[str]], others: Iterable[str] = ()) -> None:
         self.texts = [text for texts in references for text in texts]
         self.per_pair = np.array([len(texts) for texts in references])
-        self.first = np.concatenate([[0], np.cumsum(self.per_pair)])  # pair -> its first reference
-        pair_of = np.repeat(np.arange(len(references)), self.per_pair)
-        self.vocabulary: dict[tuple[str, ...], int] = {}
-        cooked = self._cook()
-        sizes = np.array([len(ids) for ids, _ in cooked])
-        self.start = np.concatenate([[0], np.cumsum(sizes)])  # reference -> its first entry
-        self.ids = np.concatenate([ids for ids, _ in cooked])
-        counts = np.concatenate([values for _, values in cooked])
-        reference_of = np.repeat(np.arange(len(self.texts)), sizes)
+        self.pair_of = np.repeat(np.arange(len(references)), self.per_pair)
+        self.place = {text: place for place, text in enumerate(dict.fromkeys([*self.texts, *others]))}
+        self.counts = count_ngrams(list(self.place))
+        of_references = self._take(self.texts)
 
         # log of how many pairs have the n-gram in any reference, out of all pairs
-        self.log_pairs = np.log(float(len(references)))
-        seen = np.unique(pair_of[reference_of] * len(self.vocabulary) + self.ids) % max(1, len(self.vocabulary))
-        self.idf = self.log_pairs - np.log(np.bincount(seen, minlength=len(self.vocabulary)))
-        orders = np.fromiter((len(ngram) - 1 for ngram in self.vocabulary), int, len(self.vocabulary))
-
-        self.weights = counts * self.idf[self.ids]
-        self.cell = reference_of * ORDER + orders[self.ids]  # entry -> place in a flat [references, ORDER]
-        squares = np.bincount(self.cell, self.weights**2, minlength=len(self.texts) * ORDER)
-        self.norms = np.sqrt(squares).reshape(-1, ORDER)
-        # the length in the penalty is pycocoevalcap's: the number of bigrams
-        bigrams = np.bincount(self.cell, counts, minlength=len(self.texts) * ORDER)
-        self.lengths = bigrams.reshape(-1, ORDER)[:, 1]
-        self._row = np.zeros(len(self.vocabulary))  # scratch: the weights of one sentence, spread over the vocabulary
+        ngrams = len(self.counts.orders)
+        keys = np.sort(self.pair_of[of_references.text_of] * ngrams + of_references.ngrams)
+        # a key that differs from the one before is another pair or n-gram; np.unique takes ten times as long
+        seen = keys[np.diff(keys, prepend=-1) > 0] % max(1, ngrams)
+        frequency = np.bincount(seen, minlength=ngrams)
+        self.idf = np.log(float(len(references))) - np.log(np.maximum(1, frequency))
+        self.references = self._vectors(of_references)
+        self._row = np.zeros(ngrams)  # scratch: the weights of one sentence, spread over the n-grams
 
     def segment_scores(self, predictions: list[str]) -> np.ndarray:
         """[pairs]: each prediction against the references of its own pair."""
-        scores = np.zeros(len(self.per_pair))
-        for pair, prediction in enumerate(predictions):
-            similarity = self._similarity(prediction, self.first[pair], self.first[pair + 1])
-            scores[pair] = 10 * similarity.sum() / self.per_pair[pair]
-        return scores
+        theirs, ours = self.references, self._vectors(self._take(predictions))
+        keys = self.pair_of[theirs.counts.text_of] * len(self.idf) + theirs.counts.ngrams
+        known = ours.counts.text_of * len(self.idf) + ours.counts.ngrams  # in order
+        place = np.searchsorted(known, keys)
+        place[place == len(known)] = 0
+        weights = np.zeros(len(keys))
+        if len(known):
+            weights = np.where(known[place] == keys, ours.weights[place], 0)
+        similarity = self._similarity(weights, ours.norms[self.pair_of], ours.lengths[self.pair_of])
+        return 10 * np.bincount(self.pair_of, similarity, minlength=len(self.per_pair)) / self.per_pair
 
     def constant_score(self, sentence: str) -> float:
-        """The corpus score of one sentence given as the answer to every pair."""
-        similarity = self._similarity(sentence, 0, len(self.texts))
+        """The corpus score of one of the texts given as the answer to every pair."""
+        vector = self._vectors(self._take([sentence]))
+        self._row[vector.counts.ngrams] = vector.weights
+        similarity = self._similarity(self._row[self.references.counts.ngrams], vector.norms, vector.lengths)
+        self._row[vector.counts.ngrams] = 0
         return float(10 * similarity @ self._shares())
 
     def best_constant(self) -> str:
@@ -89,50 +102,30 @@ class ReferenceIndex:
                 winners.append(text)
         return min(winners)
 
-    def _cook(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Per reference its n-gram ids and counts; equal texts are counted once."""
-        from pycocoevalcap.cider.cider_scorer import precook
+    def _take(self, texts: list[str]) -> NgramCounts:
+        return self.counts.take(np.fromiter((self.place[text] for text in texts), int, len(texts)))
 
-        number = self.vocabulary
-        cooked: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        for text in self.texts:
-            if text not in cooked:
-                counts = precook(text, ORDER)
-                ids = np.array([number.setdefault(ngram, len(number)) for ngram in counts], dtype=int)
-                cooked[text] = ids, np.array(list(counts.values()), dtype=float)
-        return [cooked[text] for text in self.texts]
+    def _vectors(self, counts: NgramCounts) -> Vectors:
+        texts = len(counts.words)
+        weights = counts.counts * self.idf[counts.ngrams]
+        cell = counts.text_of * ORDER + counts.orders[counts.ngrams]
+        norms = np.sqrt(np.bincount(cell, weights**2, minlength=texts * ORDER)).reshape(-1, ORDER)
+        return Vectors(counts, weights, cell, norms, np.maximum(0, counts.words - 1))
 
-    def _vector(self, sentence: str) -> tuple[list[int], list[float], np.ndarray, float]:
-        """Ids and weights of the n-grams that some reference has; norms and length over all n-grams."""
-        from pycocoevalcap.cider.cider_scorer import precook
+    def _similarity(self, weights: np.ndarray, norms: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """[references]: predictions against the references, mean over n-gram orders.
 
-        ids, weights, squares, length = [], [], np.zeros(ORDER), 0.0
-        for ngram, count in precook(sentence, ORDER).items():
-            number = self.vocabulary.get(ngram)
-            weight = count * (self.log_pairs if number is None else self.idf[number])
-            squares[len(ngram) - 1] += weight**2
-            length += count if len(ngram) == 2 else 0
-            if number is not None:
-                ids.append(number)
-                weights.append(weight)
-        return ids, weights, np.sqrt(squares), length
-
-    def _similarity(self, sentence: str, first: int, last: int) -> np.ndarray:
-        """[last - first]: the sentence against each of these references, mean over n-gram orders."""
-        ids, weights, norms, length = self._vector(sentence)
-        entries = slice(self.start[first], self.start[last])
-        theirs = self.weights[entries]
-        self._row[ids] = weights
-        clipped = np.minimum(self._row[self.ids[entries]], theirs) * theirs
-        self._row[ids] = 0
-        cells = self.cell[entries] - first * ORDER
-        dots = np.bincount(cells, clipped, minlength=(last - first) * ORDER).reshape(-1, ORDER)
-        scale = norms * self.norms[first:last]
+        `weights` [entries of the references] are the predictions', 0 where they have not the n-gram.
+        """
+        theirs = self.references
+        clipped = np.minimum(weights, theirs.weights) * theirs.weights
+        dots = np.bincount(theirs.cell, clipped, minlength=theirs.norms.size).reshape(-1, ORDER)
+        scale = norms * theirs.norms
         cosines = np.divide(dots, scale, out=np.zeros(dots.shape), where=scale != 0)  # [references, ORDER]
-        return cosines.mean(axis=1) * self._penalty(length)[first:last]
+        return cosines.mean(axis=1) * self._penalty(lengths)
 
-    def _penalty(self, length: float) -> np.ndarray:
-        return np.exp(-((length - self.lengths) ** 2) / (2 * SIGMA**2))
+    def _penalty(self, lengths: np.ndarray | float) -> np.ndarray:
+        return np.exp(-((lengths - self.references.lengths) ** 2) / (2 * SIGMA**2))
 
     def _shares(self) -> np.ndarray:
         """[references]: what each reference counts in the mean over pairs of means over references."""
@@ -144,16 +137,18 @@ class ReferenceIndex:
         Without clipping the score is linear in the references, so that their weighted sum, one per candidate length
         because of the length penalty, stands for all of them.
         """
-        number = {text: place for place, text in enumerate(self.texts)}
-        norms = self.norms.ravel()[self.cell]
-        unit = np.divide(self.weights, norms, out=np.zeros(self.weights.shape), where=norms != 0)
-        reference_of = self.cell // ORDER
+        theirs = self.references
+        ngrams, start = theirs.counts.ngrams, theirs.counts.start
+        places = {text: place for place, text in enumerate(self.texts)}
+        norms = theirs.norms.ravel()[theirs.cell]
+        unit = np.divide(theirs.weights, norms, out=np.zeros(norms.shape), where=norms != 0)
+        reference_of = theirs.cell // ORDER
         bounds = {}
-        for length in np.unique(self.lengths):
+        for length in np.unique(theirs.lengths):
             share = 10 / ORDER * self._shares() * self._penalty(length)
-            consensus = np.bincount(self.ids, unit * share[reference_of], minlength=len(self.vocabulary))
-            for text, place in number.items():
-                if self.lengths[place] == length:
-                    entries = slice(self.start[place], self.start[place + 1])
-                    bounds[text] = float(unit[entries] @ consensus[self.ids[entries]])
+            consensus = np.bincount(ngrams, unit * share[reference_of], minlength=len(self.idf))
+            for text, place in places.items():
+                if theirs.lengths[place] == length:
+                    entries = slice(start[place], start[place + 1])
+                    bounds[text] = float(unit[entries] @ consensus[ngrams[entries]])
         return bounds

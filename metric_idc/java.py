@@ -1,8 +1,10 @@
 """The Java side: finds a JVM and pycocoevalcap's jars, and runs one program over lines of text."""
 
 import importlib.util
+import os
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 INSTALL = 'pip install "blip2idc[metrics]"'
@@ -34,8 +36,9 @@ def jar(*parts: str) -> Path:
 
 def run_java(arguments: list[str], lines: list[str]) -> list[str]:
     """Feeds the lines to one JVM and returns as many lines of output, or raises."""
-    # UTF-8 whatever the locale: before Java 18 the default charset is the locale's and would change METEOR.
-    command = [java_command(), "-Dfile.encoding=UTF-8", *arguments]
+    # UTF-8 whatever the locale: before Java 18 the default charset is the locale's and would change METEOR; since then
+    # standard output has one of its own.
+    command = [java_command(), "-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8", *arguments]
     # "replace": a lone surrogate has no UTF-8 form; a `?` stands in for it
     text = "".join(line + "\n" for line in lines).encode("utf-8", "replace")
     # `run` writes and reads at the same time, so full pipes cannot block either side
@@ -47,3 +50,15 @@ def run_java(arguments: list[str], lines: list[str]) -> list[str]:
             f"({' '.join(arguments)}): {done.stderr.decode('utf-8', 'replace')[-1000:]}"
         )
     return output
+
+
+def run_java_on_all_cores(arguments: list[str], lines: list[str], enough: int) -> list[str]:
+    """`run_java` with one JVM per core, each with a run of at least `enough` lines; the output in the lines' order."""
+    parts = max(1, min(os.cpu_count() or 1, len(lines) // enough))
+    bounds = [len(lines) * part // parts for part in range(parts + 1)]
+    with ThreadPoolExecutor(parts) as pool:
+        outputs = pool.map(
+            lambda part: run_java(arguments, lines[bounds[part] : bounds[part + 1]]),
+            range(parts),
+        )
+        return [line for output in outputs for line in output]

@@ -1,10 +1,13 @@
 """METEOR 1.5, English, by the official jar: the jar aligns each pair, the corpus score is made from summed counts."""
 
 import re
+import tempfile
+from pathlib import Path
 
 import numpy as np
 
-from .java import jar, run_java
+from .java import jar, run_java, run_java_on_all_cores
+from .paraphrases import needed_paraphrases
 
 SCORES = ("METEOR",)
 IMPLEMENTATION = "METEOR 1.5 jar of pycocoevalcap, -l en -norm, score of the summed statistics"
@@ -13,7 +16,10 @@ IMPLEMENTATION = "METEOR 1.5 jar of pycocoevalcap, -l en -norm, score of the sum
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 STAGE_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # exact, stem, synonym, paraphrase
 CHUNKS = 20  # column of the statistics
+ENOUGH = 500  # lines that are worth the start of a JVM
 
+JAR = ("meteor", "meteor-1.5.jar")
+PLAIN = re.compile(r"[A-Za-z ]*")
 # Line ends would break the one-line-per-pair exchange with the jar, `|||` is its field separator.
 LINE_ENDS = re.compile("\r\n|[\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")
 
@@ -21,20 +27,32 @@ LINE_ENDS = re.compile("\r\n|[\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")
 def segment_statistics(systems: list[list[str]], references: list[list[str]]) -> list[np.ndarray]:
     """Per system [pairs, 23]: the jar's statistics of each prediction against its best reference.
 
-    All systems go through one JVM, because the jar takes seconds to read its paraphrase table.
+    Equal lines of all systems go through the jar once; where there are many, one JVM per core works on them.
     """
-    lines = [_score_line(*pair) for system in systems for pair in zip(system, references, strict=True)]
-    # the options of pycocoevalcap's Meteor
-    program = ["-Xmx2G", "-jar", str(jar("meteor", "meteor-1.5.jar")), "-", "-", "-stdio", "-l", "en", "-norm"]
-    statistics = np.array([line.split() for line in run_java(program, lines)], dtype=float)
+    normal = _normalized([text for texts in [*systems, *references] for text in texts])
+    lines = [
+        " ||| ".join(["SCORE", *(normal[text] for text in texts), normal[prediction]])
+        for system in systems
+        for prediction, texts in zip(system, references, strict=True)
+    ]
+    unique = list(dict.fromkeys(lines))
+    with tempfile.TemporaryDirectory() as folder:
+        words = set(" ".join(normal.values()).lower().split())
+        table = needed_paraphrases(words, Path(folder))
+        # the quickest start for JVMs that live for seconds; pycocoevalcap's options, where -norm is done already
+        program = ["-Xmx2G", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-jar", str(jar(*JAR))]
+        options = ["-", "-", "-stdio", "-l", "en", "-lower", "-a", str(table)]
+        output = run_java_on_all_cores([*program, *options], unique, enough=ENOUGH)
+    rows = dict(zip(unique, output, strict=True))
+    statistics = np.array([rows[line].split() for line in lines], dtype=float)
     statistics[_perfect(statistics), CHUNKS] = 0
     return np.split(statistics, len(systems))
 
 
-def reduce(statistics: np.ndarray) -> dict[str, float]:
+def reduce(total: np.ndarray, pairs: int) -> dict[str, float]:
     """METEOR of the summed statistics, as the jar's EVAL command computes it."""
     # columns: 4 lengths, 4 stages of 4 match counts, chunks, matched words
-    length, reference_length, function_words, reference_function_words, *rest = statistics.sum(axis=0).tolist()
+    length, reference_length, function_words, reference_function_words, *rest = total.tolist()
     stages = np.array(rest[:16]).reshape(4, 4)  # [stage, (content, reference content, function, reference function)]
     chunks, matched, reference_matched = rest[16:]
     content, reference_content, function, reference_function = STAGE_WEIGHTS @ stages
@@ -54,8 +72,16 @@ def _perfect(statistics: np.ndarray) -> np.ndarray:
     return (matches == statistics[:, :2]).all(axis=1) & (statistics[:, CHUNKS] == 1)
 
 
-def _score_line(prediction: str, references: list[str]) -> str:
-    return " ||| ".join(["SCORE", *(_one_field(text) for text in references), _one_field(prediction)])
+def _normalized(texts: list[str]) -> dict[str, str]:
+    """Each text as the jar's option -norm would make it, by the jar's own normalizer, which leaves plain words alone.
+
+    Done here once per text, and not in each line that it stands in.
+    """
+    fields = {text: _one_field(text) for text in dict.fromkeys(texts)}
+    odd = list(dict.fromkeys(field for field in fields.values() if not PLAIN.fullmatch(field)))
+    program = ["-cp", str(jar(*JAR)), "edu.cmu.meteor.util.Normalizer", "en", "true"]
+    normal = dict(zip(odd, run_java(program, odd), strict=True)) if odd else {}
+    return {text: normal.get(field, field) for text, field in fields.items()}
 
 
 def _one_field(text: str) -> str:

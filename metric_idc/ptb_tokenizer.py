@@ -23,8 +23,9 @@ def tokenize(sentences: list[str]) -> list[str]:
 
     program = ["-cp", str(folder / STANFORD_CORENLP_3_4_1_JAR), "edu.stanford.nlp.process.PTBTokenizer"]
     lines = [LINE_ENDS.sub(" ", sentence) for sentence in sentences]
+    unique = list(dict.fromkeys(lines))
     dropped = frozenset(PUNCTUATIONS)
-    return [
-        " ".join(word for word in line.rstrip().split(" ") if word not in dropped)
-        for line in run_java([*program, "-preserveLines", "-lowerCase"], lines)
-    ]
+    output = run_java([*program, "-preserveLines", "-lowerCase"], unique)
+    tokens = [" ".join(word for word in line.rstrip().split(" ") if word not in dropped) for line in output]
+    tokens_of = dict(zip(unique, tokens, strict=True))
+    return [tokens_of[line] for line in lines]

@@ -1,23 +1,31 @@
-"""Scores predictions: statistics per pair first, every score a reduction of them, and a control beside it.
+"""Scores predictions: statistics per pair first, every score a reduction of them, and controls beside it.
 
-Nothing is rewritten and no pair is dropped: what stands in the rows is what is scored.
+Under the default protocol nothing is rewritten and no pair is dropped: what stands in the rows is what is scored.
 """
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
-from types import ModuleType
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import bleu, cider, meteor, ptb_tokenizer, rouge_l
-from .change_kind import KINDS, change_kind
+from . import bleu, cider, meteor, ptb_tokenizer, rouge_l, spice
+from .clip_score import ClipScore
+from .protocols import apply_protocol
+from .resampling import interval, p_value, resampled_scores
+from .sentence_similarity import SentenceSimilarity
+from .tables import change_detection, kind_accuracy, said_unchanged, wording
 
-METRICS = {"BLEU": bleu, "METEOR": meteor, "ROUGE-L": rouge_l, "CIDEr": cider}
+# A metric: SCORES, IMPLEMENTATION, `segment_statistics(systems, references)` and `reduce(total, pairs)`.
+METRICS = {"BLEU": bleu, "METEOR": meteor, "ROUGE-L": rouge_l, "CIDEr": cider, "SPICE": spice}
+HEADLINE = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
 
 Row = dict[str, Any]
+Metrics = dict[str, Any]
 
 
 def score_rows(
@@ -26,73 +34,125 @@ def score_rows(
     constant_captions: list[list[str]] | None = None,
     resamples: int = 1000,
     seed: int = 0,
+    *,
+    copies: list[str] | None = None,
+    protocol: str = "honest",
+    batch_size: int = 16,
+    sentence_model: str | Path | None = None,
+    clip_model: str | Path | None = None,
+    images: Iterable[Any] | None = None,
+    segments: bool = False,
 ) -> dict[str, Any]:
-    """Scores, constant-caption control, per-kind tables, interval and signature of one set of predictions.
+    """Scores, controls, tables, intervals and signature of one set of predictions.
 
-    `constant_captions` are the references of each training pair, from which the control's sentence is chosen.
+    Args:
+        constant_captions: the references of each training pair, from which the control's sentence is chosen.
+        copies: what the model says when it is given each pair's before image twice, in the order of the rows.
+        protocol: `honest`, or `paper` with the `batch_size` of the evaluation that it repeats, see protocols.py.
+        sentence_model: folder of a sentence-embedding model; adds SentenceSimilarity.
+        clip_model: folder of a CLIP model; with `images`, the after images as PIL, adds CLIPScore and RefCLIPScore.
+        segments: also give "segments", the scores of each pair, in the order of the rows.
     """
     _check_rows(rows)
-    chosen = _choose_metrics(metrics)
+    if copies is not None and len(copies) != len(rows):
+        raise ValueError(f"{len(copies)} copies for {len(rows)} rows; give one sentence per row")
+    rows, signature = apply_protocol(rows, protocol, batch_size, seed)
+    copies = copies[: len(rows)] if copies is not None else None
+    chosen, left_out = _choose_metrics(metrics)
+    on_text = _models(sentence_model, clip_model, images, len(rows), whole=protocol == "honest")
     # training sets may hold pairs without a caption; they offer no candidate and are not scored
-    constant_captions = [captions for captions in constant_captions or [] if captions]
-    predictions, references, training = _tokenize_all(
-        [row["prediction"] for row in rows], [row["references"] for row in rows], constant_captions
+    training_texts = [captions for captions in constant_captions or [] if captions]
+    texts = [row["references"] for row in rows]
+    predictions, copied, references, training = _tokenize_all(
+        [[row["prediction"] for row in rows], copies or []], texts, training_texts
     )
-    source, source_texts = (training, constant_captions) if training else (references, [r["references"] for r in rows])
+    source, source_texts = (training, training_texts) if training else (references, texts)
     constant = cider.best_constant_caption(source)
-    statistics = _statistics(chosen, [predictions, [constant] * len(rows)], references)
-    own = {name: arrays[0] for name, arrays in statistics.items()}
-    everything = np.arange(len(rows))
+    caption = _original_text(constant, source, source_texts)
+    systems = {"own": predictions, "constant": [constant] * len(rows), "copy": copied}
+    written = {"own": [row["prediction"] for row in rows], "constant": [caption] * len(rows), "copy": copies or []}
+    statistics = _segment_statistics(chosen, systems, references) | _segment_statistics(on_text, written, texts)
+    chosen |= on_text
+
+    def scores(system: str, pairs: Any = slice(None)) -> dict[str, float]:
+        return _reduce(chosen, {name: arrays[system][pairs] for name, arrays in statistics.items()})
+
+    own = {name: arrays["own"] for name, arrays in statistics.items()}
     result = {
-        "scores": _reduce(own, everything),
+        "scores": scores("own"),
         "controls": {
             "constant_caption": {
-                "caption": _original_text(constant, source, source_texts),
+                "caption": caption,
                 "chosen_from": "train" if training else "references",
-                "scores": _reduce({name: arrays[1] for name, arrays in statistics.items()}, everything),
+                "scores": scores("constant"),
             }
         },
-        "per_kind": _per_kind(rows, own),
-        **_kind_accuracy(rows),
-        "intervals": {},
-        "signature": _signature(rows, chosen, training, resamples, seed),
+        "per_kind": _per_kind(rows, scores),
+        "per_references": _per_references(rows, scores),
+        **kind_accuracy(rows),
+        **change_detection(rows),
+        "captions": {"predictions": wording(predictions), "references": wording(_flat(references))},
+        "intervals": _intervals(chosen, own, resamples, seed),
+        "signature": signature | _signature(rows, chosen, left_out, training, resamples, seed),
     }
-    if "CIDEr" in own:
-        means = [own["CIDEr"][sample].mean() for sample in _resamples(len(rows), resamples, seed)]
-        result["intervals"]["CIDEr"] = [float(bound) for bound in np.percentile(means, [2.5, 97.5])]
+    if copies:
+        result["controls"]["copy"] = {"scores": scores("copy"), "said_unchanged": said_unchanged(copies)}
+    if segments:
+        result["segments"] = _segments(chosen, own)
+    return result
+
+
+def corpus_scores(rows: list[Row], metrics: list[str] | None = None) -> dict[str, float]:
+    """The scores alone."""
+    chosen, statistics = _own_statistics(rows, metrics)
+    return _reduce(chosen, statistics)
+
+
+def segment_scores(rows: list[Row], metrics: list[str] | None = None) -> list[dict[str, float]]:
+    """Per row its BLEU-1 to BLEU-4, METEOR, ROUGE-L and CIDEr: the corpus formula of each metric on that pair alone.
+
+    BLEU is thus pycocoevalcap's sentence score, near 0 without a common 4-gram; CIDEr has the document frequencies of
+    all rows.
+    """
+    return _segments(*_own_statistics(rows, metrics))
+
+
+def paired_differences(
+    rows_a: list[Row], rows_b: list[Row], metrics: list[str] | None = None, resamples: int = 1000, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """Per score: a minus b, with a 95 % interval and a two-sided p-value from a paired bootstrap over pairs."""
+    _check_rows(rows_a)
+    _check_rows(rows_b)
+    chosen, _ = _choose_metrics(metrics)
+    rows_b = _align(rows_a, rows_b)
+    tokens_a, tokens_b, references = _tokenize_all(
+        [[row["prediction"] for row in rows] for rows in (rows_a, rows_b)], [row["references"] for row in rows_a]
+    )
+    statistics = _segment_statistics(chosen, {"a": tokens_a, "b": tokens_b}, references)
+
+    def resampled(system: str) -> dict[str, np.ndarray]:
+        arrays = {name: arrays[system] for name, arrays in statistics.items()}
+        whole = _reduce(chosen, arrays)
+        draws = resampled_scores(arrays, lambda sums: _reduce_sums(chosen, sums, len(rows_a)), resamples, seed)
+        return {name: np.concatenate([[whole[name]], values]) for name, values in draws.items()}
+
+    a, b = resampled("a"), resampled("b")
+    result = {}
+    for name in a:
+        difference, *draws = a[name] - b[name]
+        low, high = interval(np.array(draws))
+        result[name] = {"difference": float(difference), "low": low, "high": high, "p_value": p_value(np.array(draws))}
     return result
 
 
 def paired_difference(
     rows_a: list[Row], rows_b: list[Row], metric: str = "CIDEr", resamples: int = 1000, seed: int = 0
 ) -> dict[str, float]:
-    """Score of a minus score of b, with a 95 % interval and a two-sided p-value from a paired bootstrap over pairs."""
-    _check_rows(rows_a)
-    _check_rows(rows_b)
-    module = next((module for module in METRICS.values() if metric in module.SCORES), None)
-    if module is None:
+    """One score of `paired_differences`."""
+    owner = next((name for name, module in METRICS.items() if metric in module.SCORES), None)
+    if owner is None:
         raise ValueError(f"unknown score {metric!r}; one of {[name for m in METRICS.values() for name in m.SCORES]}")
-    rows_b = _align(rows_a, rows_b)
-    tokens_a, references, tokens_b = _tokenize_all(
-        [row["prediction"] for row in rows_a],
-        [row["references"] for row in rows_a],
-        [[row["prediction"]] for row in rows_b],
-    )
-    a, b = module.segment_statistics([tokens_a, [texts[0] for texts in tokens_b]], references)
-
-    def difference(sample: np.ndarray) -> float:
-        return module.reduce(a[sample])[metric] - module.reduce(b[sample])[metric]
-
-    differences = np.array([difference(sample) for sample in _resamples(len(rows_a), resamples, seed)])
-    low, high = np.percentile(differences, [2.5, 97.5])
-    # one is added so that no finite number of resamples claims certainty
-    tail = (1 + min((differences <= 0).sum(), (differences >= 0).sum())) / (1 + resamples)
-    return {
-        "difference": difference(np.arange(len(rows_a))),
-        "low": float(low),
-        "high": float(high),
-        "p_value": float(min(1.0, 2 * tail)),
-    }
+    return paired_differences(rows_a, rows_b, [owner], resamples, seed)[metric]
 
 
 def _check_rows(rows: list[Row]) -> None:
@@ -115,39 +175,92 @@ def _check_rows(rows: list[Row]) -> None:
             raise ValueError(f"pair {pair_id!r} has no reference; give at least one (pairs are never dropped)")
 
 
-def _choose_metrics(names: list[str] | None) -> dict[str, ModuleType]:
+def _choose_metrics(names: list[str] | None) -> tuple[Metrics, dict[str, str]]:
+    """The metrics, and why some were left out: only SPICE may be, and only if nobody asked for it."""
     unknown = [name for name in names or [] if name not in METRICS]
     if unknown or names == []:
         raise ValueError(f"unknown metrics {unknown or names!r}; choose from {list(METRICS)}")
-    return {name: module for name, module in METRICS.items() if names is None or name in names}
+    left_out = {} if names is not None or not spice.missing() else {"SPICE": spice.missing()}
+    return {
+        name: module for name, module in METRICS.items() if name not in left_out and (names is None or name in names)
+    }, left_out
 
 
-def _tokenize_all(predictions: list[str], *lists: list[list[str]]) -> tuple[list[str] | list[list[str]], ...]:
-    """Predictions and lists of captions through one call of the tokenizer, in their own shapes."""
-    nested = [captions for captions_of_pairs in lists for captions in captions_of_pairs]
-    tokens = iter(ptb_tokenizer.tokenize([*predictions, *(text for captions in nested for text in captions)]))
-    return (
-        [next(tokens) for _ in predictions],
-        *([[next(tokens) for _ in captions] for captions in captions_of_pairs] for captions_of_pairs in lists),
-    )
+def _models(
+    sentence_model: str | Path | None,
+    clip_model: str | Path | None,
+    images: Iterable[Any] | None,
+    pairs: int,
+    whole: bool,
+) -> Metrics:
+    """The metrics that read sentences as they were written, by neural networks."""
+    models: Metrics = {}
+    if sentence_model is not None:
+        models["SentenceSimilarity"] = SentenceSimilarity(sentence_model)
+    if clip_model is not None:
+        # of pairs that the paper protocol dropped the images stay unread
+        models["CLIPScore"] = ClipScore(clip_model, images if whole or images is None else islice(images, pairs))
+    return models
 
 
-def _statistics(
-    chosen: dict[str, ModuleType], systems: list[list[str]], references: list[list[str]]
-) -> dict[str, list[np.ndarray]]:
-    # threads, because METEOR waits for its JVM while the others count
-    with ThreadPoolExecutor(len(chosen)) as pool:
+def _tokenize_all(systems: list[list[str]], *lists: list[list[str]]) -> list[Any]:
+    """Systems and lists of captions through one call of the tokenizer, in their own shapes."""
+    nested = [*([system] for system in systems), *lists]
+    tokens = iter(ptb_tokenizer.tokenize([text for captions in nested for texts in captions for text in texts]))
+    shaped = [[[next(tokens) for _ in texts] for texts in captions] for captions in nested]
+    return [*(captions[0] for captions in shaped[: len(systems)]), *shaped[len(systems) :]]
+
+
+def _segment_statistics(
+    metrics: Metrics, systems: dict[str, list[str]], references: list[list[str]]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Per metric and system; a system without sentences is left out."""
+    systems = {name: sentences for name, sentences in systems.items() if sentences}
+    if not metrics:
+        return {}
+    # threads, because METEOR waits for its JVMs while the others count
+    with ThreadPoolExecutor(len(metrics)) as pool:
         running = {
-            name: pool.submit(module.segment_statistics, systems, references) for name, module in chosen.items()
+            name: pool.submit(metric.segment_statistics, list(systems.values()), references)
+            for name, metric in metrics.items()
         }
-        return {name: future.result() for name, future in running.items()}
+        return {name: dict(zip(systems, future.result(), strict=True)) for name, future in running.items()}
 
 
-def _reduce(statistics: dict[str, np.ndarray], pairs: np.ndarray) -> dict[str, float]:
-    scores: dict[str, float] = {}
-    for name, array in statistics.items():
-        scores |= METRICS[name].reduce(array[pairs])
-    return scores
+def _own_statistics(rows: list[Row], metrics: list[str] | None) -> tuple[Metrics, dict[str, np.ndarray]]:
+    _check_rows(rows)
+    chosen, _ = _choose_metrics(metrics)
+    predictions, references = _tokenize_all([[row["prediction"] for row in rows]], [row["references"] for row in rows])
+    statistics = _segment_statistics(chosen, {"own": predictions}, references)
+    return chosen, {name: arrays["own"] for name, arrays in statistics.items()}
+
+
+def _reduce(metrics: Metrics, statistics: dict[str, np.ndarray]) -> dict[str, float]:
+    sums = {name: array.sum(axis=0) for name, array in statistics.items()}
+    return _reduce_sums(metrics, sums, len(next(iter(statistics.values()))))
+
+
+def _reduce_sums(metrics: Metrics, sums: dict[str, np.ndarray], pairs: int) -> dict[str, float]:
+    return {
+        score: value for name, total in sums.items() for score, value in metrics[name].reduce(total, pairs).items()
+    }
+
+
+def _segments(metrics: Metrics, statistics: dict[str, np.ndarray]) -> list[dict[str, float]]:
+    rows = zip(*statistics.values(), strict=True)
+    return [_reduce_sums(metrics, dict(zip(statistics, row, strict=True)), 1) for row in rows]
+
+
+def _intervals(
+    metrics: Metrics, statistics: dict[str, np.ndarray], resamples: int, seed: int
+) -> dict[str, list[float]]:
+    pairs = len(next(iter(statistics.values())))
+    draws = resampled_scores(statistics, lambda sums: _reduce_sums(metrics, sums, pairs), resamples, seed)
+    return {name: interval(values) for name, values in draws.items()}
+
+
+def _flat(nested: list[list[str]]) -> list[str]:
+    return [text for texts in nested for text in texts]
 
 
 def _original_text(tokens: str, source: list[list[str]], texts: list[list[str]]) -> str:
@@ -156,27 +269,25 @@ def _original_text(tokens: str, source: list[list[str]], texts: list[list[str]])
     return min(text for pair in both for line, text in zip(*pair, strict=True) if line == tokens)
 
 
-def _per_kind(rows: list[Row], statistics: dict[str, np.ndarray]) -> dict[str, Row]:
+def _per_kind(rows: list[Row], scores: Any) -> dict[str, Row]:
     """The scores of each kind's pairs; CIDEr keeps the document frequencies of the whole run."""
     kinds = np.array([row.get("kind", "") for row in rows])
     table = {}
     for kind in sorted(set(kinds.tolist()) - {""}):
         pairs = np.flatnonzero(kinds == kind)
-        accuracy = _kind_accuracy([rows[pair] for pair in pairs])
+        accuracy = kind_accuracy([rows[pair] for pair in pairs])
         accuracy.pop("kind_pairs", None)  # known from "pairs"
-        table[kind] = {"pairs": len(pairs), "scores": _reduce(statistics, pairs), **accuracy}
+        table[kind] = {"pairs": len(pairs), "scores": scores("own", pairs), **accuracy}
     return table
 
 
-def _kind_accuracy(rows: list[Row]) -> dict[str, float | int]:
-    """How often the prediction tells the row's kind of change; kinds without rules are left out of it."""
-    right = [change_kind(row["prediction"]) == row["kind"] for row in rows if row.get("kind", "") in KINDS]
-    return {"kind_accuracy": sum(right) / len(right), "kind_pairs": len(right)} if right else {}
-
-
-def _resamples(pairs: int, count: int, seed: int) -> Iterator[np.ndarray]:
-    random = np.random.default_rng(seed)
-    return (random.integers(pairs, size=pairs) for _ in range(count))
+def _per_references(rows: list[Row], scores: Any) -> dict[str, Row]:
+    """The scores of the pairs with each number of references, with which they rise; empty if all have as many."""
+    counts = np.array([len(row["references"]) for row in rows])
+    groups = {int(count): np.flatnonzero(counts == count) for count in np.unique(counts)}
+    if len(groups) == 1:
+        return {}
+    return {str(count): {"pairs": len(pairs), "scores": scores("own", pairs)} for count, pairs in groups.items()}
 
 
 def _align(rows_a: list[Row], rows_b: list[Row]) -> list[Row]:
@@ -196,16 +307,21 @@ def _align(rows_a: list[Row], rows_b: list[Row]) -> list[Row]:
 
 
 def _signature(
-    rows: list[Row], chosen: dict[str, ModuleType], training: list[list[str]], resamples: int, seed: int
+    rows: list[Row],
+    metrics: Metrics,
+    left_out: dict[str, str],
+    training: list[list[str]],
+    resamples: int,
+    seed: int,
 ) -> dict[str, Any]:
     counts = [len(row["references"]) for row in rows]
     where = f"the references of {len(training)} training pairs" if training else "the scored references themselves"
     return {
-        "protocol": "honest",
         "pairs": len(rows),
         "references_per_pair": {"min": min(counts), "max": max(counts), "mean": sum(counts) / len(counts)},
         "tokenizer": ptb_tokenizer.NAME,
-        "metrics": {name: module.IMPLEMENTATION for name, module in chosen.items()},
+        "metrics": {name: metric.IMPLEMENTATION for name, metric in metrics.items()},
+        **({"left_out": left_out} if left_out else {}),
         "constant_caption": f"the single sentence of {where} with the highest CIDEr there as the answer to every pair",
         "bootstrap": {"resamples": resamples, "seed": seed, "interval": 0.95, "unit": "pair"},
         "versions": {

@@ -18,8 +18,10 @@ VERBS = ("train", "evaluate", "train_tiny_captioner")
 ONE_PLACE = {
     "peft": "modeling_blip2idc/adapters.py",
     "accelerate": ("train.py", "evaluate.py"),
-    "pycocoevalcap": "metric_idc/",
+    "pycocoevalcap": ("metric_idc/", "benchmarks/scoring.py"),  # the baseline of the benchmark
 }
+# A metric of the library `evaluate` subclasses its class, and the page of its Space loads it.
+FOR_THE_LIBRARY = ("metric_idc/metric_idc.py", "metric_idc/app.py")
 BOILERPLATE = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 
 
@@ -53,7 +55,7 @@ def test_nouns_import_no_noun_and_no_verb(root: Path) -> None:
     for name in sources(root):
         noun = name.split("/")[0]
         if noun in NOUNS:
-            others = {*NOUNS, *VERBS} - {noun}
+            others = {*NOUNS, *VERBS} - {noun} - ({"evaluate"} if name in FOR_THE_LIBRARY else set())
             assert not others & set(imported(root, name)), name
 
 
@@ -70,9 +72,9 @@ def test_each_heavy_library_appears_in_one_place(root: Path, library: str) -> No
             assert name.startswith(ONE_PLACE[library]), name
 
 
-def test_only_the_guard_names_the_evaluate_library(root: Path) -> None:
+def test_only_the_guard_and_the_metric_for_it_name_the_evaluate_library(root: Path) -> None:
     for name in sources(root):
-        assert "evaluate" not in set(imported(root, name)), name
+        assert name in FOR_THE_LIBRARY or "evaluate" not in set(imported(root, name)), name
 
 
 def test_the_model_folder_is_flat_with_sibling_imports(root: Path) -> None:
@@ -86,7 +88,9 @@ def test_no_file_is_called_like_its_folder_or_like_a_drawer(root: Path) -> None:
     for name in sources(root):
         path = Path(name)
         assert path.stem not in ("utils", "helpers", "misc", "common"), name
-        assert name.startswith("modeling_blip2idc/") or path.stem != path.parent.name, name
+        # transformers and evaluate look for such a file; load_dataset trips over one in dataset_syned
+        allowed = name.startswith(("modeling_blip2idc/", "metric_idc/"))
+        assert allowed or path.stem != path.parent.name, name
 
 
 def test_files_open_with_their_purpose(root: Path) -> None:

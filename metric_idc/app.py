@@ -1,0 +1,54 @@
+"""The page of the metric's Space: predictions and references in, scores out.
+
+python metric_idc/app.py
+"""
+
+from pathlib import Path
+from typing import Any
+
+SEPARATOR = "|||"
+INTRODUCTION = (
+    "Scores of image difference captions: BLEU, METEOR, ROUGE-L and CIDEr by the official COCO code. "
+    f"One pair a line; references of a pair stand in one line, with {SEPARATOR} between them."
+)
+
+
+def score(predictions: str, references: str) -> dict[str, float]:
+    import evaluate  # noqa: TID251  a Space shows a metric of that library
+
+    sentences = predictions.strip("\n").split("\n")
+    texts = [[text.strip() for text in line.split(SEPARATOR)] for line in references.strip("\n").split("\n")]
+    if len(sentences) != len(texts):
+        raise ValueError(f"{len(sentences)} lines of predictions and {len(texts)} of references; give as many of each")
+    metric = evaluate.load(str(Path(__file__).with_name("metric_idc.py")))
+    scores = metric.compute(predictions=sentences, references=texts)
+    return {name: round(value, 4) for name, value in scores.items()}
+
+
+def build() -> Any:
+    import gradio
+
+    def shown(predictions: str, references: str) -> dict[str, float]:
+        try:
+            return score(predictions, references)
+        except ValueError as error:
+            raise gradio.Error(str(error)) from error
+
+    example = [
+        "the red car is gone\na man appeared",
+        "the red car has left ||| no red car anymore\na man is now there",
+    ]
+    return gradio.Interface(
+        shown,
+        [gradio.Textbox(label="Predictions", lines=6), gradio.Textbox(label="References", lines=6)],
+        gradio.JSON(label="Scores"),
+        title="metric_idc",
+        description=INTRODUCTION,
+        examples=[example],
+        cache_examples=False,
+        flagging_mode="never",
+    )
+
+
+if __name__ == "__main__":
+    build().launch()

@@ -1,0 +1,65 @@
+"""The module that `evaluate.load("path/to/metric_idc")` of the Hugging Face library runs; the scores are scoring.py's.
+
+The library copies this file, and beside it only the files that it finds in import lines here: one import a line, no
+comment behind it.
+"""
+
+import datasets
+
+import evaluate
+
+# Named for the library's copy: what scoring.py imports.
+from .bleu import IMPLEMENTATION as _bleu
+from .change_kind import KINDS as _kinds
+from .cider import IMPLEMENTATION as _cider
+from .clip_score import PREFIX as _clip
+from .java import INSTALL as _java
+from .meteor import IMPLEMENTATION as _meteor
+from .ngrams import ORDER as _ngrams
+from .paraphrases import TABLE as _paraphrases
+from .protocols import PROTOCOLS as _protocols
+from .ptb_tokenizer import NAME as _tokenizer
+from .resampling import CHUNK as _resampling
+from .rouge_l import IMPLEMENTATION as _rouge_l
+from .scoring import corpus_scores
+from .sentence_similarity import POOLINGS as _sentences
+from .spice import IMPLEMENTATION as _spice
+from .tables import NO_CHANGE as _tables
+
+DESCRIPTION = "BLEU, METEOR, ROUGE-L and CIDEr of image difference captions, as the official COCO code gives them."
+CITATION = """@article{chen2015microsoft,
+  title={Microsoft {COCO} Captions: Data Collection and Evaluation Server},
+  author={Chen, Xinlei and Fang, Hao and Lin, Tsung-Yi and Vedantam, Ramakrishna and Gupta, Saurabh and
+    Doll{\\'a}r, Piotr and Zitnick, C. Lawrence},
+  journal={arXiv preprint arXiv:1504.00325},
+  year={2015}
+}"""
+INPUTS = """
+Args:
+    predictions: one sentence per pair.
+    references: per pair a list of sentences; pairs may have different numbers of them.
+    metrics: of BLEU, METEOR, ROUGE-L, CIDEr; all by default.
+"""
+
+
+class MetricIdc(evaluate.Metric):
+    def _info(self) -> evaluate.MetricInfo:
+        text = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description=DESCRIPTION,
+            citation=CITATION,
+            inputs_description=INPUTS,
+            # the library chooses by what it is given
+            features=[
+                datasets.Features({"predictions": text, "references": datasets.List(text)}),
+                datasets.Features({"predictions": text, "references": text}),
+            ],
+        )
+
+    def _compute(self, predictions: list[str], references: list, metrics: list[str] | None = None) -> dict[str, float]:
+        texts = [[entry] if isinstance(entry, str) else list(entry) for entry in references]
+        rows = [
+            {"pair_id": number, "prediction": prediction, "references": captions}
+            for number, (prediction, captions) in enumerate(zip(predictions, texts, strict=True))
+        ]
+        return corpus_scores(rows, metrics)

@@ -1,0 +1,98 @@
+"""Cosine of sentence embeddings: how near a prediction is in meaning to the nearest of its references.
+
+Off unless a folder with a sentence-embedding model is given, as sentence-transformers or transformers save it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BATCH = 128
+POOLINGS = ("mean", "cls")
+
+
+class SentenceSimilarity:
+    SCORES = ("SentenceSimilarity",)
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "config.json").is_file():
+            raise FileNotFoundError(f"{str(folder)!r} holds no config.json; give a folder with a saved sentence model")
+        self.pooling = read_pooling(self.folder)
+        self.IMPLEMENTATION = (
+            f"cosine of {self.folder.resolve().name} embeddings, {self.pooling} pooling, nearest reference"
+        )
+
+    def segment_statistics(self, systems: list[list[str]], references: list[list[str]]) -> list[np.ndarray]:
+        """Per system [pairs]: the cosine with the nearest reference, of sentences as they were written."""
+        texts = list(dict.fromkeys(text for captions in [*systems, *references] for text in captions))
+        place = {text: number for number, text in enumerate(texts)}
+        vectors = self._embed(texts)
+
+        def nearest(prediction: str, captions: list[str]) -> float:
+            return float(max(vectors[place[prediction]] @ vectors[place[text]] for text in captions))
+
+        return [np.array([nearest(*pair) for pair in zip(system, references, strict=True)]) for system in systems]
+
+    @staticmethod
+    def reduce(total: np.ndarray, pairs: int) -> dict[str, float]:
+        """The mean over pairs."""
+        return {"SentenceSimilarity": float(total / pairs)}
+
+    def _embed(self, texts: list[str]) -> np.ndarray:
+        """[texts, width], of length 1."""
+        import torch
+        from transformers import AutoModel, AutoTokenizer
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = AutoModel.from_pretrained(self.folder, dtype=torch.float32).to(device).eval()
+        tokenizer = AutoTokenizer.from_pretrained(self.folder)
+        settings = _read(self.folder / "sentence_bert_config.json")
+        longest = settings.get("max_seq_length") or min(tokenizer.model_max_length, 512)
+        if settings.get("do_lower_case"):
+            texts = [text.lower() for text in texts]
+        vectors = np.empty((len(texts), model.config.hidden_size), dtype=np.float32)
+        order = np.argsort([len(text) for text in texts], kind="stable")  # little padding in a batch
+        with torch.inference_mode():
+            for first in range(0, len(texts), BATCH):
+                batch = order[first : first + BATCH]
+                inputs = tokenizer(
+                    [texts[number] for number in batch],
+                    padding=True,
+                    truncation=True,
+                    max_length=longest,
+                    return_tensors="pt",
+                ).to(device)
+                states = model(**inputs).last_hidden_state  # [batch, tokens, width]
+                if self.pooling == "mean":
+                    mask = inputs["attention_mask"].unsqueeze(-1).to(states.dtype)
+                    pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+                else:
+                    pooled = states[:, 0]
+                vectors[batch] = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
+        return vectors
+
+
+def read_pooling(folder: Path) -> str:
+    """How the folder's model makes one vector of many, by the files of sentence-transformers; else the mean."""
+    known = ("Transformer", "Pooling", "Normalize")  # the cosine normalizes anyway
+    for module in _read(folder / "modules.json", default=[]):
+        kind = module["type"].rsplit(".", 1)[-1]
+        if kind not in known:
+            raise ValueError(f"{str(folder)!r} has a module {kind!r}; only {', '.join(known)} are supported")
+    settings = _read(folder / "1_Pooling" / "config.json")
+    chosen = [
+        key.removeprefix("pooling_mode_").removesuffix("_token").removesuffix("_tokens")
+        for key in settings
+        if key.startswith("pooling_mode_") and settings[key] is True
+    ]
+    chosen = chosen or [settings.get("pooling_mode", "mean")]
+    if len(chosen) != 1 or chosen[0] not in POOLINGS:
+        raise ValueError(f"{str(folder)!r} pools by {' and '.join(chosen)}; only {' or '.join(POOLINGS)} is supported")
+    return chosen[0]
+
+
+def _read(path: Path, default: Any = None) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else default or {}

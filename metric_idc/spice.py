@@ -1,0 +1,55 @@
+"""SPICE by the official jar of pycocoevalcap, where Stanford CoreNLP 3.6.0 lies beside it; nothing is downloaded."""
+
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from .java import jar, java_command
+
+SCORES = ("SPICE",)
+IMPLEMENTATION = "SPICE 1.0 jar of pycocoevalcap, mean F score over pairs"
+FILES = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
+
+
+def missing() -> str:
+    """What SPICE lacks, in a sentence; empty if nothing."""
+    folder = jar("spice", "lib")
+    absent = [name for name in FILES if not (folder / name).is_file()]
+    return f"SPICE needs {' and '.join(absent)} of Stanford CoreNLP 3.6.0 in {folder}" if absent else ""
+
+
+def segment_statistics(systems: list[list[str]], references: list[list[str]]) -> list[np.ndarray]:
+    """Per system [pairs]: the F score of each prediction's scene graph."""
+    if lack := missing():
+        raise FileNotFoundError(f"{lack}; put them there by hand, or leave SPICE out of the metrics")
+    return [_f_scores(system, references) for system in systems]
+
+
+def reduce(total: np.ndarray, pairs: int) -> dict[str, float]:
+    """The mean over pairs."""
+    return {"SPICE": float(total / pairs)}
+
+
+def _f_scores(predictions: list[str], references: list[list[str]]) -> np.ndarray:
+    items = [
+        {"image_id": number, "test": prediction, "refs": texts}
+        for number, (prediction, texts) in enumerate(zip(predictions, references, strict=True))
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = Path(folder, "in.json"), Path(folder, "out.json")
+        given.write_text(json.dumps(items), encoding="ascii")
+        # the options of pycocoevalcap's Spice, without its cache, which it keeps in the installed package
+        command = [java_command(), "-Xmx8G", "-jar", str(jar("spice", "spice-1.0.jar")), str(given)]
+        done = subprocess.run(
+            [*command, "-out", str(made), "-subset", "-silent"], cwd=jar("spice"), capture_output=True, check=False
+        )
+        if done.returncode or not made.is_file():
+            raise RuntimeError(
+                f"SPICE returned code {done.returncode}: {done.stderr.decode('utf-8', 'replace')[-1000:]}"
+            )
+        results = json.loads(made.read_text(encoding="utf-8"))
+    scores = {result["image_id"]: float(result["scores"]["All"]["f"]) for result in results}
+    return np.array([scores[number] for number in range(len(items))])
