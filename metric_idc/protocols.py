@@ -2,9 +2,9 @@
 
 `honest` scores what stands in the rows. `paper` drops the pairs of the last incomplete batch, and where a prediction
 and one of its references are both in a fixed list of sentences that deny a change, it puts a randomly drawn reference
-in the place of the prediction. What that gives hangs on the references. With half the pairs unchanged and nine in ten of
-them answered by one right sentence it was 3 points of CIDEr with LEVIR-CC's references, which are the same five for each
-such pair, but 73 points where each has five drawn from the list.
+in the place of the prediction. What that gives hangs on the references. With half the pairs unchanged and nine in ten
+of them answered by one right sentence it was 3 points of CIDEr with LEVIR-CC's references, which are the same five for
+each such pair, but 73 points where each has five drawn from the list.
 """
 
 import random

@@ -1,0 +1,317 @@
+"""Tables, protocols, segments, comparison, SPICE's exchange with its jar, the published peers."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import metric_idc
+from metric_idc import spice
+from metric_idc.protocols import NO_CHANGE_SENTENCES, apply_protocol
+from metric_idc.published_scores import PUBLISHED, SOURCES, published
+from metric_idc.resampling import resampled_scores
+from metric_idc.tables import change_detection, wording
+
+LITERATURE = Path(__file__).resolve().parents[2] / "shared" / "facts" / "literature.md"
+QUICK = ["BLEU", "ROUGE-L", "CIDEr"]
+
+
+def make_row(pair_id: str, prediction: str, *references: str, kind: str = "") -> dict:
+    return {"pair_id": pair_id, "prediction": prediction, "references": list(references), "kind": kind}
+
+
+ROWS = [
+    make_row("1", "the red cube is gone", "the red cube was removed", "the red cube is gone", kind="remove"),
+    make_row("2", "nothing has changed", "there is a new blue ball", kind="add"),
+    make_row("3", "the cube moved", "nothing has changed", "no change", kind="none"),
+    make_row("4", "the scene is the same as before", "nothing has changed", "there is no change", kind="none"),
+    make_row("5", "there is a new ball", "there is a new blue ball", "a ball was added", kind=""),
+]
+
+
+# ---- change or no change
+
+
+def test_change_detection_by_hand():
+    """Changed pairs 1, 2, 5, of which 2 is denied; unchanged pairs 3, 4, of which 3 is called changed."""
+    assert change_detection(ROWS)["change_detection"] == {
+        "accuracy": 3 / 5,
+        "precision": 2 / 3,
+        "recall": 2 / 3,
+        "f1": 2 / 3,
+        "no_change_recall": 1 / 2,
+        "changed_pairs": 3,
+        "unchanged_pairs": 2,
+    }
+
+
+def test_without_unchanged_pairs_there_is_nothing_to_detect():
+    assert change_detection(ROWS[:2]) == {}
+    assert "change_detection" not in metric_idc.score_rows(ROWS[:2], QUICK)
+
+
+def test_detection_of_nothing_is_no_division_by_zero():
+    table = change_detection([make_row("1", "no change", "no change", kind="none")])["change_detection"]
+    assert (table["accuracy"], table["precision"], table["recall"], table["f1"]) == (1, 0, 0, 0)
+
+
+# ---- length and variety
+
+
+def test_wording_by_hand():
+    assert wording(["a b a", "a b", "", "a b"]) == {
+        "mean_tokens": 7 / 4,
+        "distinct_1": 2 / 7,
+        "distinct_2": 2 / 4,
+        "distinct_sentences": 3 / 4,
+    }
+    assert wording([""])["distinct_2"] == 0
+
+
+def test_tables_of_a_run():
+    result = metric_idc.score_rows(ROWS, QUICK, segments=True)
+    assert result["captions"]["predictions"]["mean_tokens"] == 23 / 5  # 5 + 3 + 3 + 7 + 5 words
+    groups = result["per_references"]
+    assert {count: group["pairs"] for count, group in groups.items()} == {"1": 1, "2": 4}
+    weighted = sum(group["pairs"] * group["scores"]["CIDEr"] for group in groups.values()) / 5
+    assert weighted == pytest.approx(result["scores"]["CIDEr"])
+    assert metric_idc.score_rows(ROWS[2:4], QUICK)["per_references"] == {}, "one group is no table"
+
+
+# ---- segments
+
+
+def test_segments_are_scored_from_the_same_statistics():
+    result = metric_idc.score_rows(ROWS, QUICK, segments=True)
+    segments = result["segments"]
+    assert segments == metric_idc.segment_scores(ROWS, QUICK)
+    assert list(segments[0]) == list(result["scores"])
+    for name in ("CIDEr", "ROUGE-L"):
+        assert np.mean([row[name] for row in segments]) == pytest.approx(result["scores"][name])
+    assert segments[0]["BLEU-4"] == pytest.approx(1, abs=1e-6)
+    assert segments[2]["ROUGE-L"] == 0
+    assert "segments" not in metric_idc.score_rows(ROWS, QUICK)
+
+
+def test_segments_are_pycocoevalcap_s():
+    from pycocoevalcap.bleu.bleu import Bleu
+
+    tokens = {row["pair_id"]: [row["prediction"]] for row in ROWS}
+    _, official = Bleu(4).compute_score({row["pair_id"]: row["references"] for row in ROWS}, tokens, verbose=0)
+    segments = metric_idc.segment_scores(ROWS, ["BLEU"])
+    for order, values in enumerate(official, start=1):
+        assert [row[f"BLEU-{order}"] for row in segments] == pytest.approx(values, abs=1e-9)
+
+
+def test_corpus_scores_are_the_scores_alone():
+    assert metric_idc.corpus_scores(ROWS, QUICK) == metric_idc.score_rows(ROWS, QUICK)["scores"]
+
+
+# ---- controls
+
+
+def test_copies_are_scored_like_predictions():
+    copies = ["nothing has changed"] * 4 + ["the ball is new"]
+    result = metric_idc.score_rows(ROWS, QUICK, copies=copies)
+    told = [row | {"prediction": copy} for row, copy in zip(ROWS, copies, strict=True)]
+    assert result["controls"]["copy"] == {
+        "scores": metric_idc.score_rows(told, QUICK)["scores"],
+        "said_unchanged": 4 / 5,
+    }
+    assert "copy" not in metric_idc.score_rows(ROWS, QUICK)["controls"]
+    with pytest.raises(ValueError, match="1 copies for 5 rows"):
+        metric_idc.score_rows(ROWS, QUICK, copies=["a"])
+
+
+# ---- protocols
+
+
+def test_honest_is_the_default_and_changes_nothing():
+    rows, signature = apply_protocol(ROWS, "honest", 16, 0)
+    assert rows is ROWS
+    assert signature == {"protocol": "honest"}
+    assert metric_idc.score_rows(ROWS, QUICK)["signature"]["protocol"] == "honest"
+
+
+def test_paper_drops_the_last_batch_and_replaces_right_denials():
+    rows, signature = apply_protocol(ROWS, "paper", 2, 0)
+    assert [row["pair_id"] for row in rows] == ["1", "2", "3", "4"]
+    assert [row["prediction"] for row in rows[:3]] == [row["prediction"] for row in ROWS[:3]]
+    assert rows[3]["prediction"] in ROWS[3]["references"], "a reference, because it and the prediction are listed"
+    assert ROWS[3]["prediction"] == "the scene is the same as before", "the caller's rows stay as they are"
+    assert signature["paper_protocol"] == {
+        "batch_size": 2,
+        "pairs_dropped": 1,
+        "predictions_replaced_by_references": 1,
+        "seed": 0,
+    }
+
+
+def test_paper_draws_by_seed_and_pair():
+    row = make_row("7", "Nothing has changed.", *NO_CHANGE_SENTENCES)
+    drawn = [apply_protocol([row], "paper", 1, seed)[0][0]["prediction"] for seed in range(20)]
+    assert len(set(drawn)) > 3
+    again = [apply_protocol([ROWS[0], row], "paper", 1, seed)[0][1]["prediction"] for seed in range(20)]
+    assert again == drawn
+
+
+def test_paper_leaves_unlisted_denials_and_wrong_ones():
+    unlisted = make_row("1", "there is no difference", "nothing has changed")
+    wrong = make_row("2", "nothing has changed", "the cube moved")
+    free = make_row("3", "nothing has changed", "almost nothing has changed")
+    rows, signature = apply_protocol([unlisted, wrong, free], "paper", 1, 0)
+    assert rows == [unlisted, wrong, free]
+    assert signature["paper_protocol"]["predictions_replaced_by_references"] == 0
+
+
+def test_paper_lifts_scores_and_says_so():
+    rows = [make_row(str(n), NO_CHANGE_SENTENCES[0], *NO_CHANGE_SENTENCES[1:3], kind="none") for n in range(8)]
+    rows += [make_row(f"c{n}", "the cube moved", f"thing {n} moved away", kind="move") for n in range(8)]
+    rows = [
+        row | {"references": [*row["references"], NO_CHANGE_SENTENCES[4]]} if row["kind"] == "none" else row
+        for row in rows
+    ]
+    honest, paper = (metric_idc.score_rows(rows, QUICK, protocol=name) for name in ("honest", "paper"))
+    assert paper["scores"]["CIDEr"] > honest["scores"]["CIDEr"] + 0.1
+    assert paper["signature"]["protocol"] == "paper"
+    assert paper["signature"]["paper_protocol"]["predictions_replaced_by_references"] == 8
+    assert paper["signature"]["pairs"] == 16
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"protocol": "theirs"}, "unknown protocol 'theirs'"),
+        ({"protocol": "paper"}, "all of these 5 pairs at batch_size=16"),
+        ({"protocol": "paper", "batch_size": 0}, "at least 1, got 0"),
+    ],
+)
+def test_unusable_protocols_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        metric_idc.score_rows(ROWS, QUICK, **options)
+
+
+# ---- intervals and comparison
+
+
+def test_resampled_sums_are_those_of_drawn_rows():
+    """The matrix product of counts against the plain way: draw rows, sum them."""
+    random = np.random.default_rng(1)
+    statistics = {"a": random.random((30, 3)), "b": random.random(30)}
+    sums = []
+    draws = resampled_scores(statistics, lambda s: sums.append(s) or {"x": float(s["b"])}, 5, seed=3)
+    random = np.random.default_rng(3)
+    for row, value in zip(sums, draws["x"], strict=True):
+        drawn = random.integers(30, size=30)
+        assert row["a"] == pytest.approx(statistics["a"][drawn].sum(axis=0))
+        assert value == pytest.approx(statistics["b"][drawn].sum())
+
+
+def test_chunks_of_resamples_give_the_same(monkeypatch):
+    statistics = {"a": np.arange(10.0)}
+    whole = resampled_scores(statistics, lambda sums: {"x": float(sums["a"])}, 20, seed=0)
+    monkeypatch.setattr("metric_idc.resampling.CHUNK", 30)
+    parts = resampled_scores(statistics, lambda sums: {"x": float(sums["a"])}, 20, seed=0)
+    assert parts["x"].tolist() == whole["x"].tolist()
+
+
+def test_every_score_has_an_interval_around_it():
+    words = "cube ball car man dog tree house road lamp sign".split()
+    rows = [
+        make_row(f"{a}-{b}", f"the {a} near the {b} is gone" if a < b else "gone", f"the {a} near the {b} is gone")
+        for a in words
+        for b in words
+        if a != b
+    ]
+    result = metric_idc.score_rows(rows, QUICK)
+    assert list(result["intervals"]) == list(result["scores"])
+    for name, (low, high) in result["intervals"].items():
+        assert low < result["scores"][name] < high, name
+
+
+def test_all_scores_are_compared_at_once():
+    better = [make_row(str(n), f"the {n} cube is gone now", f"the {n} cube is gone now") for n in range(40)]
+    worse = [row | {"prediction": "the cube is gone"} if n % 2 else row for n, row in enumerate(better)]
+    table = metric_idc.paired_differences(better, worse, QUICK)
+    assert list(table) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
+    assert table["BLEU-4"] == metric_idc.paired_difference(better, worse, "BLEU-4")
+    scores = [metric_idc.corpus_scores(rows, QUICK) for rows in (better, worse)]
+    for name, entry in table.items():
+        assert entry["difference"] == pytest.approx(scores[0][name] - scores[1][name])
+        assert entry["low"] < entry["difference"] < entry["high"]
+        assert entry["p_value"] < 0.01
+
+
+# ---- SPICE
+
+JAR = """
+import json, sys
+arguments = sys.argv[sys.argv.index("-jar") + 2:]
+items = json.load(open(arguments[0]))
+made = arguments[arguments.index("-out") + 1]
+json.dump([{"image_id": item["image_id"], "scores": {"All": {"f": len(item["refs"]) / 10}}} for item in items[::-1]],
+          open(made, "w"))
+"""
+
+
+def test_without_its_files_spice_is_left_out_and_the_signature_says_so():
+    if not spice.missing():
+        pytest.skip("SPICE's files are here")
+    signature = metric_idc.score_rows(ROWS, resamples=10)["signature"]
+    assert "SPICE" not in signature["metrics"]
+    assert "stanford-corenlp-3.6.0-models.jar" in signature["left_out"]["SPICE"]
+    assert "left_out" not in metric_idc.score_rows(ROWS, QUICK)["signature"], "nobody wanted it"
+    with pytest.raises(FileNotFoundError, match="stanford-corenlp-3.6.0.jar.*by hand"):
+        metric_idc.score_rows(ROWS, ["SPICE"])
+
+
+def test_spice_s_answers_come_back_in_order(monkeypatch, tmp_path):
+    """A stand-in for the jar, which answers in another order than it was asked."""
+    (tmp_path / "java").write_text(f"#!{sys.executable}\n{JAR}")
+    (tmp_path / "java").chmod(0o755)
+    monkeypatch.setattr(spice, "java_command", lambda: str(tmp_path / "java"))
+    monkeypatch.setattr(spice, "missing", lambda: "")
+    result = metric_idc.score_rows(ROWS, ["SPICE"], segments=True)
+    assert [row["SPICE"] for row in result["segments"]] == [0.2, 0.1, 0.2, 0.2, 0.2]
+    assert result["scores"]["SPICE"] == pytest.approx(0.18)
+
+
+# ---- published peers
+
+
+def test_every_published_number_stands_in_the_notes():
+    if not LITERATURE.exists():
+        pytest.skip(f"the notes on the literature are not here: {LITERATURE}")
+    text = LITERATURE.read_text(encoding="utf-8")
+    sections = {
+        "clevr_change": "### 2.1",
+        "clevr_dc": "### 2.2",
+        "spot_the_diff": "### 2.3",
+        "image_editing_request": "### 2.4",
+    }
+    assert set(sections) == set(PUBLISHED)
+    for benchmark, heading in sections.items():
+        section = text.split(heading)[1].split("\n###")[0]
+        for row in published(benchmark):
+            model = row["model"].split(" with ")[0].split(" + ")[0].split(" fine-tuned")[0]
+            lines = [line for line in section.splitlines() if model in line]
+            assert any(
+                all(
+                    re.search(rf"(?<![\d.]){re.escape(str(value))}(?![\d.])", line) for value in row["scores"].values()
+                )
+                for line in lines
+            ), (benchmark, row)
+
+
+def test_published_rows_have_a_shape():
+    for benchmark in PUBLISHED:
+        rows = published(benchmark)
+        assert all(row["confidence"] in ("SRC", "SEC", "MEM") for row in rows)
+        assert all(row["source"] in SOURCES.values() and row["scores"] and row["model"] for row in rows)
+        assert json.loads(json.dumps(rows)) == rows
+    best = {row["model"]: row["scores"]["CIDEr"] for row in published("clevr_dc")}
+    assert best["BLIP2IDC"] == 88.5
+    assert published("toy") == []
