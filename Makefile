@@ -21,7 +21,7 @@ demo: $(OURS)/metrics.json $(BASE)/metrics.json
 	$(BIN)/python -m modeling_blip2idc.captioning docs/before.png docs/after.png --adapter $(RUN)
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -55,7 +55,7 @@ $(RUN)/trained: configs/toy.yaml checkpoints/tiny-blip2/model.safetensors | .ven
 	touch $@
 
 $(OURS)/metrics.json: $(RUN)/trained
-	$(BIN)/python evaluate.py --adapter $(RUN) --benchmark toy --split test --output_dir $(OURS) --input_controls
+	$(BIN)/python evaluate.py --adapter $(RUN) --benchmark toy --split test --output_dir $(OURS)
 
 $(BASE)/metrics.json: checkpoints/tiny-blip2/model.safetensors | .venv/installed
-	$(BIN)/python evaluate.py --model checkpoints/tiny-blip2 --benchmark toy --split test --output_dir $(BASE)
+	$(BIN)/python evaluate.py --model checkpoints/tiny-blip2 --benchmark toy --split test --output_dir $(BASE) --no_input_controls

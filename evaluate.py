@@ -74,6 +74,19 @@ class EvaluateConfig:
     input_controls: bool = field(
         default=True, metadata={"help": "also caption each pair with its images exchanged, and its first image twice"}
     )
+    protocol: Literal["honest", "paper"] = field(
+        default="honest",
+        metadata={"help": "paper repeats how the paper's code rewrote no-change sentences and dropped the last pairs"},
+    )
+    metrics: list[str] = field(
+        default_factory=list, metadata={"help": "of BLEU METEOR ROUGE-L CIDEr SPICE; default: all"}
+    )
+    sentence_model: str | None = field(
+        default=None, metadata={"help": "folder of a sentence-embedding model: adds similarity to the references"}
+    )
+    clip_model: str | None = field(
+        default=None, metadata={"help": "folder of a CLIP model: adds CLIPScore and RefCLIPScore of the after images"}
+    )
     predictions: str | None = field(default=None, metadata={"help": "score this file: our JSON lines or COCO results"})
     references: str | None = field(default=None, metadata={"help": "COCO references for --predictions"})
     compare: list[str] = field(
@@ -109,6 +122,8 @@ class EvaluateConfig:
         for name in ("batch_size", "num_beams", "max_new_tokens"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        if self.clip_model and not self.benchmark:
+            raise ValueError("--clip_model needs --benchmark, whose images it looks at")
         if not self.do_sample and (self.temperature, self.top_p) != (1.0, 1.0):
             raise ValueError("--temperature and --top_p go with --do_sample")
         if not (0 < self.temperature < float("inf") and 0 < self.top_p <= 1):
@@ -127,6 +142,11 @@ class EvaluateConfig:
         if self.do_sample:
             settings |= {"temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
         return settings | ({"max_new_tokens": self.max_new_tokens} if self.max_new_tokens else {})
+
+    def scoring(self) -> dict[str, Any]:
+        """Keywords of `score_rows`."""
+        settings = {"protocol": self.protocol, "sentence_model": self.sentence_model, "clip_model": self.clip_model}
+        return {"metrics": self.metrics or None, "batch_size": 16, **settings}
 
 
 def run_of(folder: Path) -> Path | None:
@@ -319,7 +339,11 @@ def score_benchmark(
     for name, predictions in others.items():
         write_rows(folder / f"predictions_{name}.jsonl", predictions)
     training = load_benchmark(config.benchmark, "train", **config.benchmark_options)
-    result = score_rows(predicted, constant_captions=training["captions"])
+    copies = [row["prediction"] for row in others["identical"]] if others else None
+    images = (row["after"] for row in rows) if config.clip_model else None
+    result = score_rows(
+        predicted, constant_captions=training["captions"], copies=copies, images=images, **config.scoring()
+    )
     result["controls"] |= input_controls(rows, predicted, others) if others else {}
     result["signature"] |= run_signature(config, *loaded)
     write_json(folder / "metrics.json", result)
@@ -390,7 +414,7 @@ def evaluate_predictions(config: EvaluateConfig) -> dict[str, Any]:
         rows = read_coco(config.predictions, config.references)
     else:
         rows = read_predictions(config.predictions)
-    result = score_rows(rows)
+    result = score_rows(rows, **config.scoring())
     result["signature"] |= {"predictions": Path(config.predictions).name}
     folder.mkdir(parents=True, exist_ok=True)
     remove_results(folder)
@@ -413,14 +437,17 @@ def results_table(results: dict[str, dict[str, Any]]) -> str:
     for name, result in results.items():
         interval = result.get("intervals", {}).get("CIDEr")
         lines.append(table_row(name, result["scores"], interval, result.get("kind_accuracy")))
-    control = next(iter(results.values()))["controls"]["constant_caption"]
+    controls = next(iter(results.values()))["controls"]
+    control = controls["constant_caption"]
     lines.append(table_row(f'constant caption: "{control["caption"]}"', control["scores"], None, None))
+    if "copy" in controls:
+        lines.append(table_row("before image given twice", controls["copy"]["scores"], None, None))
     return "\n".join(lines)
 
 
 def compare(config: EvaluateConfig) -> str:
-    """The table of several results, and how much CIDEr the first gains over each of the others."""
-    from metric_idc import paired_difference, read_predictions
+    """The table of several results, how much the first gains over each of the others, and what peers published."""
+    from metric_idc import paired_differences, read_predictions
 
     folders = [Path(name) for name in config.compare]
     names = config.names or config.compare
@@ -428,18 +455,47 @@ def compare(config: EvaluateConfig) -> str:
         name: json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         for name, folder in zip(names, folders, strict=True)
     }
-    lines = [results_table(results)]
+    lines = [results_table(results), *same_protocol(results)]
     first = read_predictions(folders[0] / "predictions.jsonl")
     for name, folder in zip(names[1:], folders[1:], strict=True):
-        gain = paired_difference(first, read_predictions(folder / "predictions.jsonl"))
-        lines.append(
-            f"\nCIDEr of {names[0]} minus {name}: {gain['difference']:+.3f} "
-            f"[{gain['low']:+.3f}, {gain['high']:+.3f}], p = {gain['p_value']:.3f} (paired bootstrap)"
-        )
+        gains = paired_differences(first, read_predictions(folder / "predictions.jsonl"))
+        lines.append(f"\n{names[0]} minus {name} (95 % interval and p-value of a paired bootstrap over pairs):\n")
+        lines += [told_gain(score, gains[score]) for score in TABLE_SCORES if score in gains]
+    lines += peers_table(next(iter(results.values()))["signature"].get("benchmark"))
     table = "\n".join(lines)
     if config.table_in:
         renew_table(Path(config.table_in), table)
     return table
+
+
+def told_gain(score: str, gain: dict[str, float]) -> str:
+    interval = f"[{gain['low']:+.3f}, {gain['high']:+.3f}]"
+    return f"- {score} {gain['difference']:+.3f} {interval}, p = {gain['p_value']:.3f}"
+
+
+def same_protocol(results: dict[str, dict[str, Any]]) -> list[str]:
+    """A warning where scores were not made in one way."""
+    protocols = {name: result["signature"].get("protocol", "honest") for name, result in results.items()}
+    if len(set(protocols.values())) == 1:
+        return []
+    told = ", ".join(f"{name}: {protocol}" for name, protocol in protocols.items())
+    return [f"\nThese scores cannot be compared, their protocols differ ({told})."]
+
+
+def peers_table(benchmark: str | None) -> list[str]:
+    """Markdown of what was published for a benchmark; scores in per cent, as papers give them."""
+    from metric_idc import published
+
+    peers = published(benchmark) if benchmark else []
+    if not peers:
+        return []
+    lines = [f"\nPublished for {benchmark}, in per cent; splits and protocols may differ:\n"]
+    lines += [f"| | {' | '.join(TABLE_SCORES)} | confidence | source |", "|---" * (len(TABLE_SCORES) + 3) + "|"]
+    for peer in peers:
+        cells = [f"{peer['scores'][score]:.1f}" if score in peer["scores"] else "" for score in TABLE_SCORES]
+        source = ": ".join(filter(None, (peer["source"], peer["note"])))
+        lines.append(f"| {peer['model']} | {' | '.join(cells)} | {peer['confidence']} | {source} |")
+    return lines
 
 
 def renew_table(file: Path, table: str) -> None:

@@ -15,7 +15,7 @@ TRAIN = [*DATA, *METRICS, "accelerate>=1.10", "peft>=0.18", "tensorboard>=2.18",
 TRAIN += ["pyyaml>=6.0.1", "jinja2>=3.1.2"]
 SYNTHESIS = [*DATA, "diffusers>=0.42"]
 DEMO = ["gradio>=6.31"]  # holds Pillow below 13
-DEV = ["pytest>=8.0", "ruff>=0.17", "evaluate>=0.4.6"]
+DEV = ["pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.17", "evaluate>=0.4.6"]
 
 setup(
     name="blip2idc",

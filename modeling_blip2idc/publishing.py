@@ -243,12 +243,15 @@ def outdated(there: list[str], files: set[str]) -> list[str]:
 def persistently(action: Callable[[], T], repo: str) -> T:
     """The action, again after each of DELAYS where the fault may go away by itself. Raises: PushError."""
     for attempt in range(len(DELAYS) + 1):
+        began = time.monotonic()
         try:
             return action()
         except PushError:
             raise
-        except (HTTPError, OSError, RuntimeError, ValueError) as error:  # RuntimeError: around a failed upload
-            if not is_transient(error) or attempt == len(DELAYS):
+        except (HTTPError, OSError, RuntimeError, ValueError) as error:
+            # RuntimeError: the client's, around a failed upload, which it may have repeated for long by itself
+            vain = isinstance(error, RuntimeError) and time.monotonic() - began > sum(DELAYS)
+            if vain or not is_transient(error) or attempt == len(DELAYS):
                 tries = f" after {attempt + 1} attempts" if attempt else ""
                 raise PushError(f"{repo!r} could not be pushed{tries}: {reason(error)}") from error
             logger.warning("push to %s failed (%s), again in %g s", repo, reason(error), DELAYS[attempt])

@@ -14,7 +14,7 @@ CONFIG = {
     "benchmark": "toy",
     "benchmark_options": {"train": 16, "validation": 4, "test": 4},
     "batch_size": 8,
-    "epochs": 2,
+    "epochs": 1,
     "learning_rate": 0.004,
     "lora_rank": 2,
     "validation_captions": 0,
