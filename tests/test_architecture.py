@@ -15,7 +15,12 @@ import pytest
 NOUNS = ("modeling_blip2idc", "dataset_syned", "metric_idc")
 VERBS = ("train", "evaluate", "train_tiny_captioner")
 # Heavy or replaceable libraries, and the one place of ours that knows each.
-ONE_PLACE = {"peft": "modeling_blip2idc/adapters.py", "accelerate": "train.py", "pycocoevalcap": "metric_idc/"}
+ONE_PLACE = {
+    "peft": "modeling_blip2idc/adapters.py",
+    "accelerate": "train.py",
+    "pycocoevalcap": "metric_idc/",
+    "diffusers": "dataset_syned/synthesis/editing.py",
+}
 BOILERPLATE = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 
 

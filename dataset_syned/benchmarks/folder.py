@@ -1,7 +1,7 @@
 """folder: anyone's own pairs, in one of two layouts.
 
     metadata.jsonl   {"before_file_name": "a.png", "after_file_name": "b.png", "captions": ["the car left", ..]}
-                     and, if wanted, "pair_id" and "kind"; or metadata.csv with these columns
+                     and, if wanted, "pair_id", "kind", "provenance" (an object); or metadata.csv, without the last
     before/ after/   with equal file names, and captions.json {"a.png": ["the car left", ..]};
                      or captions.csv with the columns file_name, captions
 
@@ -120,7 +120,10 @@ def metadata_pairs(path: Path, split: str) -> Iterator[RawPair]:
         pair_id = given or f"{split}-{number:06d}"  # by its line, which is unique and easy to find
         captions = checked_captions(row.get("captions"), pair_id, place)
         before, after = (inside(path.parent, name) for name in names)
-        yield RawPair(pair_id, before, after, captions, optional(row, "kind", place))
+        provenance = row.get("provenance") or {}
+        if not isinstance(provenance, dict):
+            raise DataError(f"{place}: provenance={provenance!r}, which should be an object")
+        yield RawPair(pair_id, before, after, captions, optional(row, "kind", place), provenance)
 
 
 def sibling_pairs(path: Path) -> Iterator[RawPair]:
