@@ -133,7 +133,7 @@ class PipelineEditor:
         self.entry, self.batch_size = EDITORS[config.editor], config.batch_size
         model = config.editor_model or self.entry.model
         self.pipeline = getattr(diffusers, self.entry.name).from_pretrained(
-            model, revision=config.editor_revision, torch_dtype=getattr(torch, config.dtype), **self.entry.init
+            model, revision=config.editor_revision, dtype=getattr(torch, config.dtype), **self.entry.init
         )
         self.pipeline.to(pick_device())
         self.pipeline.set_progress_bar_config(disable=True)

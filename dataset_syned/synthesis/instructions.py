@@ -48,14 +48,14 @@ class Instructions:
         return rows
 
     def given(self, source: Row) -> Row:
-        first, *others = source["captions"] or [""]
+        first, *others = [text.strip() for text in source["captions"]] or [""]
         problem = source["problem"]
         if not problem and not first:
             problem = "empty instruction" if source["captions"] else ""
             problem = problem or ("" if source["image_caption"] else "neither instruction nor caption")
         return {
-            "instruction": first.strip(),
-            "given": [text.strip() for text in others if text.strip()],
+            "instruction": first,
+            "given": [text for text in others if text],
             "caption_before": source["image_caption"],
             "caption_after": source["edited_caption"],
             "writer": {},
