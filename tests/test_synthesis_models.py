@@ -259,14 +259,11 @@ def test_answers_follow_the_models_distribution(chat: Path) -> None:
     )
     with torch.no_grad():
         expected = torch.softmax(model.model(**inputs).logits[0, -1] / 0.05, dim=-1)
-    seen = torch.zeros_like(expected)
+    first: list[int] = []
+    model.tokenizer.batch_decode = lambda new, **_: first.extend(new[:, 0].tolist()) or [""] * len(new)
     for start in range(0, 600, 100):
-        tokens = []
-        hook = model.tokenizer.batch_decode
-        model.tokenizer.batch_decode = lambda new, **_: tokens.extend(new[:, 0].tolist()) or [""] * len(new)
         model.answers([question] * 100, list(range(start, start + 100)), 1)
-        model.tokenizer.batch_decode = hook
-        seen += torch.bincount(torch.tensor(tokens), minlength=len(expected))
+    seen = torch.bincount(torch.tensor(first), minlength=len(expected))
     assert float((seen / 600 - expected).abs().sum()) / 2 < 0.25  # total variation; 1.0 would be another distribution
 
 
@@ -422,4 +419,4 @@ def test_real_paraphrases() -> None:
     assert len(made["tries"]) == 4 and made["captions"][0] == row["instruction"]
     kept = [tried for tried in made["tries"] if tried["rule"] == "kept"]
     assert len(made["captions"]) == 1 + len(kept)
-    assert all(tried["meaning"] >= 0.75 for tried in kept)
+    assert all(tried["meaning"] >= 0.8 for tried in kept)

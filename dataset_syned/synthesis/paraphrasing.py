@@ -5,16 +5,26 @@ from dataclasses import dataclass, field
 import torch
 
 from ..caption_cleaning import CUT_AT_LIMIT, DUPLICATE, clean, comparable
-from .chat import ChatModel, pick_device
+from .chat import Chat, ChatModel, pick_device
 from .settings import SynthesisConfig
 from .shards import Row, batched, seed_of
 
 KEPT, OTHER_MEANING = "kept", "other_meaning"
 LIMIT = 48  # tokens of an answer; the released paraphrases have 10 words on average
-PROMPT = (
-    "Rewrite this image edit instruction in other words and keep its meaning. "
-    "Answer with the new instruction only.\n\n{instruction}"
+SYSTEM = "You reword image edit instructions. Each answer is one short instruction that means the same."
+# With examples twice as many answers of a small model pass the rules as with a description of the task.
+EXAMPLES = (
+    ("Add a dog next to the tree.", "Place a dog beside the tree."),
+    ("make the sky purple", "Change the color of the sky to purple."),
+    ("Get rid of the two cars", "Remove both cars from the picture."),
+    ("turn it into a pencil drawing", "Make the image look like a pencil sketch."),
 )
+
+
+def conversation(instruction: str) -> Chat:
+    turns = [turn for pair in EXAMPLES for turn in zip(("user", "assistant"), pair, strict=True)]
+    turns = [("system", SYSTEM), *turns, ("user", instruction)]
+    return [{"role": role, "content": text} for role, text in turns]
 
 
 class SentenceEmbedding:
@@ -95,7 +105,7 @@ class Paraphrasing:
             for number in range(pair.missing)
         ]
         for part in batched(asked, self.config.batch_size):
-            chats = [[{"role": "user", "content": PROMPT.format(instruction=pair.instruction)}] for pair, _ in part]
+            chats = [conversation(pair.instruction) for pair, _ in part]
             answers = self.chat.answers(chats, [seed for _, seed in part], LIMIT)
             for (pair, seed), (answer, ended) in zip(part, answers, strict=True):
                 self.take(pair, seed, answer, ended)

@@ -162,7 +162,7 @@ class SynthesisConfig:
         "sentence embeddings (mean pooled) that check the meaning: folder or Hub id", default=None
     )
     embedding_revision: str | None = option("its revision on the Hub", default=None)
-    min_meaning: float = option("cosine of a paraphrase and its instruction", default=0.75)
+    min_meaning: float = option("cosine of a paraphrase and its instruction", default=0.8)
 
     no_change_share: float = option("share of the final pairs that show no change", default=0.1)
     no_change_sentences: list[str] = option("what their captions are drawn from", default_factory=SENTENCES.copy)
