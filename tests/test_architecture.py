@@ -19,6 +19,7 @@ ONE_PLACE = {
     "peft": "modeling_blip2idc/adapters.py",
     "accelerate": ("train.py", "evaluate.py"),
     "pycocoevalcap": ("metric_idc/", "benchmarks/scoring.py"),  # the baseline of the benchmark
+    "diffusers": "dataset_syned/synthesis/editing.py",
 }
 # A metric of the library `evaluate` subclasses its class, and the page of its Space loads it.
 FOR_THE_LIBRARY = ("metric_idc/metric_idc.py", "metric_idc/app.py")

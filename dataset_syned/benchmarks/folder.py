@@ -1,7 +1,7 @@
 """folder: anyone's own pairs, in one of two layouts.
 
     metadata.jsonl   {"before_file_name": "a.png", "after_file_name": "b.png", "captions": ["the car left", ..]}
-                     and, if wanted, "pair_id" and "kind"; or metadata.csv with these columns
+                     and, if wanted, "pair_id", "kind", "provenance" (an object); or metadata.csv, without the last
     before/ after/   with equal file names, and captions.json {"a.png": ["the car left", ..]};
                      or captions.csv with the columns file_name, captions
 
@@ -112,7 +112,11 @@ def metadata_pairs(path: Path, split: str) -> Iterator[RawPair | Fault]:
         # by its line, which is unique and easy to find, where it has none of its own
         pair_id = optional(row, "pair_id") or f"{split}-{number:06d}"
         before, after = (inside(path.parent, name) for name in names)
-        return RawPair(pair_id, before, after, checked_captions(row.get("captions"), pair_id), optional(row, "kind"))
+        provenance = row.get("provenance") or {}
+        if not isinstance(provenance, dict):
+            raise DataError(f"provenance={provenance!r}, which should be an object")
+        captions = checked_captions(row.get("captions"), pair_id)
+        return RawPair(pair_id, before, after, captions, optional(row, "kind"), provenance)
 
     if path.suffix == ".jsonl":
         return read_each(numbered_lines(path), lambda line: read((line[0], json_object(line[1]))))

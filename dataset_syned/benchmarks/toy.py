@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import datasets
+import numpy as np
 from PIL import Image
 
 from ..pair_builder import Fault, PairBuilder, RawPair, image_bytes, pair_row
@@ -255,11 +256,15 @@ def draw_row(config: ToyConfig, split: str, index: int) -> dict[str, Any]:
     return pair_row(pair.pair_id, *images, pair.captions, pair.kind, pair.provenance)
 
 
-def draw_raw(config: ToyConfig, split: str, index: int) -> RawPair:
+def compose(config: ToyConfig, split: str, index: int) -> tuple[Pair, np.ndarray, random.Random]:
+    """Row `index` of a split before it is drawn, its background, and the chance that is left for its captions."""
     rng = random.Random(f"{config.seed}/{split}/{index}")
-    size = (config.width, config.height)
     pair = draw_pair(rng, pick(rng, KINDS), SETTINGS[config.difficulty], config.width / config.height)
-    background = draw_background(size, config.look, rng)
+    return pair, draw_background((config.width, config.height), config.look, rng), rng
+
+
+def draw_raw(config: ToyConfig, split: str, index: int) -> RawPair:
+    pair, background, rng = compose(config, split, index)
     before = draw_scene(pair.before, background, config.look, pair.views[0])
     after = draw_scene(pair.after, background, config.look, pair.views[1])
     pair_id = f"{split}-{index:06d}"

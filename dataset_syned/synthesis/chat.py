@@ -1,0 +1,82 @@
+"""Any chat model of transformers: many short answers at once, each with a seed of its own."""
+
+import os
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+)
+
+from .settings import SettingsError
+
+Chat = list[dict[str, str]]
+
+
+def pick_device() -> str:
+    """This process's own GPU, if there is one."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
+
+
+class SeededSampling(LogitsProcessor):
+    """Sampling that does not depend on the rest of the batch: the largest of logits plus Gumbel noise is a sample."""
+
+    def __init__(self, seeds: list[int]):
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        noise = torch.stack([torch.rand(scores.shape[-1], generator=one) for one in self.generators])
+        gumbel = -torch.log(-torch.log(noise.clamp_(1e-10, 1 - 1e-7)))
+        return scores.float() + gumbel.to(scores.device)  # [B, vocabulary]
+
+
+class ChatModel:
+    """
+    Args:
+        gguf: the file in the folder, if it is a GGUF model.
+
+    Raises: SettingsError for a model without a chat template.
+    """
+
+    def __init__(self, model: str, revision: str | None, gguf: str | None, dtype: str, temperature: float):
+        place = {"revision": revision} | ({"gguf_file": gguf} if gguf else {})
+        self.tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left", **place)
+        if not self.tokenizer.chat_template:
+            raise SettingsError(f"chat model {model!r} has no chat template: name a model that was tuned for chats")
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.model = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype), **place)
+        self.model.to(pick_device()).eval()
+        self.temperature = temperature
+
+    @torch.no_grad()
+    def answers(self, chats: list[Chat], seeds: list[int], max_new_tokens: int) -> list[tuple[str, bool]]:
+        """Each answer, and whether it came to its end within the limit."""
+        inputs = self.tokenizer.apply_chat_template(
+            chats,
+            add_generation_prompt=True,
+            padding=True,
+            return_tensors="pt",
+            return_dict=True,
+            enable_thinking=False,  # templates that know no thinking pass over it
+        ).to(self.model.device)
+        sampling = [TemperatureLogitsWarper(self.temperature), SeededSampling(seeds)]
+        tokens = self.model.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            logits_processor=LogitsProcessorList(sampling),
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+        new = tokens[:, inputs["input_ids"].shape[1] :]  # [B, new tokens]
+        ends = {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
+        ended = [bool(ends & set(row)) for row in new.tolist()]
+        return list(zip(self.tokenizer.batch_decode(new, skip_special_tokens=True), ended, strict=True))

@@ -1,0 +1,207 @@
+"""What a run made: the data set's metadata and card, statistics, the pairs that failed, and a contact sheet."""
+
+import json
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+from huggingface_hub import DatasetCard, DatasetCardData
+
+from .contact_sheet import Panel, draw_sheet
+from .rows import DATASET, METADATA, join_lines
+from .selection import ACCEPTED
+from .settings import STAGES, SynthesisConfig, told_name
+from .shards import Row, StageFolder, seed_of, write_beside, write_text
+
+TEMPLATE = Path(__file__).with_name("synthesis_card.md")
+Stages = dict[str, list[Row]]
+
+
+def kind_of(reason: str) -> str:
+    """A reason without its numbers and names, so that equal ones count together."""
+    reason = re.sub(r"'[^']*'|\"[^\"]*\"", "…", reason.split(": ")[0] if reason.count(": ") else reason)
+    return re.sub(r"\d+", "N", reason)[:80]
+
+
+@dataclass
+class Statistics:
+    """Counts over all pairs; memory does not grow with them, but for one number per score."""
+
+    problems: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    verdicts: Counter[str] = field(default_factory=Counter)
+    answers: Counter[str] = field(default_factory=Counter)
+    captions: Counter[int] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+    alterations: Counter[str] = field(default_factory=Counter)
+    scores: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    pairs: int = 0
+    rows: int = 0
+
+    def add(self, stages: Stages) -> None:
+        for rows in zip(*stages.values(), strict=True):
+            inputs = dict(zip(stages, rows, strict=True))
+            self.pairs += 1
+            stage, problem = where_it_failed(inputs)
+            if problem:
+                self.problems[stage][kind_of(problem)] += 1
+            for verdict, score in zip(
+                inputs["selection"].get("verdicts", ()), inputs["scores"].get("scores", ()), strict=True
+            ):
+                self.verdicts[kind_of(verdict)] += 1
+                for name, value in (score or {}).items():
+                    if value is not None:
+                        self.scores[name]["accepted" if verdict == ACCEPTED else "rejected"].append(value)
+            for tried in inputs["paraphrases"].get("tries", ()):
+                self.answers[tried["rule"]] += 1
+
+    def add_lines(self, rows: list[Row]) -> None:
+        for row in rows:
+            line = row["line"]
+            self.rows += 1
+            self.kinds[line["kind"] or "not told"] += 1
+            self.captions[len(line["captions"])] += 1
+            if "no_change" in line["provenance"]:
+                self.alterations[line["provenance"]["no_change"]["alteration"]] += 1
+
+    def as_dict(self) -> dict[str, Any]:
+        def ordered(counts: Counter[Any]) -> dict[str, int]:
+            return {str(name): count for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))}
+
+        return {
+            "source_pairs": self.pairs,
+            "pairs": self.rows,
+            "no_change_pairs": sum(self.alterations.values()),
+            "failed_pairs": {stage: ordered(self.problems[stage]) for stage in STAGES if stage in self.problems},
+            "candidates": ordered(self.verdicts),
+            "paraphrase_answers": ordered(self.answers),
+            "captions_per_pair": ordered(self.captions),
+            "kinds": ordered(self.kinds),
+            "no_change": ordered(self.alterations),
+            "scores": {
+                name: {verdict: spread(values) for verdict, values in sorted(groups.items())}
+                for name, groups in sorted(self.scores.items())
+            },
+        }
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    if len(values) == 1:
+        values = values * 2
+    deciles = quantiles(values, n=10, method="inclusive")
+    return {name: round(deciles[place], 4) for name, place in (("10 %", 0), ("median", 4), ("90 %", 8))}
+
+
+def where_it_failed(inputs: dict[str, Row]) -> tuple[str, str]:
+    """The first stage with a problem and what it was; an unreadable image counts to the first stage."""
+    for stage, row in inputs.items():
+        if row["problem"]:
+            return ("instructions" if stage == "sources" else stage), row["problem"]
+    return "", ""
+
+
+def write_problems(path: Path, shards: list[int], read: Callable[[int], Stages]) -> Statistics:
+    """problems.jsonl, a line per pair that failed, and what is counted on the way."""
+    statistics = Statistics()
+
+    def write(unfinished: Path) -> None:
+        with unfinished.open("w", encoding="utf-8") as file:
+            for shard in shards:
+                stages = read(shard)
+                statistics.add(stages)
+                for rows in zip(*stages.values(), strict=True):
+                    stage, problem = where_it_failed(dict(zip(stages, rows, strict=True)))
+                    if problem:
+                        entry = {"pair_id": rows[0]["pair_id"], "stage": stage, "problem": problem}
+                        file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+    write_beside(path, write)
+    return statistics
+
+
+def panels(config: SynthesisConfig, shards: list[int], read: Callable[[int], Stages]) -> Iterator[Panel]:
+    """Random candidates, accepted and rejected ones."""
+    rng = random.Random(seed_of(config.seed, "contact sheet"))
+    order = rng.sample(shards, len(shards))
+    missing = {True: config.sheet_pairs, False: config.sheet_pairs}
+    for shard in order:
+        if not any(missing.values()):
+            return
+        stages = read(shard)
+        pairs = [dict(zip(stages, rows, strict=True)) for rows in zip(*stages.values(), strict=True)]
+        found = [
+            (inputs, number) for inputs in pairs for number in range(len(inputs["selection"].get("verdicts", ())))
+        ]
+        for inputs, number in rng.sample(found, len(found)):
+            verdict, made = inputs["selection"]["verdicts"][number], inputs["edits"]["candidates"][number]
+            accepted = verdict == ACCEPTED
+            if missing[accepted]:
+                missing[accepted] -= 1
+                yield Panel(
+                    before=inputs["sources"]["image"]["bytes"],
+                    after=made["image"] and made["image"]["bytes"],
+                    accepted=accepted,
+                    captions=inputs["paraphrases"].get("captions") or [inputs["instructions"]["instruction"]],
+                    verdict=verdict,
+                    scores=inputs["scores"]["scores"][number] or {},
+                )
+
+
+def told_settings(config: SynthesisConfig) -> dict[str, Any]:
+    """The settings without this machine's folders."""
+    told = {name: value for name, value in config.made_from(STAGES[-1]).items() if value not in (None, "", [], {})}
+    told.pop("image_folder", None)
+    for name in ("editor_model", "clip", "chat_model", "embedding_model"):
+        if name in told:
+            told[name] = told_name(told[name])
+    if "benchmark_options" in told:
+        told["benchmark_options"] = {
+            key: value for key, value in told["benchmark_options"].items() if key != "data_dir"
+        }
+    return {name: json.dumps(value, ensure_ascii=False) for name, value in told.items()}
+
+
+def card(config: SynthesisConfig, statistics: dict[str, Any]) -> str:
+    data = DatasetCardData(
+        license="other",
+        task_categories=["image-to-text"],
+        tags=["image-difference-captioning", "synthetic"],
+        pretty_name=f"Synthetic edits of {config.benchmark or Path(config.image_folder).name}",
+    )
+    filled = DatasetCard.from_template(
+        data,
+        template_path=str(TEMPLATE),
+        name=data.pretty_name,
+        config=told_settings(config),
+        statistics=statistics,
+    )
+    return str(filled)
+
+
+def finish(config: SynthesisConfig, shards: list[int], folder: StageFolder, read: Callable[[int], Stages]) -> None:
+    """Joins everything. Several processes may do it at once: all write the same.
+
+    Raises: ValueError if no pair was accepted.
+    """
+    root = Path(config.output_dir)
+    statistics = write_problems(root / "problems.jsonl", shards, read)
+    for shard in shards:
+        statistics.add_lines(folder.read(shard))
+    told = statistics.as_dict()
+    write_text(root / "statistics.json", json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+    sheet = draw_sheet(list(panels(config, shards, read)))
+    if sheet is not None:
+        write_beside(root / "contact_sheet.png", lambda unfinished: sheet.save(unfinished, "PNG"))
+    if not statistics.rows:
+        reasons = told["candidates"] or {
+            name: count for part in told["failed_pairs"].values() for name, count in part.items()
+        }
+        raise ValueError(
+            f"no pair was accepted: {json.dumps(reasons, ensure_ascii=False)}; see {root / 'problems.jsonl'}"
+        )
+    write_text(root / DATASET / "README.md", card(config, told))
+    join_lines(folder, len(shards), root / DATASET / METADATA)

@@ -1,0 +1,136 @@
+"""Sixth stage: the data set folder, with no-change pairs among the others and every pair's provenance.
+
+DIR/dataset/metadata.jsonl, images/    the benchmark `folder` reads it; further edits of `syned`, where it was made
+                                       from that benchmark's train images, lie in its folder `edits` like this
+DIR/dataset/README.md                  card
+DIR/statistics.json, problems.jsonl    what happened to the pairs; every pair that failed, with its reason
+DIR/contact_sheet.png                  random accepted and rejected pairs
+"""
+
+import json
+import random
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from .editing import upright
+from .no_change import ALTERATIONS, captions, wanted
+from .settings import SynthesisConfig, told_name
+from .shards import Row, StageFolder, seed_of, write_beside
+
+DATASET, METADATA = "dataset", "metadata.jsonl"
+SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"GI": ".gif", b"RI": ".webp", b"II": ".tif", b"MM": ".tif"}
+
+
+def suffix(data: bytes) -> str:
+    return SUFFIXES.get(data[:2], ".img")
+
+
+def write_image(root: Path, name: str, data: bytes) -> str:
+    write_beside(root / name, lambda unfinished: unfinished.write_bytes(data))
+    return name
+
+
+def line(pair_id: str, names: tuple[str, str], texts: list[str], kind: str, provenance: dict[str, Any]) -> Row:
+    """An entry of metadata.jsonl."""
+    before, after = names
+    entry = {
+        "pair_id": pair_id,
+        "before_file_name": before,
+        "after_file_name": after,
+        "captions": texts,
+        "kind": kind,
+        "provenance": provenance,
+    }
+    idx = provenance["source"].get("idx")
+    return entry | ({"idx": idx, "file_name": after} if type(idx) is int else {})
+
+
+class Rows:
+    """Writes the images of a shard and returns its lines of metadata.jsonl."""
+
+    def __init__(self, config: SynthesisConfig, root: Path):
+        self.config, self.root = config, root
+
+    def of_shard(self, shard: int, stages: dict[str, list[Row]]) -> list[Row]:
+        pairs = [dict(zip(stages, rows, strict=True)) for rows in zip(*stages.values(), strict=True)]
+        lines = [entry for inputs in pairs for entry in self.edited(shard, inputs)]
+        return lines + self.unchanged(shard, pairs, len(lines))
+
+    def before(self, shard: int, source: Row) -> str:
+        data = source["image"]["bytes"]
+        return write_image(self.root, f"images/{shard:05d}/{source['position']:04d}-before{suffix(data)}", data)
+
+    def source(self, inputs: dict[str, Row]) -> dict[str, Any]:
+        return {**json.loads(inputs["sources"]["provenance"]), "pair_id": inputs["sources"]["pair_id"]}
+
+    def edited(self, shard: int, inputs: dict[str, Row]) -> Iterator[Row]:
+        if inputs["paraphrases"]["problem"]:
+            return
+        source = inputs["sources"]
+        before = self.before(shard, source)
+        for rank, number in enumerate(inputs["selection"]["kept"], start=1):
+            data = inputs["edits"]["candidates"][number]["image"]["bytes"]
+            after = write_image(self.root, f"images/{shard:05d}/{source['position']:04d}-after-{rank}.png", data)
+            told = self.provenance(inputs, number)
+            pair_id = f"{source['pair_id']}-{rank}"
+            yield line(pair_id, (before, after), inputs["paraphrases"]["captions"], source["kind"], told)
+
+    def provenance(self, inputs: dict[str, Row], number: int) -> dict[str, Any]:
+        config, row = self.config, inputs["instructions"]
+        models = {
+            "clip": (config.clip, config.clip_revision),
+            "chat": (config.chat_model, config.chat_revision),
+            "embedding": (config.embedding_model, config.embedding_revision),
+        }
+        return {
+            "source": self.source(inputs),
+            "instruction": row["instruction"],
+            "editor": json.loads(inputs["edits"]["editor"]),
+            "candidate": {"number": number, **json.loads(inputs["edits"]["candidates"][number]["made"])},
+            "scores": inputs["scores"]["scores"][number],
+            "models": {
+                name: {"model": told_name(model), "revision": revision or "main"}
+                for name, (model, revision) in models.items()
+                if model
+            },
+            **({"instruction_by": row["writer"]} if row["writer"] else {}),
+            "seed": config.seed,
+            "versions": {"pillow": version("pillow")},
+        }
+
+    def unchanged(self, shard: int, pairs: list[dict[str, Row]], changed: int) -> list[Row]:
+        """No-change pairs of readable sources, as many as their share asks for beside `changed` others."""
+        rng = random.Random(seed_of(self.config.seed, "no_change", shard))
+        readable = [inputs for inputs in pairs if not inputs["sources"]["problem"]]
+        possible = [(inputs, name) for inputs in readable for name in ALTERATIONS]
+        rng.shuffle(possible)
+        lines = []
+        for inputs, name in possible[: wanted(changed, self.config.no_change_share, rng)]:
+            source = inputs["sources"]
+            seed = seed_of(self.config.seed, source["pair_id"], name)
+            chance = random.Random(seed)
+            data = ALTERATIONS[name](upright(source["image"]["bytes"]), chance)
+            after_name = f"images/{shard:05d}/{source['position']:04d}-none-{name}{suffix(data)}"
+            names = self.before(shard, source), write_image(self.root, after_name, data)
+            texts = captions(self.config.no_change_sentences, 1 + self.config.paraphrases, chance)
+            told = {"source": self.source(inputs), "no_change": {"alteration": name, "seed": seed}}
+            lines.append(line(f"{source['pair_id']}-none-{name}", names, texts, "none", told))
+        return lines
+
+
+def join_lines(folder: StageFolder, shards: int, path: Path) -> int:
+    """metadata.jsonl of all shards, last of all: without it the folder is no data set. Returns the number of pairs."""
+    count = 0
+
+    def write(unfinished: Path) -> None:
+        nonlocal count
+        with unfinished.open("w", encoding="utf-8") as file:
+            for shard in range(shards):
+                for row in folder.read(shard):
+                    file.write(json.dumps(row["line"], ensure_ascii=False, sort_keys=True) + "\n")
+                    count += 1
+
+    write_beside(path, write)
+    return count

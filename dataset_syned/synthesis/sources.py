@@ -1,0 +1,164 @@
+"""Where images and instructions come from: a benchmark's before images, or a folder of images with metadata.jsonl."""
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image
+
+from ..benchmarks.folder import read_lines
+from ..pair_builder import DataError, ImageSource, RawPair, inside, read_image
+from .settings import SynthesisConfig
+from .shards import IMAGE, Row, Share, StageFolder, write_text
+
+SCHEMA = pa.schema(
+    {
+        "position": pa.int64(),
+        "pair_id": pa.string(),
+        "image": IMAGE,  # null where there is a problem
+        "captions": pa.list_(pa.string()),  # instructions of one edit
+        "image_caption": pa.string(),
+        "edited_caption": pa.string(),
+        "kind": pa.string(),
+        "provenance": pa.string(),
+        "problem": pa.string(),
+    }
+)
+LEAST_SIDE, MOST_ASPECT = 32, 8  # outside of these an editor of photographs makes nothing of an image
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image to edit, before its file is read."""
+
+    pair_id: str
+    image: ImageSource
+    captions: list[str] = field(default_factory=list)
+    image_caption: str = ""
+    edited_caption: str = ""
+    kind: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def benchmark_source(pair: RawPair) -> Source:
+    """The before image; a benchmark that was generated from captions tells them as `input` and `output`."""
+    made = {name: str(pair.provenance.get(name) or "") for name in ("input", "output")}
+    return Source(pair.pair_id, pair.before, pair.captions, made["input"], made["output"], pair.kind, pair.provenance)
+
+
+def benchmark_sources(config: SynthesisConfig) -> Iterator[Source]:
+    from .. import benchmark_builder  # the package imports all benchmarks
+
+    options = dict(config.benchmark_options)
+    root = options.pop("data_dir", None)
+    builder = benchmark_builder(config.benchmark, options.pop("config", None), root and Path(root), **options)
+    if config.split not in builder.raw_splits():
+        raise ValueError(
+            f"benchmark {config.benchmark!r} has no split {config.split!r}, it has: {', '.join(builder.raw_splits())}"
+        )
+    # A pair of kind `none` asks for no edit.
+    return (benchmark_source(pair) for pair in builder.raw_pairs(config.split) if pair.kind != "none")
+
+
+def text_of(row: Row, name: str, place: str) -> str:
+    value = row.get(name) or ""
+    if not isinstance(value, str):
+        raise DataError(f"{place}: {name}={value!r}, which should be a text")
+    return value
+
+
+def folder_sources(folder: Path) -> Iterator[Source]:
+    path = folder / "metadata.jsonl"
+    if not path.is_file():
+        raise DataError(f"{str(path)!r} is missing: one line per image, {{file_name, instruction}}")
+    seen: set[int] = set()
+    for place, number, row in read_lines(path):
+        name = text_of(row, "file_name", place)
+        if not name:
+            raise DataError(f"{place}: no text in field 'file_name'")
+        pair_id = text_of(row, "pair_id", place) or f"{number:06d}"
+        if hash(pair_id) in seen:
+            raise DataError(f"{place}: pair_id {pair_id!r} for a second time")
+        seen.add(hash(pair_id))
+        texts = {key: text_of(row, key, place) for key in ("instruction", "caption", "edited_caption", "kind")}
+        # An empty instruction is told as one, and not asked from the chat model.
+        captions = [texts["instruction"]] if "instruction" in row else []
+        provenance = {"file_name": name}
+        yield Source(
+            pair_id,
+            inside(folder, name),
+            captions,
+            texts["caption"],
+            texts["edited_caption"],
+            texts["kind"],
+            provenance,
+        )
+
+
+def all_sources(config: SynthesisConfig) -> Iterator[Source]:
+    sources = benchmark_sources(config) if config.benchmark else folder_sources(Path(config.image_folder))
+    return islice(sources, config.pairs)
+
+
+def size_problem(data: bytes) -> str:
+    with Image.open(io.BytesIO(data)) as image:
+        width, height = image.size
+    if min(width, height) < LEAST_SIDE:
+        return f"image of {width}x{height} pixels: needs at least {LEAST_SIDE} on each side"
+    if max(width, height) > MOST_ASPECT * min(width, height):
+        return f"image of {width}x{height} pixels: longer than {MOST_ASPECT} times its other side"
+    return ""
+
+
+def read_source(source: Source, position: int) -> Row:
+    """The row of a source, with its image's raw bytes once they were decoded to the last pixel."""
+    try:
+        image = read_image(source.image)
+        problem = size_problem(image["bytes"])
+    except DataError as error:
+        image, problem = None, str(error)
+    return {
+        "position": position,
+        "pair_id": source.pair_id,
+        "image": None if problem else image,
+        "captions": source.captions,
+        "image_caption": source.image_caption,
+        "edited_caption": source.edited_caption,
+        "kind": source.kind,
+        "provenance": json.dumps(source.provenance, sort_keys=True, ensure_ascii=False),
+        "problem": problem,
+    }
+
+
+def count_file(folder: StageFolder) -> Path:
+    return folder.folder / "pairs.json"
+
+
+def count_pairs(folder: StageFolder) -> int | None:
+    """How many pairs there are, once all were listed."""
+    path = count_file(folder)
+    return json.loads(path.read_text())["pairs"] if path.is_file() else None
+
+
+def write_sources(config: SynthesisConfig, folder: StageFolder, share: Share) -> int:
+    """This process's shards of all sources, and how many there are. Other processes' images are not read."""
+    total = count_pairs(folder)
+    if total is not None and all(
+        folder.has(shard) for shard in range(-(-total // config.shard_pairs)) if shard in share
+    ):
+        return total
+    sources, total = all_sources(config), 0
+    while chunk := list(islice(sources, config.shard_pairs)):
+        shard = total // config.shard_pairs
+        total += len(chunk)
+        if shard in share and not folder.has(shard):
+            folder.write_whole(shard, [read_source(source, position) for position, source in enumerate(chunk)])
+    if not total:
+        raise ValueError(f"no pair in {config.benchmark or config.image_folder!r} that asks for an edit")
+    write_text(count_file(folder), json.dumps({"pairs": total}))
+    return total

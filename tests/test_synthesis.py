@@ -1,0 +1,385 @@
+"""The whole way of synthesis with the drawing editor, which needs no model: stages, resuming, the data set folder."""
+
+import io
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset_syned import benchmark_builder
+from dataset_syned.__main__ import main
+from dataset_syned.benchmarks.toy import compose
+from dataset_syned.scene_drawing import Thing
+from dataset_syned.synthesis import no_change, stages
+from dataset_syned.synthesis.editing import EDITORS
+from dataset_syned.synthesis.scene_editing import EditError, change
+from dataset_syned.synthesis.settings import FREE, MADE_FROM, STAGES, EditorName, SynthesisConfig, parse_config
+from dataset_syned.synthesis.shards import Share, StageFolder
+from dataset_syned.synthesis.stages import attempt, synthesize
+
+TOY = {"look": "studio", "wording": "instruction", "seed": 7, "train": 60}
+
+
+def config(folder: Path, **changes: Any) -> SynthesisConfig:
+    settings: dict[str, Any] = dict(
+        output_dir=str(folder),
+        benchmark="toy",
+        benchmark_options=TOY,
+        editor="drawing",
+        pairs=22,
+        shard_pairs=5,
+        candidates=2,
+        top_k=1,
+        batch_size=4,
+        no_change_share=0.2,
+    )
+    return SynthesisConfig(**{**settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    synthesize(config(folder))
+    return folder
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "dataset" / "metadata.jsonl").read_text().splitlines()]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file of the data set, and what is told about it."""
+    files = [*(folder / "dataset").rglob("*"), folder / "statistics.json", folder / "problems.jsonl"]
+    files.append(folder / "contact_sheet.png")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files if path.is_file()}
+
+
+def test_every_pair_is_edited_once_and_keeps_its_provenance(made: Path) -> None:
+    lines = lines_of(made)
+    assert len({line["pair_id"] for line in lines}) == len(lines)
+    edited = [line for line in lines if line["kind"] != "none"]
+    failed = [json.loads(line)["pair_id"] for line in (made / "problems.jsonl").read_text().splitlines()]
+    assert len(edited) + len(failed) == 22
+    told = edited[0]["provenance"]
+    assert told["editor"]["editor"] == "drawing" and isinstance(told["candidate"]["seed"], int)
+    assert {"changed", "contrast"} <= set(told["scores"]) and told["source"]["drawn_by"].startswith("toy")
+    assert edited[0]["captions"][0] == told["instruction"] and len(edited[0]["captions"]) == 5
+
+
+def test_statistics_add_up(made: Path) -> None:
+    told = json.loads((made / "statistics.json").read_text())
+    lines = lines_of(made)
+    assert told["source_pairs"] == 22 and sum(told["candidates"].values()) == 44
+    assert told["pairs"] == len(lines) == sum(told["kinds"].values())
+    assert told["no_change_pairs"] == sum(line["kind"] == "none" for line in lines)
+    assert told["candidates"]["accepted"] == told["pairs"] - told["no_change_pairs"]
+    with Image.open(made / "contact_sheet.png") as sheet:
+        sheet.load()
+    assert str(made) not in (made / "dataset" / "README.md").read_text()
+
+
+def test_the_folder_benchmark_reads_it_with_provenance(made: Path) -> None:
+    builder = benchmark_builder("folder", root=made / "dataset")
+    pairs = list(builder.raw_pairs("train"))
+    assert [pair.pair_id for pair in pairs] == [line["pair_id"] for line in lines_of(made)]
+    assert all(pair.before.is_file() and pair.after.is_file() and pair.captions for pair in pairs)
+    assert pairs[0].provenance["editor"]["editor"] == "drawing"
+
+
+def test_before_images_are_the_source_files_byte_by_byte(made: Path) -> None:
+    line = lines_of(made)[0]
+    source = next(
+        pair
+        for pair in benchmark_builder("toy", **TOY).raw_pairs("train")
+        if pair.pair_id == line["provenance"]["source"]["pair_id"]
+    )
+    assert (made / "dataset" / line["before_file_name"]).read_bytes() == source.before[1]
+
+
+@pytest.mark.parametrize("changes", [{"batch_size": 1}, {"shard_pairs": 5, "batch_size": 64}])
+def test_the_choice_does_not_depend_on_the_batch_size(made: Path, tmp_path: Path, changes: dict[str, int]) -> None:
+    synthesize(config(tmp_path, **changes))
+    assert content(tmp_path) == content(made)
+
+
+def test_another_seed_gives_another_choice(made: Path, tmp_path: Path) -> None:
+    synthesize(config(tmp_path, seed=1))
+    assert content(tmp_path).keys() != content(made).keys() or content(tmp_path) != content(made)
+    seeds = [{line["provenance"].get("candidate", {}).get("seed") for line in lines_of(f)} for f in (made, tmp_path)]
+    assert not (seeds[0] & seeds[1]) - {None}
+
+
+def test_stages_run_alone_and_one_that_is_missing_is_named(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="'instructions' first"):
+        synthesize(config(tmp_path, stage="edits"))
+    for stage in STAGES:
+        synthesize(config(tmp_path, stage=stage))
+    assert content(tmp_path) == content(made)
+    with pytest.raises(FileNotFoundError, match="run the stage 'edits' first"):
+        (tmp_path / "edits" / "00001.parquet").unlink()
+        (tmp_path / "scores" / "00001.jsonl").unlink()
+        synthesize(config(tmp_path, stage="scores"))
+
+
+def test_finished_pairs_are_not_made_again(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edited: list[str] = []
+    real = stages.worker
+
+    def watched(settings: SynthesisConfig, stage: str) -> Any:
+        made_worker = real(settings, stage)
+        if stage == "edits":
+            work = made_worker.work
+
+            def noted(batch: list[Any]) -> list[Any]:
+                if len(edited) >= 8 and not stopped:
+                    stopped.append(True)
+                    raise KeyboardInterrupt
+                edited.extend(inputs["sources"]["pair_id"] for inputs in batch)
+                return work(batch)
+
+            made_worker.work = noted
+        return made_worker
+
+    stopped: list[bool] = []
+    monkeypatch.setattr(stages, "worker", watched)
+    with pytest.raises(KeyboardInterrupt):
+        synthesize(config(tmp_path))
+    assert list((tmp_path / "edits").glob("*.part-*"))  # in the middle of a shard
+    synthesize(config(tmp_path))
+    assert len(edited) == len(set(edited)) == 22
+    assert content(tmp_path) == content(made) and not list(tmp_path.rglob("*.part-*"))
+
+
+def test_other_settings_are_not_mixed(tmp_path: Path, made: Path) -> None:
+    with pytest.raises(ValueError, match=r"min_changed=0.002, now it is 0.5: remove selection, paraphrases, rows"):
+        synthesize(config(made, min_changed=0.5))
+    synthesize(config(made, batch_size=3))  # changes no pair
+
+
+def run(folder: Path, process: int = 0, processes: int = 1) -> subprocess.Popen[str]:
+    program = (
+        "import sys, json; from dataset_syned.synthesis.settings import SynthesisConfig;"
+        "from dataset_syned.synthesis.stages import synthesize; synthesize(SynthesisConfig(**json.loads(sys.argv[1])))"
+    )
+    environment = {**os.environ, "RANK": str(process), "WORLD_SIZE": str(processes)}
+    settings = json.dumps(vars(config(folder)))
+    return subprocess.Popen(
+        [sys.executable, "-c", program, settings], env=environment, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finished(processes: list[subprocess.Popen[str]]) -> None:
+    for process in processes:
+        _, told = process.communicate(timeout=120)
+        assert process.returncode == 0, told
+
+
+@pytest.fixture(scope="module")
+def seconds(tmp_path_factory: pytest.TempPathFactory) -> float:
+    """What two processes need without a kill."""
+    start = time.monotonic()
+    folder = tmp_path_factory.mktemp("timed")
+    finished([run(folder, process, 2) for process in range(2)])
+    return time.monotonic() - start
+
+
+def work_begins(folder: Path) -> Iterator[None]:
+    while not (folder / "sources").is_dir():
+        time.sleep(0.02)
+        yield
+
+
+def test_killed_at_random_moments_two_processes_make_the_same(
+    made: Path, tmp_path: Path, pytestconfig: pytest.Config, seconds: float
+) -> None:
+    kills, rng, met = pytestconfig.getoption("--kills") + 1, random.Random(0), 0
+    for number in range(kills):
+        folder = tmp_path / str(number // 4)  # several kills hit one run
+        processes = [run(folder, process, 2) for process in range(2)]
+        for _ in work_begins(folder):
+            pass
+        time.sleep(rng.uniform(0, 0.5 * seconds))
+        met += any(process.poll() is None for process in processes)
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert met, "no kill met a process that was still at work"
+    for folder in sorted(tmp_path.iterdir()):
+        finished([run(folder, process, 2) for process in range(2)])
+        assert content(folder) == content(made)
+        assert not [path for path in folder.rglob("*.part-*")]
+
+
+def test_a_pair_that_fails_does_not_take_its_batch_with_it() -> None:
+    def work(batch: list[Any]) -> list[Any]:
+        if 3 in batch:
+            raise RuntimeError("out of memory")
+        return [{"problem": "", "value": number} for number in batch]
+
+    rows = attempt(work, [1, 2, 3, 4])
+    assert [row["problem"] for row in rows] == ["", "", "RuntimeError: out of memory", ""]
+
+
+THINGS = [Thing("circle", "red", "large", 0.3, 0.5), Thing("square", "blue", "small", 1.2, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("instruction", "kind", "expected"),
+    [
+        ("make the red circle blue", "color", ["large blue circle", "small blue square"]),
+        ("Paint the large red circle cyan.", "color", ["large cyan circle", "small blue square"]),
+        ("remove the small square", "remove", ["large red circle"]),
+        ("get rid of the large thing", "remove", ["small blue square"]),
+        ("add a small green cross", "add", ["large red circle", "small blue square", "small green cross"]),
+        ("leave everything as it is", "none", ["large red circle", "small blue square"]),
+        ("put the red circle somewhere else", "move", ["large red circle", "small blue square"]),
+    ],
+)
+def test_the_drawing_editor_understands(instruction: str, kind: str, expected: list[str]) -> None:
+    told, things = change(THINGS, instruction, random.Random(0), 2.0, 0.3)
+    assert (told, [thing.phrase for thing in things]) == (kind, expected)
+    if kind == "move":
+        assert (things[0].x, things[0].y) != (THINGS[0].x, THINGS[0].y) and things[1] == THINGS[1]
+
+
+@pytest.mark.parametrize(
+    ("instruction", "reason"),
+    [
+        ("make the red cube blue", "nothing that can be drawn"),
+        ("remove the green circle", "holds no 'green circle'"),
+        ("remove the thing", "holds 2 'thing'"),
+        ("make the red circle red", "cannot be done"),
+        ("make the picture dramatic", "nothing that can be drawn"),
+    ],
+)
+def test_the_drawing_editor_says_what_it_cannot_do(instruction: str, reason: str) -> None:
+    with pytest.raises(EditError, match=reason):
+        change(THINGS, instruction, random.Random(0), 2.0, 0.3)
+
+
+def test_an_edited_scene_differs_where_the_instruction_says(made: Path) -> None:
+    """A removed thing's pixels turn to background, and the thing's colour is gone from there."""
+    line = next(line for line in lines_of(made) if line["kind"] == "remove")
+    builder = benchmark_builder("toy", **TOY)
+    pair, _, _ = compose(builder.config, "train", line["provenance"]["source"]["index"])
+    names = [made / "dataset" / line[name] for name in ("before_file_name", "after_file_name")]
+    pictures = [np.asarray(Image.open(name), dtype=int) for name in names]
+    view, thing, height = pair.views[0], pair.subject, 64
+    x, y = int((thing.x + view.shift_x) * height), int((thing.y + view.shift_y) * height)
+    assert np.abs(pictures[0][y, x] - pictures[1][y, x]).max() > 40
+
+
+def test_the_drawing_editor_refuses_other_images(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="set benchmark to it"):
+        synthesize(config(tmp_path, benchmark="", benchmark_options={}, image_folder=str(photographs(tmp_path / "p"))))
+
+
+def photographs(folder: Path) -> Path:
+    folder.mkdir()
+    Image.new("RGB", (64, 48), "red").save(folder / "a.png")
+    (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", "instruction": "make it blue"}) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("name", no_change.ALTERATIONS)
+def test_alterations_keep_size_and_picture(name: str) -> None:
+    rng = np.random.default_rng(0)
+    pixels = np.kron(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8), np.ones((16, 16, 1), dtype=np.uint8))
+    image = Image.fromarray(pixels)
+    datas = [no_change.ALTERATIONS[name](image, random.Random(seed)) for seed in (0, 0, 1)]
+    assert datas[0] == datas[1] != datas[2]
+    with Image.open(io.BytesIO(datas[0])) as altered:
+        assert altered.size == image.size
+        after = np.asarray(altered.convert("RGB"), dtype=float)
+    assert 0 < np.abs(after - pixels).mean() < 40
+    assert np.corrcoef(after.ravel(), pixels.ravel())[0, 1] > 0.8
+
+
+def test_the_share_of_no_change_pairs_is_met_on_average() -> None:
+    counts = [no_change.wanted(9, 0.2, random.Random(seed)) for seed in range(400)]
+    assert abs(sum(counts) / (9 * 400 + sum(counts)) - 0.2) < 0.01
+    assert no_change.wanted(9, 0.0, random.Random(0)) == 0
+
+
+def test_every_setting_belongs_to_a_stage_or_is_free() -> None:
+    names = [name for group in MADE_FROM.values() for name in group] + list(FREE)
+    assert sorted(names) == sorted(entry.name for entry in fields(SynthesisConfig))
+    assert set(EditorName.__args__) == {*EDITORS, "drawing"}
+
+
+def test_shards_are_shared_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    for environment, share in (({"RANK": "1", "WORLD_SIZE": "3"}, Share(1, 3)), ({}, Share(0, 1))):
+        for name in ("RANK", "WORLD_SIZE"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        assert Share.of_this_process() == share
+    assert [[n for n in range(7) if n in Share(p, 3)] for p in range(3)] == [[0, 3, 6], [1, 4], [2, 5]]
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ValueError, match="RANK counts from 0"):
+        Share.of_this_process()
+
+
+def test_lines_keep_separators_that_json_leaves_as_they_are(tmp_path: Path) -> None:
+    folder = StageFolder(tmp_path)
+    folder.write_whole(0, [{"position": 0, "text": "a\u2028b\x85c"}])
+    assert folder.read(0) == [{"position": 0, "text": "a\u2028b\x85c"}]
+
+
+@pytest.mark.parametrize(
+    "name", sorted(Path(__file__).parents[1].glob("configs/synthesis/*.yaml")), ids=lambda p: p.stem
+)
+def test_recipes_parse(name: Path) -> None:
+    assert parse_config(["--config", str(name)]).output_dir
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("output_dir: x\nbenchmark: toy\ncandidats: 3", "unknown key 'candidats'"),
+        ("output_dir: x", "give one of them"),
+        ("benchmark: toy", "output_dir is missing"),
+        ("output_dir: x\nbenchmark: toy\ncandidates: 0", "candidates=0"),
+        ("output_dir: x\nbenchmark: toy\nmin_image_text: 30", "a cosine"),
+        ("output_dir: x\nbenchmark: toy\nno_change_share: 1", "no_change_share=1"),
+        ("output_dir: x\nbenchmark: 3", "put the text in quotes"),
+        ("output_dir: x\nbenchmark: nothing\neditor: drawing", "unknown benchmark 'nothing'"),
+        ("output_dir: x\nbenchmark: toy\nsplit: dev\neditor: drawing", "no split 'dev'"),
+        ("output_dir: x\nbenchmark: toy\neditor: drawing\nguidance_scales: [3]", "no such guidance"),
+        ("output_dir: x\nbenchmark: toy\neditor: instruct_pix2pix\nguidance_scales: [1]", "ignores the source"),
+    ],
+)
+def test_bad_settings_end_with_one_sentence(
+    tmp_path: Path, text: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text(text)
+    assert main(["synthesize", "--config", "c.yaml", "--pairs", "2"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ") and said in error
+
+
+def test_the_documented_command_runs(tmp_path: Path, root: Path) -> None:
+    command = [sys.executable, "-m", "dataset_syned", "synthesize", "--config", "configs/synthesis/toy.yaml"]
+    command += ["--pairs", "6", "--output_dir", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"edits .*6/6.*pair/s", done.stderr)
+    assert lines_of(tmp_path / "out")
+
+
+def test_other_commands_still_refuse_unknown_options() -> None:
+    with pytest.raises(SystemExit):
+        main(["check", "toy", "--nothing"])
