@@ -26,6 +26,7 @@ setup(
     python_requires=">=3.10",
     # No py_modules: an installed module `evaluate` would hide the library of that name.
     packages=find_packages(include=["modeling_blip2idc*", "dataset_syned*", "metric_idc*"]),
+    package_data={"dataset_syned": ["*.md", "synthesis/*.md"], "metric_idc": ["*.html", "*.md", "*.txt"]},
     install_requires=[
         "torch>=2.11",
         "transformers>=5.17",
