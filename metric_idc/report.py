@@ -12,26 +12,23 @@ import os
 import random
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from . import cider
+from PIL.Image import Image
+
 from .change_kind import KINDS, change_kind
 from .predictions import read_predictions
-from .ptb_tokenizer import tokenize
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from .scoring import segment_scores
 
 TEMPLATE = Path(__file__).with_name("report.html")
 PICTURES_LIMIT = 40_000_000  # characters of all pictures: what a browser opens without effort
 BYTES_PER_PIXEL = 0.18  # of a thumbnail, at most: 24 KB of text for two of 224 x 224
 QUALITIES = (75, 50, 25, 0)  # of WebP; noise at 0 still keeps the limit
+MAIN = "CIDEr"  # the score that the chart and the list of pairs start with
 FACTS = ("benchmark", "split", "predictions", "model", "revision", "adapter", "protocol", "pairs")
-# What the page shows in a place of its own; everything else in metrics.json is shown by its shape.
-PLACED = ("scores", "controls", "intervals", "per_kind", "kind_accuracy", "kind_pairs", "signature")
 
 
-def write_report(folder: Path, images: Iterable[tuple["Image", "Image"]] | None = None, thumbnail: int = 224) -> Path:
+def write_report(folder: Path, images: Iterable[tuple[Image, Image]] | None = None, thumbnail: int = 224) -> Path:
     """FOLDER/report.html, from the predictions.jsonl and metrics.json there.
 
     Args:
@@ -42,8 +39,8 @@ def write_report(folder: Path, images: Iterable[tuple["Image", "Image"]] | None 
     if thumbnail < 1:
         raise ValueError(f"thumbnail must be at least 1 pixel, got {thumbnail}")
     rows, metrics = _read(folder)
-    scores = _pair_scores(rows)
-    pictures = {} if images is None else _thumbnails(images, _turns([pair["CIDEr"] for pair in scores]), thumbnail)
+    scores = _pair_scores(rows, metrics)
+    pictures = {} if images is None else _thumbnails(images, _turns([pair[MAIN] for pair in scores]), thumbnail)
     _render(
         folder / "report.html",
         title=_title(metrics["signature"], folder),
@@ -51,7 +48,7 @@ def write_report(folder: Path, images: Iterable[tuple["Image", "Image"]] | None 
         metrics=metrics,
         controls={name: control for name, control in metrics.get("controls", {}).items() if "scores" in control},
         numbers=_numbers(metrics),
-        tables=_tables(metrics),
+        main=MAIN,
         charts=_charts(metrics),
         data=_script_json(_page_data(rows, scores, pictures)),
         pairs=len(rows),
@@ -73,7 +70,7 @@ def _read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         raise ValueError(
             f"{folder / 'metrics.json'} is no file of scores ({error!r}): score the folder again"
         ) from error
-    if scored[0] != len(rows):
+    if scored[0] + _dropped(metrics) != len(rows):
         raise ValueError(
             f"{folder / 'metrics.json'} scores {scored[0]} pairs, predictions.jsonl holds {len(rows)}: "
             "score the predictions again"
@@ -81,12 +78,16 @@ def _read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return rows, metrics
 
 
-def _pair_scores(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """Each pair's own CIDEr, with the document frequencies of the whole run."""
-    tokens = iter(tokenize([text for row in rows for text in (row["prediction"], *row["references"])]))
-    own = [[next(tokens) for _ in range(1 + len(row["references"]))] for row in rows]
-    (values,) = cider.segment_statistics([[texts[0] for texts in own]], [texts[1:] for texts in own])
-    return [{"CIDEr": float(value)} for value in values]
+def _dropped(metrics: dict[str, Any]) -> int:
+    return metrics["signature"].get("paper_protocol", {}).get("pairs_dropped", 0)
+
+
+def _pair_scores(rows: list[dict[str, Any]], metrics: dict[str, Any]) -> list[dict[str, float]]:
+    """Each pair's own scores: those in metrics.json, if of these very sentences, or the ones that take no JVM each."""
+    segments = metrics.get("segments", [])
+    if len(segments) == len(rows) and metrics["signature"].get("protocol") == "honest" and MAIN in segments[0]:
+        return segments
+    return segment_scores(rows, ["ROUGE-L", MAIN])
 
 
 def _turns(scores: list[float]) -> list[int]:
@@ -100,7 +101,7 @@ def _turns(scores: list[float]) -> list[int]:
     return turns
 
 
-def _thumbnails(images: Iterable[tuple["Image", "Image"]], turns: list[int], side: int) -> dict[int, dict[str, Any]]:
+def _thumbnails(images: Iterable[tuple[Image, Image]], turns: list[int], side: int) -> dict[int, dict[str, Any]]:
     """Row number -> thumbnails of that pair; of more than fit, those whose turn comes first."""
     kept: dict[int, dict[str, Any]] = {}
     by_turn = {turn: row for row, turn in enumerate(turns)}
@@ -121,7 +122,7 @@ def _thumbnails(images: Iterable[tuple["Image", "Image"]], turns: list[int], sid
     return kept
 
 
-def _encode_pair(pair: tuple["Image", "Image"], side: int) -> dict[str, Any]:
+def _encode_pair(pair: tuple[Image, Image], side: int) -> dict[str, Any]:
     """Both thumbnails in Base64, separated by a blank, and the size of the first."""
     small = [image.convert("RGB") for image in pair]
     for image in small:
@@ -129,7 +130,7 @@ def _encode_pair(pair: tuple["Image", "Image"], side: int) -> dict[str, Any]:
     return {"size": small[0].size, "text": " ".join(base64.b64encode(_webp(image)).decode() for image in small)}
 
 
-def _webp(image: "Image") -> bytes:
+def _webp(image: Image) -> bytes:
     """The best quality within the limit of bytes; a picture of a few pixels is all header and has 1 KB."""
     limit = max(1000, BYTES_PER_PIXEL * image.width * image.height)
     for quality in QUALITIES:
@@ -146,30 +147,11 @@ def _title(signature: dict[str, Any], folder: Path) -> str:
     return signature.get("predictions") or folder.resolve().name
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _numbers(metrics: dict[str, Any]) -> dict[str, list[tuple[str, float]]]:
-    """Numbers beside the scores, under a heading each: controls without scores, and whatever scoring adds."""
-    groups = {name: control for name, control in metrics.get("controls", {}).items() if "scores" not in control}
-    groups |= {name: value for name, value in metrics.items() if name not in PLACED}
-    found = {}
-    for name, value in groups.items():
-        items = value.items() if isinstance(value, dict) else [("", value)]
-        numbers = [(key.replace("_", " "), number) for key, number in items if _is_number(number)]
-        if numbers:
-            found[name.replace("_", " ")] = numbers
-    return found
-
-
-def _tables(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Whatever has scores per group of pairs: per kind, per number of references."""
-
-    def is_table(value: Any) -> bool:
-        return isinstance(value, dict) and all(isinstance(v, dict) and "scores" in v for v in value.values())
-
-    return {name: value for name, value in metrics.items() if name not in ("controls",) and value and is_table(value)}
+def _numbers(metrics: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
+    """Heading -> column -> name -> number: what is told beside the scores, as far as the file has it."""
+    groups = {name: {"": metrics[name]} for name in ("change_detection",) if name in metrics}
+    groups |= {name: {"": control} for name, control in metrics.get("controls", {}).items() if "scores" not in control}
+    return groups | {name: metrics[name] for name in ("captions",) if name in metrics}
 
 
 def _charts(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
