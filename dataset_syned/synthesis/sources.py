@@ -11,8 +11,7 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from ..benchmarks.folder import read_lines
-from ..pair_builder import DataError, ImageSource, RawPair, inside, read_image
+from ..pair_builder import DataError, ImageSource, RawPair, inside, json_object, numbered_lines, read_image
 from .settings import SynthesisConfig
 from .shards import IMAGE, Row, Share, StageFolder, write_text
 
@@ -77,7 +76,11 @@ def folder_sources(folder: Path) -> Iterator[Source]:
     if not path.is_file():
         raise DataError(f"{str(path)!r} is missing: one line per image, {{file_name, instruction}}")
     seen: set[int] = set()
-    for place, number, row in read_lines(path):
+    for place, (number, line) in numbered_lines(path):
+        try:
+            row = json_object(line)
+        except DataError as error:
+            raise DataError(f"{place}: {error}") from error
         name = text_of(row, "file_name", place)
         if not name:
             raise DataError(f"{place}: no text in field 'file_name'")
