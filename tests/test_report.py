@@ -79,11 +79,12 @@ def example_images(count: int) -> Iterator[tuple[Image.Image, Image.Image]]:
         yield Image.new("RGB", (60, 40), (200, number % 256, 0)), Image.new("RGB", (60, 40), (0, number % 256, 200))
 
 
-def results_in(folder: Path, rows: list[dict[str, Any]], **signature: Any) -> Path:
+def results_in(folder: Path, rows: list[dict[str, Any]], signature: dict[str, str] | None = None, **how: Any) -> Path:
+    """What evaluate.py leaves there, scored with the options `how` of `score_rows`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_predictions(rows, folder / "predictions.jsonl")
-    result = score_rows(rows, metrics=["BLEU", "CIDEr"])
-    result["signature"] |= {"benchmark": "toy", "split": "test", "model": "some/model", **signature}
+    result = score_rows(rows, **{"metrics": ["BLEU", "CIDEr"]} | how)
+    result["signature"] |= {"benchmark": "toy", "split": "test", "model": "some/model", **(signature or {})}
     (folder / "metrics.json").write_text(json.dumps(result))
     return folder
 
@@ -297,7 +298,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [
         {"pair_id": text, "prediction": text, "references": [text, "a \udcff b"], "kind": text} for text in HOSTILE
     ]
-    folder = results_in(tmp_path_factory.mktemp("hostile"), rows, benchmark=HOSTILE[1], model=HOSTILE[0])
+    folder = results_in(tmp_path_factory.mktemp("hostile"), rows, {"benchmark": HOSTILE[1], "model": HOSTILE[0]})
     return write_report(folder, example_images(len(rows)))
 
 
@@ -392,10 +393,15 @@ def test_one_pair_of_images_is_held_at_a_time(rows: list[dict[str, Any]], tmp_pa
     assert 2 <= most <= 4, "the pair in work and the next"
 
 
+def plain_text(page: Path) -> str:
+    """What stands on the page without the list of pairs."""
+    text = page.read_text(encoding="utf-8").split("</style>")[1].split("<template")[0]
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", text)).split())
+
+
 def test_summary_holds_scores_intervals_controls_and_the_chart_of_kinds(page: Path) -> None:
     metrics = json.loads(page.with_name("metrics.json").read_text())
-    text = page.read_text(encoding="utf-8")
-    plain = " ".join(unescape(re.sub(r"<[^>]+>", " ", text.split("<template")[0])).split())
+    text, plain = page.read_text(encoding="utf-8"), plain_text(page)
     low, high = metrics["intervals"]["CIDEr"]
     control = metrics["controls"]["constant_caption"]
     assert f"CIDEr {metrics['scores']['CIDEr']:.3f} {low:.3f} – {high:.3f} {control['scores']['CIDEr']:.3f}" in plain
@@ -412,19 +418,59 @@ def test_summary_holds_scores_intervals_controls_and_the_chart_of_kinds(page: Pa
         assert f"{kind} {group['pairs']} pairs {values[kind]:.3f}" in plain
 
 
-def test_tables_and_numbers_that_scoring_adds_are_shown(rows: list[dict[str, Any]], tmp_path: Path) -> None:
-    folder = results_in(tmp_path, rows)
+def test_all_that_scoring_tells_is_shown(tmp_path: Path) -> None:
+    rows = example_rows(40)
+    rows[0]["references"].append("another one")
+    copies = ["nothing has changed"] * 39 + ["the dog is gone"]
+    folder = results_in(tmp_path, rows, copies=copies, metrics=["BLEU", "ROUGE-L", "CIDEr"])
     metrics = json.loads((folder / "metrics.json").read_text())
-    metrics["controls"]["copy"] = {"scores": {"CIDEr": 0.12345}}
-    metrics["controls"]["identical_images"] = {"pairs": 57, "said_unchanged": 0.987654}
-    metrics["change"] = {"precision": 0.654321}
-    metrics["per_number_of_references"] = {"2": {"pairs": 57, "scores": {"CIDEr": 1.8765}}}
+    metrics["controls"]["identical_images"] = {"pairs": 40, "said_unchanged": 0.987654}
     metrics["per_kind"]["add"]["intervals"] = {"CIDEr": [0.5, 99.0]}
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    text = write_report(folder).read_text(encoding="utf-8")
-    for number in ("0.123", "0.988", "0.654", "1.877", "Scores per number of references", 'class="interval"'):
-        assert number in text
-    assert max(float(width) for width in re.findall(r'width="([\d.]+)%"', text)) <= 100
+    page = write_report(folder)
+    text = plain_text(page)
+    copy, change, words = metrics["controls"]["copy"], metrics["change_detection"], metrics["captions"]
+    low, high = metrics["intervals"]["ROUGE-L"]
+    assert f"ROUGE-L {metrics['scores']['ROUGE-L']:.3f} {low:.3f} – {high:.3f}" in text
+    assert f" {copy['scores']['ROUGE-L']:.3f} CIDEr" in text and "97.5 % of it says that nothing changed" in text
+    assert f"precision {change['precision']:.3f}" in text and "said unchanged 0.988" in text
+    lengths = words["predictions"]["mean_tokens"], words["references"]["mean_tokens"]
+    assert "mean tokens {:.3f} {:.3f}".format(*lengths) in text
+    group = metrics["per_references"]["3"]["scores"]
+    assert f"3 1 {group['BLEU-1']:.3f}" in text and "Scores per number of references" in text
+    widths = re.findall(r'width="([\d.]+)%"', page.read_text(encoding="utf-8"))
+    assert 'class="interval"' in page.read_text(encoding="utf-8") and max(map(float, widths)) <= 100
+
+
+def test_what_the_paper_protocol_did_is_said_and_no_pair_is_hidden(tmp_path: Path) -> None:
+    rows = example_rows(23)
+    for row in rows[:2]:
+        row |= {"prediction": "there is no change", "references": ["there is no change", "no change was made"]}
+    folder = results_in(tmp_path, rows, protocol="paper", batch_size=10)
+    page = write_report(folder)
+    done = json.loads((folder / "metrics.json").read_text())["signature"]["paper_protocol"]
+    assert done["pairs_dropped"] == 3 and done["predictions_replaced_by_references"] > 0
+    said = f"dropped 3 pairs and scored a reference in the place of {done['predictions_replaced_by_references']} pred"
+    assert said in plain_text(page)
+    shown = page_data(page)["pairs"]
+    assert [pair["prediction"] for pair in shown] == [row["prediction"] for row in rows]
+
+
+def test_scores_of_pairs_are_taken_from_the_file_if_it_has_them(tmp_path: Path) -> None:
+    rows = example_rows(30)
+    folder = results_in(tmp_path, rows)
+    scores = page_data(write_report(folder))
+    assert scores["scores"] == ["ROUGE-L", "CIDEr"]
+    assert [pair["scores"][1] for pair in scores["pairs"]] == pytest.approx(list(scores_of(rows).values()))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["segments"] = [{"CIDEr": 29 - number, "BLEU-1": number} for number in range(30)]
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    page = write_report(folder)
+    assert page_data(page)["scores"] == ["CIDEr", "BLEU-1"]
+    (look,) = browse(page, tmp_path)
+    assert look["ids"] == [f"p{number}" for number in range(29, 9, -1)]
+    (look,) = browse(page, tmp_path, "#score=BLEU-1&max=4")
+    assert look["ids"] == ["p0", "p1", "p2", "p3", "p4"] and look["count"].endswith("mean BLEU-1 2.000")
 
 
 def test_scores_and_a_signature_are_enough(tmp_path: Path) -> None:
