@@ -121,7 +121,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "check": (run_check, "compare the raw files with the published counts and look for broken pairs"),
     "export": (run_export, "write Parquet with a card, COCO references, or the CLEVR-Change layout"),
     "push": (run_push, "push the rows to a data set on the Hub"),
-    "synthesize": (run_synthesize, "make further pairs from images and edit instructions; its options: --help"),
+    "synthesize": (run_synthesize, "from images and edit instructions to clean training pairs"),
 }
 
 

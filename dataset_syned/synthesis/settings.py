@@ -208,7 +208,7 @@ def parse_config(argv: list[str]) -> SynthesisConfig:
     parser = HfArgumentParser(
         SynthesisConfig,
         prog="python -m dataset_syned synthesize",
-        description="From images and edit instructions to clean training pairs.",
+        description="from images and edit instructions to clean training pairs",
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML with any of these options; the command line wins")
