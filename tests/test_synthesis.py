@@ -20,12 +20,23 @@ from PIL import Image
 from dataset_syned import benchmark_builder
 from dataset_syned.__main__ import main
 from dataset_syned.benchmarks.toy import compose
+from dataset_syned.pair_builder import RawPair
 from dataset_syned.scene_drawing import Thing
 from dataset_syned.synthesis import no_change, stages
 from dataset_syned.synthesis.editing import EDITORS
+from dataset_syned.synthesis.reporting import SAMPLED, Sample, spread
 from dataset_syned.synthesis.scene_editing import EditError, change
-from dataset_syned.synthesis.settings import FREE, MADE_FROM, STAGES, EditorName, SynthesisConfig, parse_config
+from dataset_syned.synthesis.settings import (
+    FREE,
+    MADE_FROM,
+    STAGES,
+    EditorName,
+    SynthesisConfig,
+    parse_config,
+    told_revision,
+)
 from dataset_syned.synthesis.shards import Share, StageFolder
+from dataset_syned.synthesis.sources import benchmark_source
 from dataset_syned.synthesis.stages import attempt, synthesize
 
 TOY = {"look": "studio", "wording": "instruction", "seed": 7, "train": 60}
@@ -332,6 +343,34 @@ def test_shards_are_shared_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:
         Share.of_this_process()
 
 
+def test_captions_of_both_images_come_along_where_the_benchmark_tells_them() -> None:
+    made = {"idx": 4, "input": "a street", "output": "a street at night"}
+    pair = RawPair("train-4", Path("a.png"), Path("b.png"), ["make it night"], "global", made)
+    source = benchmark_source(pair)
+    assert (source.image_caption, source.edited_caption) == ("a street", "a street at night")
+    assert (source.captions, source.image) == (["make it night"], Path("a.png"))
+
+
+def test_deciles_are_those_of_all_values_though_few_are_kept() -> None:
+    sample, values = Sample(), [number % 1000 / 1000 for number in range(50_000)]
+    for value in values:
+        sample.add(value)
+    assert len(sample.values) == SAMPLED and sample.added == 50_000
+    found, exact = spread(sample.values), spread(values)
+    assert all(abs(found[name] - exact[name]) < 0.02 for name in exact)
+
+
+def test_a_model_from_the_hub_is_told_with_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository, commit = tmp_path / "models--me--clip", "0123456789" * 4
+    for name, text in (("refs/main", commit), (f"snapshots/{commit}/model_index.json", "{}")):
+        (repository / name).parent.mkdir(parents=True)
+        (repository / name).write_text(text)
+    assert told_revision("me/clip", None) == commit
+    assert told_revision("me/other", "v1") == "v1"  # not from the Hub's cache: as it was asked for
+    assert told_revision(str(tmp_path), None) is None
+
+
 def test_lines_keep_separators_that_json_leaves_as_they_are(tmp_path: Path) -> None:
     folder = StageFolder(tmp_path)
     folder.write_whole(0, [{"position": 0, "text": "a\u2028b\x85c"}])
@@ -342,7 +381,10 @@ def test_lines_keep_separators_that_json_leaves_as_they_are(tmp_path: Path) -> N
     "name", sorted(Path(__file__).parents[1].glob("configs/synthesis/*.yaml")), ids=lambda p: p.stem
 )
 def test_recipes_parse(name: Path) -> None:
-    assert parse_config(["--config", str(name)]).output_dir
+    """Each is run as its first line says."""
+    command = name.read_text().split("\n")[0].removeprefix("# python -m dataset_syned synthesize ").split()
+    assert command[:2] == ["--config", f"configs/synthesis/{name.name}"]
+    assert parse_config(["--config", str(name), *command[2:]]).output_dir
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from dataset_syned.synthesis.instructions import Instructions
 from dataset_syned.synthesis.paraphrasing import Paraphrasing, SentenceEmbedding, Wordings
 from dataset_syned.synthesis.ranking import Clip, Ranking, difference
 from dataset_syned.synthesis.selection import Selection, reject
-from dataset_syned.synthesis.settings import SynthesisConfig
+from dataset_syned.synthesis.settings import SettingsError, SynthesisConfig
 from dataset_syned.synthesis.stages import synthesize
 
 needs_diffusers = pytest.mark.skipif(
@@ -340,6 +341,12 @@ def test_a_chat_model_writes_the_instruction_from_a_caption(tmp_path: Path) -> N
     assert row["problem"].startswith("the chat model wrote no instruction in 3 tries")
 
 
+def test_without_diffusers_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(SettingsError, match="'flux2' needs diffusers, .*: pip install diffusers"):
+        PipelineEditor(config(tmp_path, editor="flux2"))
+
+
 @needs_diffusers
 def test_the_whole_way_with_models(pipeline: Path, clip: Path, chat: Path, tmp_path: Path) -> None:
     folder = photographs(tmp_path / "photos", 6)
@@ -355,7 +362,7 @@ def test_the_whole_way_with_models(pipeline: Path, clip: Path, chat: Path, tmp_p
             assert before.size == after.size
         assert pair.provenance["candidate"]["guidance_scale"] in (3.0, 6.0)
         assert pair.provenance["editor"]["versions"].keys() == {"diffusers", "torch", "transformers"}
-        assert pair.provenance["models"]["clip"] == {"model": "tiny-clip", "revision": "main"}
+        assert pair.provenance["models"]["clip"] == {"model": "tiny-clip", "revision": None}
     assert str(tmp_path) not in (root / "metadata.jsonl").read_text() + (root / "README.md").read_text()
 
 

@@ -21,7 +21,7 @@ from ..pair_builder import DataError, Fault, Mirror, PairBuilder, RawPair, read_
 SOURCE = "facebook/emu_edit_test_set_generations"
 PARTS = {"train": "validation", "validation": "validation", "test": "test"}  # our split -> the authors' part
 SPLITS = "splits.json"
-COLUMNS = ["instruction", "image", "task", "idx", "hash", "edited_image"]
+COLUMNS = ["instruction", "image", "task", "idx", "hash", "input_caption", "output_caption", "edited_image"]
 BATCH = 16  # rows of about 250 kB each
 SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp"}
 
@@ -34,12 +34,16 @@ class Edit:
     hash: str
     instruction: str
     task: str
+    input_caption: str
+    output_caption: str
     before: bytes
     after: bytes
 
     @property
     def provenance(self) -> dict[str, Any]:
-        return {"source": SOURCE, "idx": self.idx, "hash": self.hash}
+        """With captions of both images as `input` and `output`, which synthesis ranks its edits by."""
+        captions = {"input": self.input_caption, "output": self.output_caption}
+        return {"source": SOURCE, "idx": self.idx, "hash": self.hash, **captions}
 
 
 def shards(root: Path, split: str) -> list[Path]:
@@ -92,6 +96,8 @@ def read_edits(paths: list[Path], wanted: Collection[int]) -> Iterator[Edit]:
                     hash=row["hash"] or "",
                     instruction=(row["instruction"] or "").strip(),
                     task=row["task"] or "",
+                    input_caption=row["input_caption"] or "",
+                    output_caption=row["output_caption"] or "",
                     before=image_content(row["image"]),
                     after=image_content(row["edited_image"]),
                 )
@@ -132,7 +138,7 @@ def require_ids(wanted: Collection[int], ids: Collection[int], asked_by: str, pa
 class EmuEdit(PairBuilder):
     """Ids are `<split>-<idx>`, because `test` counts from 0 again. One reference: the instruction."""
 
-    VERSION = datasets.Version("1.0.0")
+    VERSION = datasets.Version("1.1.0")
     BUILDER_CONFIGS = [datasets.BuilderConfig(name="default", version=VERSION)]
     DEFAULT_CONFIG_NAME = "default"
     DESCRIPTION = "Emu Edit's generations: photographs before and after an edit by a model, one instruction each."

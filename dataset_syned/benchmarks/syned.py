@@ -120,7 +120,7 @@ def read_further_edits(folder: Path, train: set[int]) -> list[tuple[int, Further
 class Syned(PairBuilder):
     """Ids are `<split>-<idx>`, because `test` counts from 0 again, and `train-<idx>-<n>` for the n-th further edit."""
 
-    VERSION = datasets.Version("1.0.0")
+    VERSION = datasets.Version("1.1.0")
     BUILDER_CONFIGS = [
         datasets.BuilderConfig(name="syned", version=VERSION, description="test references cleaned"),
         datasets.BuilderConfig(name="syned_raw", version=VERSION, description="test references as released"),

@@ -13,7 +13,7 @@ import pyarrow as pa
 from PIL import Image, ImageOps
 
 from .no_change import png
-from .settings import SettingsError, SynthesisConfig, told_name
+from .settings import SettingsError, SynthesisConfig, told_name, told_revision
 from .shards import IMAGE, Row, batched, seed_of
 
 SCHEMA = pa.schema(
@@ -125,7 +125,12 @@ class PipelineEditor:
     """Candidates by a pipeline of EDITORS."""
 
     def __init__(self, config: SynthesisConfig):
-        import diffusers
+        try:
+            import diffusers
+        except ImportError as error:
+            raise SettingsError(
+                f"editor {config.editor!r} needs diffusers, for Python 3.11 or later: pip install diffusers ({error})"
+            ) from error
         import torch
 
         from .chat import pick_device
@@ -142,7 +147,7 @@ class PipelineEditor:
         self.told = {
             "editor": config.editor,
             "model": told_name(model),
-            "revision": config.editor_revision or "main",
+            "revision": told_revision(model, config.editor_revision),
             "dtype": config.dtype,
             "steps": config.steps
             or inspect.signature(self.pipeline.__call__).parameters["num_inference_steps"].default,

@@ -4,7 +4,7 @@ import json
 import re
 
 from .chat import ChatModel
-from .settings import SettingsError, SynthesisConfig, told_name
+from .settings import SettingsError, SynthesisConfig, told_name, told_revision
 from .shards import Row, seed_of
 
 MOST_CHARACTERS = 400  # Syned's longest has 152; CLIP and the editors read about 300
@@ -83,7 +83,8 @@ class Instructions:
                 found = ANSWER.search(text)
                 if found and not text_problem(found["instruction"]):
                     rows[index] |= {"instruction": found["instruction"], "caption_after": found["caption"]}
-                    rows[index]["writer"] = {"chat_model": told_name(config.chat_model), "seed": seed}
+                    rows[index]["writer"] = {"model": told_name(config.chat_model), "seed": seed}
+                    rows[index]["writer"]["revision"] = told_revision(config.chat_model, config.chat_revision)
         for row in rows:
             tries = row.pop("tries")
             if "instruction" not in row:

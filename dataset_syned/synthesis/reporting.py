@@ -19,6 +19,7 @@ from .settings import STAGES, SynthesisConfig, told_name
 from .shards import Row, StageFolder, seed_of, write_beside, write_text
 
 TEMPLATE = Path(__file__).with_name("synthesis_card.md")
+SAMPLED = 10_000  # scores that deciles are taken from: within about half a percentage point of all scores' deciles
 Stages = dict[str, list[Row]]
 
 
@@ -28,9 +29,24 @@ def kind_of(reason: str) -> str:
     return re.sub(r"\d+", "N", reason)[:80]
 
 
+class Sample:
+    """Up to SAMPLED of all values that were added, each with the same chance (reservoir sampling)."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+        self.added, self.random = 0, random.Random(0)
+
+    def add(self, value: float) -> None:
+        self.added += 1
+        if len(self.values) < SAMPLED:
+            self.values.append(value)
+        elif (place := self.random.randrange(self.added)) < SAMPLED:
+            self.values[place] = value
+
+
 @dataclass
 class Statistics:
-    """Counts over all pairs; memory does not grow with them, but for one number per score."""
+    """Counts over all pairs, and deciles of their scores; memory does not grow with the pairs."""
 
     problems: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     verdicts: Counter[str] = field(default_factory=Counter)
@@ -38,7 +54,7 @@ class Statistics:
     captions: Counter[int] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
     alterations: Counter[str] = field(default_factory=Counter)
-    scores: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    scores: dict[str, dict[str, Sample]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(Sample)))
     pairs: int = 0
     rows: int = 0
 
@@ -55,7 +71,7 @@ class Statistics:
                 self.verdicts[kind_of(verdict)] += 1
                 for name, value in (score or {}).items():
                     if value is not None:
-                        self.scores[name]["accepted" if verdict == ACCEPTED else "rejected"].append(value)
+                        self.scores[name]["accepted" if verdict == ACCEPTED else "rejected"].add(value)
             for tried in inputs["paraphrases"].get("tries", ()):
                 self.answers[tried["rule"]] += 1
 
@@ -83,7 +99,7 @@ class Statistics:
             "kinds": ordered(self.kinds),
             "no_change": ordered(self.alterations),
             "scores": {
-                name: {verdict: spread(values) for verdict, values in sorted(groups.items())}
+                name: {verdict: spread(sample.values) for verdict, sample in sorted(groups.items())}
                 for name, groups in sorted(self.scores.items())
             },
         }

@@ -16,7 +16,7 @@ from typing import Any
 
 from .editing import upright
 from .no_change import ALTERATIONS, captions, wanted
-from .settings import SynthesisConfig, told_name
+from .settings import SynthesisConfig, told_name, told_revision
 from .shards import Row, StageFolder, seed_of, write_beside
 
 DATASET, METADATA = "dataset", "metadata.jsonl"
@@ -91,7 +91,7 @@ class Rows:
             "candidate": {"number": number, **json.loads(inputs["edits"]["candidates"][number]["made"])},
             "scores": inputs["scores"]["scores"][number],
             "models": {
-                name: {"model": told_name(model), "revision": revision or "main"}
+                name: {"model": told_name(model), "revision": told_revision(model, revision)}
                 for name, (model, revision) in models.items()
                 if model
             },

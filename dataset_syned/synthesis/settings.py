@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_origin
 
 import yaml
+from huggingface_hub import try_to_load_from_cache
 from transformers import HfArgumentParser
 
 from .no_change import SENTENCES
@@ -104,6 +105,17 @@ FREE = (
 def told_name(model: str) -> str:
     """How a model is named in what leaves this machine: a folder by its last part."""
     return Path(model).name if Path(model).is_dir() else model
+
+
+def told_revision(model: str, revision: str | None) -> str | None:
+    """The commit of a model that was loaded from the Hub, as the cache knows it; of a folder there is none."""
+    if Path(model).is_dir():
+        return None
+    for name in ("config.json", "model_index.json"):  # of a transformers model, of a diffusers pipeline
+        path = try_to_load_from_cache(model, name, revision=revision or "main")
+        if isinstance(path, str):
+            return Path(path).parent.name
+    return revision or "main"
 
 
 def option(help: str, **default: Any) -> Any:
