@@ -8,7 +8,6 @@ Every field of TrainConfig is a key of the YAML file and an option of the comman
 the best adapter with its processor, train_config.yaml, log.jsonl, checkpoints, pictures and a card (README.md).
 """
 
-import argparse
 import dataclasses
 import importlib.util
 import json
@@ -27,7 +26,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -43,9 +42,10 @@ from accelerate.utils import (
 from datasets import concatenate_datasets
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
-from transformers import HfArgumentParser, get_scheduler
+from transformers import get_scheduler
 
 from dataset_syned import benchmark_builder, load_benchmark
+from dataset_syned.config_files import Options, parse_settings
 from dataset_syned.pair_order import CaptionChoice, PairOrder, TrainingPairs
 from metric_idc import score_rows
 from metric_idc.java import java_command
@@ -81,19 +81,6 @@ FREE = {
     *("output_dir", "resume", "num_workers", "checkpoint_every", "trackers"),
     *("push_to_hub", "hub_model_id", "hub_private", "merge"),
 }
-
-
-class Options(dict):
-    """A benchmark's own options: a mapping in YAML, JSON on the command line."""
-
-    def __init__(self, text: Any = "{}"):
-        try:
-            value = json.loads(text) if isinstance(text, str) else text
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):  # of this type, so that argparse passes the message on
-            raise argparse.ArgumentTypeError(f'options must be a mapping such as {{"seed": 1}}, got {text!r}')
-        super().__init__(value)
 
 
 @dataclass
@@ -221,42 +208,9 @@ class TrainConfig:
 
 
 def parse_config(argv: list[str]) -> TrainConfig:
-    """YAML first, command line over it: the file's entries are parsed as if they stood before the given ones."""
-    parser = HfArgumentParser(TrainConfig, prog="train.py", description=__doc__.split("\n")[0], allow_abbrev=False)
-    parser.add_argument("--config", metavar="FILE", help="YAML with any of these options; the command line wins")
-    given = parser.parse_args(argv)
-    from_file = []
-    for name, value in read_yaml(given.config).items() if given.config else ():
-        if value in (None, []):
-            continue
-        if isinstance(value, list):
-            from_file += [f"--{name}", *map(str, value)]
-        else:  # "=", because a value may begin with a minus
-            from_file.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")
-    values = vars(parser.parse_args(from_file + argv))
-    values.pop("config")
-    config = TrainConfig(**values)
+    config = parse_settings(TrainConfig, argv, "train.py", __doc__.split("\n")[0])
     config.check()
     return config
-
-
-def read_yaml(path: str) -> dict[str, Any]:
-    try:
-        entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"config {path!r} cannot be read: {error}") from error
-    if not isinstance(entries, dict):
-        raise ValueError(f"config {path!r} must hold `key: value` lines, found {type(entries).__name__}")
-    known = {entry.name for entry in dataclasses.fields(TrainConfig)}
-    unknown = sorted(str(name) for name in entries if name not in known)
-    if unknown:
-        raise ValueError(f"config {path!r}: unknown key {unknown[0]!r}; known keys: {', '.join(sorted(known))}")
-    for entry in dataclasses.fields(TrainConfig):
-        value = entries.get(entry.name)
-        takes_text = entry.type in (str, str | None) or get_origin(entry.type) is Literal
-        if takes_text and not isinstance(value, str | None):
-            raise ValueError(f"config {path!r}: YAML reads {entry.name} as {value!r}; put the text in quotes")
-    return entries
 
 
 class Collate:

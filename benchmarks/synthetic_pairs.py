@@ -77,7 +77,7 @@ def train(cell: Cell, folder: Path, data: Path) -> None:
     options = ["--seed", str(cell.seed), "--best_by", "loss", "--validation_captions", "0", "--warmup_steps", "20"]
     if cell.real:
         epochs = round(STEPS / -(-cell.real // BATCH))
-        drawn = {"train": cell.real, "validation": VALIDATION, "seed": cell.seed}  # 0 is the test split's
+        drawn = {"train": cell.real, "validation": VALIDATION, "seed": cell.seed}
         options += ["--benchmark_options", json.dumps(drawn)]
         if cell.synthetic:
             options += ["--adapter", str(folder / Cell(0, cell.seed, True).name)]

@@ -178,37 +178,11 @@ def adapter_weights(model: Any, state_dict: dict[str, torch.Tensor] | None = Non
     Args:
         state_dict: the model's, gathered, where processes hold it in shares (FSDP, ZeRO-3).
     """
-    return {
-        name: tensor.detach().to("cpu", copy=True).contiguous()
-        for name, tensor in _adapter_state(model, state_dict).items()
-    }
-
-
-def set_adapter_weights(model: Any, weights: dict[str, torch.Tensor]) -> None:
-    """Put `adapter_weights` of the same kind of adapter back. Raises: ValueError unless all names and shapes fit."""
-    from peft import set_peft_model_state_dict
-
-    wanted = {name: tensor.shape for name, tensor in _adapter_state(model).items()}
-    reshaped = [name for name in wanted.keys() & weights.keys() if weights[name].shape != wanted[name]]
-    problems = {
-        "missing": wanted.keys() - weights.keys(),
-        "unexpected": weights.keys() - wanted.keys(),
-        "of another shape": reshaped,
-    }
-    for problem, names in problems.items():
-        if names:
-            raise ValueError(
-                f"these weights are of another adapter than the model's: {len(names)} of {len(wanted)} {problem}, "
-                f"the first {min(names)!r}; use the same rank, parts and variant as the run that wrote them."
-            )
-    set_peft_model_state_dict(model, weights)
-
-
-def _adapter_state(model: Any, state_dict: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
     from peft import get_peft_model_state_dict
 
     # False: the vocabulary is the base's; PEFT would look it up on the Hub each time to make sure
-    return get_peft_model_state_dict(model, state_dict, save_embedding_layers=False)
+    weights = get_peft_model_state_dict(model, state_dict, save_embedding_layers=False)
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in weights.items()}
 
 
 def save_adapter(

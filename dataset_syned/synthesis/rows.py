@@ -97,7 +97,7 @@ class Rows:
             },
             **({"instruction_by": row["writer"]} if row["writer"] else {}),
             "seed": config.seed,
-            "versions": {"pillow": version("pillow")},
+            "versions": {name: version(name) for name in ("pillow", "torch", "transformers")},
         }
 
     def unchanged(self, shard: int, pairs: list[dict[str, Row]], changed: int) -> list[Row]:

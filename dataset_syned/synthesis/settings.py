@@ -1,17 +1,13 @@
 """The settings of a synthesis run: one dataclass, from YAML and the command line, which wins."""
 
-import argparse
-import dataclasses
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Any, Literal
 
-import yaml
 from huggingface_hub import try_to_load_from_cache
-from transformers import HfArgumentParser
 
+from ..config_files import Options, parse_settings
 from .no_change import SENTENCES
 
 STAGES = ("instructions", "edits", "scores", "selection", "paraphrases", "rows")
@@ -30,19 +26,6 @@ EditorName = Literal[
 
 class SettingsError(ValueError):
     """A setting that no pair can be made with: it ends the run, where other errors are recorded with their pair."""
-
-
-class Options(dict):
-    """A benchmark's own options: a mapping in YAML, JSON on the command line."""
-
-    def __init__(self, text: Any = "{}"):
-        try:
-            value = json.loads(text) if isinstance(text, str) else text
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):  # of this type, so that argparse passes the message on
-            raise argparse.ArgumentTypeError(f'options must be a mapping such as {{"seed": 1}}, got {text!r}')
-        super().__init__(value)
 
 
 # The settings that a stage and those after it depend on: files made from other values are not mixed with new ones.
@@ -216,44 +199,9 @@ class SynthesisConfig:
 
 
 def parse_config(argv: list[str]) -> SynthesisConfig:
-    """YAML first, command line over it: the file's entries are parsed as if they stood before the given ones."""
-    parser = HfArgumentParser(
-        SynthesisConfig,
-        prog="python -m dataset_syned synthesize",
-        description="from images and edit instructions to clean training pairs",
-        allow_abbrev=False,
+    program = "python -m dataset_syned synthesize"
+    config = parse_settings(
+        SynthesisConfig, argv, program, "from images and edit instructions to clean training pairs"
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML with any of these options; the command line wins")
-    given = parser.parse_args(argv)
-    from_file = []
-    for name, value in read_yaml(given.config).items() if given.config else ():
-        if value in (None, []):
-            continue
-        if isinstance(value, list):
-            from_file += [f"--{name}", *map(str, value)]
-        else:  # "=", because a value may begin with a minus
-            from_file.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")
-    values = vars(parser.parse_args(from_file + argv))
-    values.pop("config")
-    config = SynthesisConfig(**values)
     config.check()
     return config
-
-
-def read_yaml(path: str) -> dict[str, Any]:
-    try:
-        entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"config {path!r} cannot be read: {error}") from error
-    if not isinstance(entries, dict):
-        raise ValueError(f"config {path!r} must hold `key: value` lines, found {type(entries).__name__}")
-    known = {entry.name for entry in dataclasses.fields(SynthesisConfig)}
-    unknown = sorted(str(name) for name in entries if name not in known)
-    if unknown:
-        raise ValueError(f"config {path!r}: unknown key {unknown[0]!r}; known keys: {', '.join(sorted(known))}")
-    for entry in dataclasses.fields(SynthesisConfig):
-        value = entries.get(entry.name)
-        takes_text = entry.type in (str, str | None) or get_origin(entry.type) is Literal
-        if takes_text and not isinstance(value, str | None):
-            raise ValueError(f"config {path!r}: YAML reads {entry.name} as {value!r}; put the text in quotes")
-    return entries

@@ -1,0 +1,68 @@
+"""The settings of a program: one dataclass, from a YAML file and the command line, which wins."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_origin
+
+import yaml
+from transformers import HfArgumentParser
+
+Settings = TypeVar("Settings")
+
+
+class Options(dict):
+    """A benchmark's own options: a mapping in YAML, JSON on the command line."""
+
+    def __init__(self, text: Any = "{}"):
+        try:
+            value = json.loads(text) if isinstance(text, str) else text
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):  # of this type, so that argparse passes the message on
+            raise argparse.ArgumentTypeError(f'options must be a mapping such as {{"seed": 1}}, got {text!r}')
+        super().__init__(value)
+
+
+def parse_settings(kind: type[Settings], argv: list[str], prog: str, description: str) -> Settings:
+    """The file's entries are parsed as if they stood before those of the command line.
+
+    Args:
+        kind: the dataclass; every field becomes an option, whose help is in the field's metadata.
+
+    Raises: ValueError for a file that cannot be read or has an unknown key; SystemExit as argparse does.
+    """
+    parser = HfArgumentParser(kind, prog=prog, description=description, allow_abbrev=False)
+    parser.add_argument("--config", metavar="FILE", help="YAML with any of these options; the command line wins")
+    given = parser.parse_args(argv)
+    from_file = []
+    for name, value in read_yaml(given.config, kind).items() if given.config else ():
+        if value in (None, []):
+            continue
+        if isinstance(value, list):
+            from_file += [f"--{name}", *map(str, value)]
+        else:  # "=", because a value may begin with a minus
+            from_file.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")
+    values = vars(parser.parse_args(from_file + argv))
+    values.pop("config")
+    return kind(**values)
+
+
+def read_yaml(path: str, kind: type) -> dict[str, Any]:
+    try:
+        entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"config {path!r} cannot be read: {error}") from error
+    if not isinstance(entries, dict):
+        raise ValueError(f"config {path!r} must hold `key: value` lines, found {type(entries).__name__}")
+    known = {entry.name for entry in dataclasses.fields(kind)}
+    unknown = sorted(str(name) for name in entries if name not in known)
+    if unknown:
+        raise ValueError(f"config {path!r}: unknown key {unknown[0]!r}; known keys: {', '.join(sorted(known))}")
+    for entry in dataclasses.fields(kind):
+        value = entries.get(entry.name)
+        takes_text = entry.type in (str, str | None) or get_origin(entry.type) is Literal
+        if takes_text and not isinstance(value, str | None):
+            raise ValueError(f"config {path!r}: YAML reads {entry.name} as {value!r}; put the text in quotes")
+    return entries

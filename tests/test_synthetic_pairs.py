@@ -1,0 +1,86 @@
+"""benchmarks/synthetic_pairs.py: what it runs, what it estimates, and that the README tells it."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="module")
+def experiment(root: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("synthetic_pairs", root / "benchmarks" / "synthetic_pairs.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def commands(experiment: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    given: list[tuple[str, ...]] = []
+    monkeypatch.setattr(experiment, "run", lambda *arguments: given.append(arguments))
+    return given
+
+
+def option(command: tuple[str, ...], name: str) -> str:
+    return command[command.index(name) + 1]
+
+
+def test_both_arms_differ_in_what_they_start_from_alone(
+    experiment: ModuleType, commands: list[tuple[str, ...]], tmp_path: Path
+) -> None:
+    for synthetic in (False, True):
+        experiment.finish(experiment.Cell(300, 2, synthetic), tmp_path, tmp_path / "data")
+    alone, score, both, _ = commands
+    start = ("--adapter", str(tmp_path / "real0-synthetic-2"))
+    rest = [word for word in both if word not in start]
+    assert both[both.index("--adapter") :][:2] == start and "--adapter" not in alone
+    assert [word.replace("synthetic", "alone") for word in rest] == list(alone)
+    assert json.loads(option(alone, "--benchmark_options")) == {"train": 300, "validation": 100, "seed": 2}
+    assert int(option(alone, "--epochs")) == 26  # of 10 steps each
+    assert option(score, "--benchmark") == "toy" and "--benchmark_options" not in score
+
+
+def test_what_others_start_from_is_made_first_and_nothing_twice(
+    experiment: ModuleType, commands: list[tuple[str, ...]], tmp_path: Path
+) -> None:
+    cells = [experiment.Cell(real, 1, arm) for real in (100, 0) for arm in (True, False)]
+    done = tmp_path / cells[0].name / "eval" / "toy-test"
+    done.mkdir(parents=True)
+    (done / "metrics.json").write_text("{}")
+    experiment.finish_all(cells, tmp_path, tmp_path / "data", jobs=1)
+    trained = [Path(option(command, "--output_dir")).name for command in commands if command[0] == "train.py"]
+    assert trained == ["real0-synthetic-1", "real100-alone-1"]
+    assert option(commands[0], "--benchmark_options") == json.dumps({"data_dir": str(tmp_path / "data")})
+
+
+def test_a_command_that_fails_is_told_with_its_error(experiment: ModuleType) -> None:
+    with pytest.raises(RuntimeError, match="(?s)`evaluate.py --benchmark toy` ended with code 2.*needs --model"):
+        experiment.run("evaluate.py", "--benchmark", "toy")
+
+
+def test_intervals_are_over_seeds_and_pairs(experiment: ModuleType) -> None:
+    pairs = np.random.default_rng(1).normal(size=400)
+    among_pairs = experiment.estimate(np.array([pairs, pairs, pairs]))
+    both = experiment.estimate(np.array([pairs - 1, pairs, pairs + 1]))
+    width = {name: one["interval"][1] - one["interval"][0] for name, one in (("pairs", among_pairs), ("both", both))}
+    assert width["pairs"] == pytest.approx(2 * 1.96 * pairs.std() / 20, rel=0.1) and width["both"] > 5 * width["pairs"]
+    assert both["mean"] == pytest.approx(pairs.mean()) and both["interval"][0] < both["mean"] < both["interval"][1]
+    assert both["seeds"] == pytest.approx([pairs.mean() - 1, pairs.mean(), pairs.mean() + 1])
+
+
+def test_the_readme_tells_the_measured_table(experiment: ModuleType, root: Path, tmp_path: Path) -> None:
+    rows = json.loads((root / "docs" / "results" / "synthetic_pairs" / "results.json").read_text())
+    start, end = experiment.MARKS
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    assert readme.split(start)[1].split(end)[0].strip() == experiment.table_of(rows)
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{start}\nold\n{end}\nafter\n")
+    experiment.renew(page, "| new |")
+    assert page.read_text() == f"before\n{start}\n| new |\n{end}\nafter\n"
+    experiment.draw(rows, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 5000
