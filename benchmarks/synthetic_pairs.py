@@ -21,14 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from metric_idc import read_predictions, segment_scores
+from metric_idc import change_kind, read_predictions, segment_scores
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIG = "configs/toy.yaml"
 ARMS = ("real only", "synthetic first")
+SCORES = ("CIDEr", "right kind")
 STEPS = 256  # of each training on real pairs, whatever their number; validation loss is flat by then
 PRETRAINING_EPOCHS = 4
 BATCH = 32
@@ -108,10 +110,16 @@ def finish_all(cells: list[Cell], folder: Path, data: Path, jobs: int) -> None:
                 bar.update()
 
 
-def cider_of(cells: list[Cell], folder: Path) -> np.ndarray:
-    """CIDEr of each test pair, [cells, pairs]; its mean over pairs is the score."""
+def scores_of(cells: list[Cell], folder: Path) -> dict[str, np.ndarray]:
+    """Of each test pair its CIDEr and whether the sentence tells its kind of change, [cells, pairs].
+
+    Both, because CIDEr is high where the right thing is named with a wrong change.
+    """
     files = [folder / cell.name / "eval" / "toy-test" / "predictions.jsonl" for cell in cells]
-    return np.array([[one["CIDEr"] for one in segment_scores(read_predictions(file), ["CIDEr"])] for file in files])
+    rows = [read_predictions(file) for file in files]
+    cider = [[one["CIDEr"] for one in segment_scores(each, ["CIDEr"])] for each in rows]
+    kinds = [[float(change_kind(row["prediction"]) == row["kind"]) for row in each] for each in rows]
+    return dict(zip(SCORES, (np.array(cider), np.array(kinds)), strict=True))
 
 
 def estimate(values: np.ndarray) -> dict[str, float | list[float]]:
@@ -129,46 +137,57 @@ def estimate(values: np.ndarray) -> dict[str, float | list[float]]:
 
 
 def summarize(real: list[int], seeds: list[int], folder: Path) -> list[dict]:
-    """Per number of real pairs both arms and their difference, seed by seed and pair by pair."""
+    """Per number of real pairs and score both arms and their difference, seed by seed and pair by pair."""
     rows = []
     for count in real:
-        alone, both = (cider_of([Cell(count, seed, arm) for seed in seeds], folder) for arm in (False, True))
-        pairs = dict(zip(ARMS, (estimate(alone), estimate(both)), strict=True))
-        rows.append({"real_pairs": count, **pairs, "gain": estimate(both - alone)})
+        alone, both = (scores_of([Cell(count, seed, arm) for seed in seeds], folder) for arm in (False, True))
+        row = {
+            score: {
+                **dict(zip(ARMS, (estimate(alone[score]), estimate(both[score])), strict=True)),
+                "gain": estimate(both[score] - alone[score]),
+            }
+            for score in SCORES
+        }
+        rows.append({"real_pairs": count, **row})
     return rows
 
 
 def told(one: dict, sign: str = "") -> str:
     low, high = one["interval"]
-    return f"{one['mean']:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+    return f"{one['mean']:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
 
 
 def table_of(rows: list[dict]) -> str:
-    lines = [f"| real pairs | {ARMS[0]} | {ARMS[1]} | gain |", "|---|---|---|---|"]
+    columns = [f"{score}: {column}" for score in SCORES for column in (*ARMS, "gain")]
+    lines = [f"| real pairs | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for row in rows:
-        cells = (told(row[ARMS[0]]), told(row[ARMS[1]]), told(row["gain"], "+"))
+        cells = [told(row[score][column], "+" * (column == "gain")) for score in SCORES for column in (*ARMS, "gain")]
         lines.append(f"| {row['real_pairs']:,} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def draw(rows: list[dict], path: Path) -> None:
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for arm, shift, color in zip(ARMS, (-0.04, 0.04), ("#c2571a", "#1f5fa8"), strict=True):
-        means = np.array([row[arm]["mean"] for row in rows])
-        bounds = np.array([row[arm]["interval"] for row in rows])
-        places = np.arange(len(rows)) + shift
-        reach = np.abs(bounds.T - means)
-        axes.errorbar(places, means, yerr=reach, color=color, marker="o", capsize=3, label=arm)
-        for place, row in zip(places, rows, strict=True):
-            axes.scatter([place] * len(row[arm]["seeds"]), row[arm]["seeds"], s=9, color=color, alpha=0.4)
-    axes.set_xticks(range(len(rows)), [f"{row['real_pairs']:,}" for row in rows])
-    axes.set_xlabel("real training pairs")
-    axes.set_ylabel("CIDEr on 1,000 test pairs")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.3)
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    for axes, score in zip(figure.subplots(1, len(SCORES)), SCORES, strict=True):
+        for arm, shift, color in zip(ARMS, (-0.04, 0.04), ("#c2571a", "#1f5fa8"), strict=True):
+            draw_arm(axes, [row[score][arm] for row in rows], shift, arm, color)
+        axes.set_xticks(range(len(rows)), [f"{row['real_pairs']:,}" for row in rows])
+        axes.set_xlabel("real training pairs")
+        axes.set_title(f"{score}, 1,000 test pairs", fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False, loc="lower right")
     figure.savefig(path, dpi=150)
+
+
+def draw_arm(axes: Axes, estimates: list[dict], shift: float, label: str, color: str) -> None:
+    """Means with their intervals, and each seed as a small dot."""
+    places = np.arange(len(estimates)) + shift
+    means = np.array([one["mean"] for one in estimates])
+    reach = np.abs(np.array([one["interval"] for one in estimates]).T - means)
+    axes.errorbar(places, means, yerr=reach, color=color, marker="o", capsize=3, label=label)
+    for place, one in zip(places, estimates, strict=True):
+        axes.scatter([place] * len(one["seeds"]), one["seeds"], s=9, color=color, alpha=0.4)
 
 
 def renew(page: Path, table: str) -> None:
