@@ -492,16 +492,33 @@ def results_table(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def read_result(folder: Path) -> dict[str, Any]:
+    """metrics.json of a folder that holds the predictions too."""
+    for name in ("metrics.json", "predictions.jsonl"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder / name} is missing: evaluate.py --benchmark or --predictions with --output_dir {folder} "
+                "writes what --compare needs"
+            )
+    try:
+        result = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        missing = {"scores", "controls", "signature"} - set(result)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{folder / 'metrics.json'} is no file of scores ({error}): score the folder again"
+        ) from error
+    if missing:
+        raise ValueError(f"{folder / 'metrics.json'} has no {', '.join(sorted(missing))}: score the folder again")
+    return result
+
+
 def compare(config: EvaluateConfig) -> str:
     """The table of several results, how much the first gains over each of the others, and what peers published."""
     from metric_idc import paired_differences, read_predictions
 
     folders = [Path(name) for name in config.compare]
     names = config.names or config.compare
-    results = {
-        name: json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        for name, folder in zip(names, folders, strict=True)
-    }
+    results = {name: read_result(folder) for name, folder in zip(names, folders, strict=True)}
     lines = [results_table(results), *same_protocol(results)]
     first = read_predictions(folders[0] / "predictions.jsonl")
     for name, folder in zip(names[1:], folders[1:], strict=True):
@@ -521,12 +538,17 @@ def told_gain(score: str, gain: dict[str, float]) -> str:
 
 
 def same_protocol(results: dict[str, dict[str, Any]]) -> list[str]:
-    """A warning where scores were not made in one way."""
+    """A warning where scores were not made in one way, and where the gains are not of the scores in the table."""
     protocols = {name: result["signature"].get("protocol", "honest") for name, result in results.items()}
-    if len(set(protocols.values())) == 1:
-        return []
-    told = ", ".join(f"{name}: {protocol}" for name, protocol in protocols.items())
-    return [f"\nThese scores cannot be compared, their protocols differ ({told})."]
+    lines = []
+    if len(set(protocols.values())) > 1:
+        told = ", ".join(f"{name}: {protocol}" for name, protocol in protocols.items())
+        lines.append(f"\nThese scores cannot be compared, their protocols differ ({told}).")
+    if len(results) > 1 and set(protocols.values()) != {"honest"}:
+        lines.append(
+            "\nThe gains below are of all predictions as they stand, whatever the protocol of the scores above."
+        )
+    return lines
 
 
 def peers_table(benchmark: str | None) -> list[str]:

@@ -1,10 +1,7 @@
 """What metrics.json says of its making: enough to tell two results apart and to have one of them again."""
 
 import hashlib
-import importlib.util
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -83,15 +80,6 @@ def test_weights_are_named_by_commit_or_hash(root: Path, tiny_captioner: Path, a
     assert told("as model") == told("alone")
     assert told("in a folder") == [str(tiny_captioner), None, None, str(adapters[1]), None, None, other]
     assert told("no adapter") == [BASE, None, base, None, None, None, None]
-
-
-@pytest.fixture(scope="module")
-def program(root: Path) -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("evaluate_program", root / "evaluate.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_everything_a_number_hangs_on_is_told(program: ModuleType, tiny_captioner: Path, tmp_path: Path) -> None:
