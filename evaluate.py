@@ -30,6 +30,7 @@ if __name__ != "__main__":
 # The imports of torch, models and data are inside the functions that need them: this file also runs when somebody
 # imports the library, and scoring a file of predictions needs neither torch nor images.
 import argparse
+import hashlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -58,6 +59,7 @@ class EvaluateConfig:
     model: str | None = field(default=None, metadata={"help": "folder or Hub id; an adapter names its base itself"})
     adapter: str | None = field(default=None, metadata={"help": "folder or Hub id of a LoRA adapter"})
     revision: str | None = field(default=None, metadata={"help": "of --model (or of --adapter alone) on the Hub"})
+    adapter_revision: str | None = field(default=None, metadata={"help": "of --adapter beside --model, on the Hub"})
     benchmark: str | None = field(default=None, metadata={"help": "name of the data set, see dataset_syned"})
     benchmark_options: Options = field(default_factory=Options, metadata={"help": 'JSON, such as {"seed": 1}'})
     split: str = "test"
@@ -110,6 +112,8 @@ class EvaluateConfig:
             )
         if self.benchmark and not (self.model or self.adapter):
             raise ValueError("--benchmark needs --model or --adapter (a folder or Hub id)")
+        if self.adapter_revision and not (self.model and self.adapter):
+            raise ValueError("--adapter_revision goes with --model and --adapter; of --adapter alone it is --revision")
         if not self.compare and not self.output_dir:
             raise ValueError("--output_dir is missing: name the folder for predictions.jsonl and metrics.json")
         if self.references and not self.predictions:
@@ -314,7 +318,8 @@ def evaluate_benchmark(config: EvaluateConfig) -> dict[str, Any] | None:
         rows = load_benchmark(config.benchmark, config.split, **config.benchmark_options)
     dtype = None if config.dtype == "auto" else getattr(torch, config.dtype)
     adapter = config.adapter if config.model else None
-    loaded = load(config.model or config.adapter, adapter, state.device, dtype, config.revision)
+    revisions = config.revision, config.adapter_revision
+    loaded = load(config.model or config.adapter, adapter, state.device, dtype, *revisions)
     predicted = predict(config, loaded, rows)
     wanted = CONTROLS if config.input_controls else {}
     others = {name: predict(config, loaded, rows, sides) for name, sides in wanted.items()}
@@ -347,7 +352,7 @@ def score_benchmark(
         predicted, constant_captions=training["captions"], copies=copies, images=images, **config.scoring()
     )
     result["controls"] |= input_controls(rows, predicted, others) if others else {}
-    result["signature"] |= run_signature(config, *loaded)
+    result["signature"] |= {**data_signature(config, rows), **run_signature(config, *loaded)}
     write_json(folder / "metrics.json", result)
     write_report(folder, ((row["before"], row["after"]) for row in rows))
     for path in folder.glob(".partial-*"):  # the predictions are in their files now
@@ -360,27 +365,64 @@ def run_signature(config: EvaluateConfig, model: Any, processor: Any) -> dict[st
     """What made the predictions: data, weights, what the network saw, decoding."""
     from importlib.metadata import version
 
-    from modeling_blip2idc.adapters import base_of
+    from modeling_blip2idc.captioning import length_limit
 
     settings = model.generation_config.to_diff_dict()
     settings.pop("transformers_version", None)
-    adapted = base_of(model)
-    base, base_revision = adapted or (config.model, config.revision)
+    chosen = config.decoding()
     return {
         "benchmark": config.benchmark,
         "benchmark_options": dict(config.benchmark_options),
         "split": config.split,
         "hub_dataset": hub_dataset(config.benchmark),
-        "model": config.model if config.model and config.adapter else base,
-        "revision": config.revision if config.model else base_revision,
-        "adapter": config.adapter or (config.model if adapted else None),
+        **weights_signature(config, model),
         "processor": {name: getattr(processor, name) for name in ("layout", "canvas", "prompt")},
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,
         "batch_size": config.batch_size,
-        "decoding": {**settings, **config.decoding()},
+        "decoding": {**settings, **length_limit(model, processor, chosen), **chosen},
+        **({"seed": config.seed} if config.do_sample else {}),
         "made_with": {name: version(name) for name in ("torch", "transformers", "peft", "datasets")},
     }
+
+
+def weights_signature(config: EvaluateConfig, model: Any) -> dict[str, str | None]:
+    """Base and adapter: name, the revision that was asked for, the Hub's commit that it was then.
+
+    An adapter has its file's hash as well. Base models in folders have none: reading 15 GB takes longer than loading.
+    """
+    from modeling_blip2idc.adapters import CONFIG_NAME, WEIGHTS_NAME, base_of
+
+    base, revision, adapter, adapter_revision = config.model, config.revision, config.adapter, config.adapter_revision
+    adapted = base_of(model)
+    if adapted and not (base and adapter):  # one name was given, the adapter's, and its revision
+        adapter, adapter_revision = adapter or base, revision
+        base, revision = adapted
+    told = {"model": base, "revision": revision, "commit": commit_of(base, "config.json", revision)[1]}
+    folder, commit = commit_of(adapter, CONFIG_NAME, adapter_revision) if adapter else (None, None)
+    told |= {"adapter": adapter, "adapter_revision": adapter_revision, "adapter_commit": commit}
+    file = folder and folder / WEIGHTS_NAME
+    known = file is not None and file.is_file()  # PEFT takes pickled weights too
+    return told | {"adapter_sha256": hashlib.sha256(file.read_bytes()).hexdigest() if known else None}
+
+
+def commit_of(name: str, file: str, revision: str | None) -> tuple[Path, str | None]:
+    """The folder that something was loaded from just now, and its commit if that is the cache of the Hub."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(name).is_dir():
+        return Path(name), None
+    found = try_to_load_from_cache(name, file, revision=revision)  # .../snapshots/COMMIT/FILE
+    return (Path(found).parent, Path(found).parent.name) if isinstance(found, str) else (Path(name), None)
+
+
+def data_signature(config: EvaluateConfig, rows: Any) -> dict[str, str | None]:
+    """The version of the builder, and where its raw files were fetched from; `score_rows` adds a hash of the rows."""
+    from dataset_syned import benchmark_builder
+    from dataset_syned.fetching import fetched_from
+
+    builder = benchmark_builder(config.benchmark, **config.benchmark_options)
+    return {"data_version": str(rows.info.version), "data_source": fetched_from(builder.root)}
 
 
 def hub_dataset(benchmark: str) -> str | None:
@@ -450,16 +492,33 @@ def results_table(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def read_result(folder: Path) -> dict[str, Any]:
+    """metrics.json of a folder that holds the predictions too."""
+    for name in ("metrics.json", "predictions.jsonl"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder / name} is missing: evaluate.py --benchmark or --predictions with --output_dir {folder} "
+                "writes what --compare needs"
+            )
+    try:
+        result = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        missing = {"scores", "controls", "signature"} - set(result)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{folder / 'metrics.json'} is no file of scores ({error}): score the folder again"
+        ) from error
+    if missing:
+        raise ValueError(f"{folder / 'metrics.json'} has no {', '.join(sorted(missing))}: score the folder again")
+    return result
+
+
 def compare(config: EvaluateConfig) -> str:
     """The table of several results, how much the first gains over each of the others, and what peers published."""
     from metric_idc import paired_differences, read_predictions
 
     folders = [Path(name) for name in config.compare]
     names = config.names or config.compare
-    results = {
-        name: json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        for name, folder in zip(names, folders, strict=True)
-    }
+    results = {name: read_result(folder) for name, folder in zip(names, folders, strict=True)}
     lines = [results_table(results), *same_protocol(results)]
     first = read_predictions(folders[0] / "predictions.jsonl")
     for name, folder in zip(names[1:], folders[1:], strict=True):
@@ -479,12 +538,17 @@ def told_gain(score: str, gain: dict[str, float]) -> str:
 
 
 def same_protocol(results: dict[str, dict[str, Any]]) -> list[str]:
-    """A warning where scores were not made in one way."""
+    """A warning where scores were not made in one way, and where the gains are not of the scores in the table."""
     protocols = {name: result["signature"].get("protocol", "honest") for name, result in results.items()}
-    if len(set(protocols.values())) == 1:
-        return []
-    told = ", ".join(f"{name}: {protocol}" for name, protocol in protocols.items())
-    return [f"\nThese scores cannot be compared, their protocols differ ({told})."]
+    lines = []
+    if len(set(protocols.values())) > 1:
+        told = ", ".join(f"{name}: {protocol}" for name, protocol in protocols.items())
+        lines.append(f"\nThese scores cannot be compared, their protocols differ ({told}).")
+    if len(results) > 1 and set(protocols.values()) != {"honest"}:
+        lines.append(
+            "\nThe gains below are of all predictions as they stand, whatever the protocol of the scores above."
+        )
+    return lines
 
 
 def peers_table(benchmark: str | None) -> list[str]:

@@ -107,6 +107,7 @@ def fetch_mirror(mirror: Mirror, root: Path, failures: list[str]) -> FetchReport
         if is_archive(file.path):
             unpack_file(file, targets[file.path], root)
     unpacked = [file.path for file in wanted if is_archive(file.path)]
+    write_note(root / WORKPLACE / "mirror.json", {"repo_id": mirror.repo_id, "commit": mirror.revision})
     return FetchReport(root, mirror, tuple(targets), tuple(missing), tuple(unpacked), tuple(failures))
 
 
@@ -120,11 +121,21 @@ def pinned(mirror: Mirror, root: Path) -> Mirror:
     if name not in commits:
         info = HfApi().repo_info(mirror.repo_id, revision=mirror.revision, repo_type=mirror.repo_type)
         commits[name] = info.sha
-        book.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = book.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(commits, indent=2), encoding="utf-8")
-        os.replace(unfinished, book)
+        write_note(book, commits)
     return replace(mirror, revision=commits[name])
+
+
+def write_note(path: Path, content: dict[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def fetched_from(root: Path) -> str | None:
+    """`REPOSITORY@COMMIT` of the mirror whose files were last fetched into a data folder; None if none were."""
+    note = root / WORKPLACE / "mirror.json"
+    return "{repo_id}@{commit}".format(**json.loads(note.read_text(encoding="utf-8"))) if note.is_file() else None
 
 
 def reason(error: BaseException) -> str:

@@ -23,6 +23,7 @@ from .scoring import segment_scores
 TEMPLATE = Path(__file__).with_name("report.html")
 PICTURES_LIMIT = 40_000_000  # characters of all pictures: what a browser opens without effort
 BYTES_PER_PIXEL = 0.18  # of a thumbnail, at most: 24 KB of text for two of 224 x 224
+LEAST_BYTES = 3000  # of a thumbnail among many, before pairs go without
 QUALITIES = (75, 50, 25, 0)  # of WebP; noise at 0 still keeps the limit
 MAIN = "CIDEr"  # the score that the chart and the list of pairs start with
 FACTS = ("benchmark", "split", "predictions", "model", "revision", "adapter", "protocol", "pairs")
@@ -106,12 +107,13 @@ def _thumbnails(images: Iterable[tuple[Image, Image]], turns: list[int], side: i
     kept: dict[int, dict[str, Any]] = {}
     by_turn = {turn: row for row, turn in enumerate(turns)}
     size, cutoff, count = 0, len(turns), 0
+    share = max(LEAST_BYTES, PICTURES_LIMIT * 3 // 4 // (2 * len(turns)))  # Base64 makes 4 characters of 3 bytes
     for count, pair in enumerate(images, start=1):
         if count > len(turns):
             raise ValueError(f"images holds more than the {len(turns)} pairs of predictions.jsonl")
         if turns[count - 1] >= cutoff:
             continue
-        kept[count - 1] = _encode_pair(pair, side)
+        kept[count - 1] = _encode_pair(pair, side, share)
         size += len(kept[count - 1]["text"])
         while size > PICTURES_LIMIT:
             cutoff -= 1
@@ -122,17 +124,17 @@ def _thumbnails(images: Iterable[tuple[Image, Image]], turns: list[int], side: i
     return kept
 
 
-def _encode_pair(pair: tuple[Image, Image], side: int) -> dict[str, Any]:
+def _encode_pair(pair: tuple[Image, Image], side: int, share: int) -> dict[str, Any]:
     """Both thumbnails in Base64, separated by a blank, and the size of the first."""
     small = [image.convert("RGB") for image in pair]
     for image in small:
         image.thumbnail((side, side))
-    return {"size": small[0].size, "text": " ".join(base64.b64encode(_webp(image)).decode() for image in small)}
+    return {"size": small[0].size, "text": " ".join(base64.b64encode(_webp(image, share)).decode() for image in small)}
 
 
-def _webp(image: Image) -> bytes:
+def _webp(image: Image, share: int) -> bytes:
     """The best quality within the limit of bytes; a picture of a few pixels is all header and has 1 KB."""
-    limit = max(1000, BYTES_PER_PIXEL * image.width * image.height)
+    limit = max(1000, min(share, BYTES_PER_PIXEL * image.width * image.height))
     for quality in QUALITIES:
         file = io.BytesIO()
         image.save(file, "WEBP", quality=quality, method=2)  # half the time of the default for 3 % more bytes

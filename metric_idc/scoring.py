@@ -3,6 +3,8 @@
 Under the default protocol nothing is rewritten and no pair is dropped: what stands in the rows is what is scored.
 """
 
+import hashlib
+import json
 import platform
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -56,6 +58,7 @@ def score_rows(
     _check_rows(rows)
     if copies is not None and len(copies) != len(rows):
         raise ValueError(f"{len(copies)} copies for {len(rows)} rows; give one sentence per row")
+    data = _data_hash(rows)  # of all pairs, those that a protocol drops too
     rows, signature = apply_protocol(rows, protocol, batch_size, seed)
     copies = copies[: len(rows)] if copies is not None else None
     chosen, left_out = _choose_metrics(metrics)
@@ -93,7 +96,7 @@ def score_rows(
         **change_detection(rows),
         "captions": {"predictions": wording(predictions), "references": wording(_flat(references))},
         "intervals": _intervals(chosen, own, resamples, seed),
-        "signature": signature | _signature(rows, chosen, left_out, training, resamples, seed),
+        "signature": signature | data | _signature(rows, chosen, left_out, training, resamples, seed),
     }
     if copies:
         result["controls"]["copy"] = {"scores": scores("copy"), "said_unchanged": said_unchanged(copies)}
@@ -304,6 +307,14 @@ def _align(rows_a: list[Row], rows_b: list[Row]) -> list[Row]:
     if changed:
         raise ValueError(f"{len(changed)} pairs have other references in the second file (such as {changed[:5]})")
     return aligned
+
+
+def _data_hash(rows: list[Row]) -> dict[str, str]:
+    """Which data it was, the same on every machine and in any order of the pairs."""
+    hashed = hashlib.sha256()
+    for pair in sorted([str(row["pair_id"]), row["references"]] for row in rows):
+        hashed.update(json.dumps(pair).encode("ascii") + b"\n")
+    return {"data_sha256": hashed.hexdigest()}
 
 
 def _signature(

@@ -18,13 +18,16 @@ def missing() -> str:
     """What SPICE lacks, in a sentence; empty if nothing."""
     folder = jar("spice", "lib")
     absent = [name for name in FILES if not (folder / name).is_file()]
-    return f"SPICE needs {' and '.join(absent)} of Stanford CoreNLP 3.6.0 in {folder}" if absent else ""
+    # no path of this machine: it goes into files of scores
+    return f"SPICE needs {' and '.join(absent)} of Stanford CoreNLP 3.6.0 in pycocoevalcap/spice/lib" if absent else ""
 
 
 def segment_statistics(systems: list[list[str]], references: list[list[str]]) -> list[np.ndarray]:
     """Per system [pairs]: the F score of each prediction's scene graph."""
     if lack := missing():
-        raise FileNotFoundError(f"{lack}; put them there by hand, or leave SPICE out of the metrics")
+        raise FileNotFoundError(
+            f"{lack}; put them into {str(jar('spice', 'lib'))!r} by hand, or leave SPICE out of the metrics"
+        )
     return [_f_scores(system, references) for system in systems]
 
 

@@ -44,17 +44,20 @@ def load(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     revision: str | None = None,
+    adapter_revision: str | None = None,
 ) -> tuple[Any, Blip2IdcProcessor]:
     """Model and processor from a folder or Hub id: ours, a plain BLIP-2, or an adapter, which names its base itself.
 
     With an adapter the model is a `PeftModel`. Processor files beside the adapter win over the base's: they say what
     the network saw in training. The dtype is bfloat16 on a GPU and float32 elsewhere unless given.
+
+    Args:
+        revision: of `model_id_or_dir` on the Hub; `adapter_revision` of `adapter`.
     """
     _check_place(str(model_id_or_dir))
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     base, adapter = str(model_id_or_dir), None if adapter is None else str(adapter)
-    adapter_revision = None
     config_file = find_adapter_config_file(base, revision=revision)
     if config_file is not None:
         if adapter is None:
@@ -96,7 +99,7 @@ def caption(
     """One sentence per (before, after), in order; greedy unless the generation config or a keyword says otherwise."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-    generate_kwargs = {**_length_limit(model, processor, generate_kwargs), **generate_kwargs}
+    generate_kwargs = {**length_limit(model, processor, generate_kwargs), **generate_kwargs}
     # Loaded one by one: pairs may come from a generator, and an error counts from the first pair, not the batch's.
     images = (
         (load_named_image(before, "before", index), load_named_image(after, "after", index))
@@ -121,7 +124,7 @@ def _caption_batch(
     return [sentence.strip() for sentence in processor.batch_decode(tokens, skip_special_tokens=True)]
 
 
-def _length_limit(model: Any, processor: Blip2IdcProcessor, generate_kwargs: dict[str, Any]) -> dict[str, int]:
+def length_limit(model: Any, processor: Blip2IdcProcessor, generate_kwargs: dict[str, Any]) -> dict[str, int]:
     """Without any limit transformers stops after 20 tokens, in the middle of a longer sentence."""
     config = model.generation_config
     limited = config.max_new_tokens is not None or config.max_length not in (None, 20)

@@ -1,8 +1,11 @@
 """For all tests: no network, caches of their own, no progress bars."""
 
+import importlib.util
 import os
+import sys
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -28,6 +31,16 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def tiny_captioner(root: Path) -> Path:
     return root / "checkpoints" / "tiny-blip2"
+
+
+@pytest.fixture(scope="session")
+def program(root: Path) -> ModuleType:
+    """The file evaluate.py; by its plain name Python would find the library (as it should)."""
+    spec = importlib.util.spec_from_file_location("evaluate_program", root / "evaluate.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,6 +1,5 @@
 """evaluate.py through its own command: predictions first, then scores that anyone can have again from the file."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -25,16 +24,6 @@ SPOT = {
     "ROUGE-L": 0.2797,
     "CIDEr": 0.3506,
 }
-
-
-@pytest.fixture(scope="module")
-def program(root: Path) -> ModuleType:
-    """The file evaluate.py; by its plain name Python would find the library (as it should)."""
-    spec = importlib.util.spec_from_file_location("evaluate_program", root / "evaluate.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from PIL import Image
 from test_emu_edit import row, write_parquet
 
 from dataset_syned import benchmark_builder
-from dataset_syned.fetching import ArchiveError, fetch, unpack
+from dataset_syned.fetching import ArchiveError, fetch, fetched_from, unpack
 from dataset_syned.pair_builder import DataError
 
 NOWHERE = "0" * 40
@@ -132,6 +132,7 @@ def test_files_arrive_pinned_and_archives_are_unpacked_once(hub: LoopbackHub, fe
     names = ["data/all.zip", "data/more.tar.gz", "notes.txt"]
     assert first == ["tester/raw", names, names, names[:2], []]
     assert again == ["tester/raw", names, [], [], []]
+    assert fetched_from(tmp_path / "raw") == f"tester/raw@{pinned}" and fetched_from(tmp_path) is None
     assert tree(tmp_path / "raw") == {
         "notes.txt": b"hello",
         "data/all.zip": archive,

@@ -33,9 +33,7 @@ def save_tokenizer(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-@pytest.fixture(scope="module")
-def clip_folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("clip")
+def save_tiny_clip(folder: Path) -> Path:
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = {"vocab_size": 40, "max_position_embeddings": 16, "bos_token_id": 1, "eos_token_id": 3, "pad_token_id": 0}
@@ -51,6 +49,11 @@ def clip_folder(tmp_path_factory) -> Path:
     CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
     save_tokenizer(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory) -> Path:
+    return save_tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
 def pictures(count: int) -> list[Image.Image]:
@@ -133,15 +136,19 @@ def test_a_folder_without_a_model_is_named(tmp_path, metric):
 # ---- sentence similarity
 
 
-@pytest.fixture
-def bert_folder(tmp_path) -> Path:
+def save_tiny_bert(folder: Path) -> Path:
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
     )
-    BertModel(config).save_pretrained(tmp_path)
-    save_tokenizer(tmp_path)
-    return tmp_path
+    BertModel(config).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture
+def bert_folder(tmp_path) -> Path:
+    return save_tiny_bert(tmp_path)
 
 
 def one_vector(folder: Path, text: str, pooling: str) -> np.ndarray:

@@ -263,6 +263,7 @@ def test_without_its_files_spice_is_left_out_and_the_signature_says_so():
     signature = metric_idc.score_rows(ROWS, resamples=10)["signature"]
     assert "SPICE" not in signature["metrics"]
     assert "stanford-corenlp-3.6.0-models.jar" in signature["left_out"]["SPICE"]
+    assert str(spice.jar("spice")) not in str(signature)
     assert "left_out" not in metric_idc.score_rows(ROWS, QUICK)["signature"], "nobody wanted it"
     with pytest.raises(FileNotFoundError, match="stanford-corenlp-3.6.0.jar.*by hand"):
         metric_idc.score_rows(ROWS, ["SPICE"])

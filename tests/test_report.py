@@ -54,6 +54,11 @@ const seen = () => ({
   cut: [...document.querySelectorAll("#list img.after")].map((image) => getComputedStyle(image).clipPath),
   flicker: [...document.querySelectorAll("#list img.after")].map((image) => getComputedStyle(image).animationName),
   address: location.hash, owned: typeof owned !== "undefined",
+  beyond: [...document.querySelectorAll("main table, main pre, main svg, main figure, main form > *")].filter((e) => {
+    const margin = document.querySelector("main").getBoundingClientRect().right + 1;
+    const over = e.getBoundingClientRect().right > margin || e.matches("pre") && e.scrollWidth > e.clientWidth;
+    return over && !e.closest(".wide");
+  }).map((e) => e.innerText),
   foreign: document.querySelectorAll("#list script, #list svg, #list b, h1 *, header script").length,
 });
 """
@@ -145,7 +150,7 @@ def thumbnails(page: Path) -> dict[int, tuple[Image.Image, ...]]:
 # -- in a browser
 
 
-def browse(page: Path, folder: Path, fragment: str = "", steps: str = "") -> list[dict[str, Any]]:
+def browse(page: Path, folder: Path, fragment: str = "", steps: str = "", width: int = 1280) -> list[dict[str, Any]]:
     """What the page shows at this address and after each of the steps, JavaScript that calls `await look()`."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
@@ -177,7 +182,7 @@ def browse(page: Path, folder: Path, fragment: str = "", steps: str = "") -> lis
         "--virtual-time-budget=20000",
         "--dump-dom",
     ]
-    command += [f"--user-data-dir={folder / 'profile'}", "--window-size=1280,900", f"{copy.as_uri()}{fragment}"]
+    command += [f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900", f"{copy.as_uri()}{fragment}"]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120)
     found = re.search(r'<pre id="looks">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found, done.stdout[-2000:] + done.stderr[-2000:]
@@ -278,6 +283,22 @@ def test_keys_pages_slider_and_flicker(page: Path, rows: list[dict[str, Any]], t
     assert again["ids"] == page_2["ids"] and again["address"] == page_2["address"]
 
 
+@pytest.mark.parametrize("width", [1280, 500])
+def test_nothing_reaches_over_the_margin(width: int, tmp_path: Path) -> None:
+    """With all that a report can hold: four blocks of numbers, both tables, long lines in the signature."""
+    rows = example_rows(40)
+    rows[0]["references"].append("another one")
+    folder = results_in(tmp_path / "run", rows, copies=["nothing has changed"] * 40)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["controls"]["identical_images"] = {"pairs": 40, "said_unchanged": 0.5}
+    metrics["controls"]["swapped_images"] = {"pairs": 20, "sentence_differs": 0.5}
+    metrics["signature"]["adapter"] = "a/long/path/" * 20
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    steps = 'for (const part of document.querySelectorAll("details")) part.open = true; await look();'
+    closed, opened = browse(write_report(folder, example_images(40)), tmp_path, steps=steps, width=width)
+    assert closed["beyond"] == [] and opened["beyond"] == []
+
+
 def test_captions_are_text_in_the_browser(hostile: Path, tmp_path: Path) -> None:
     rows = {row["pair_id"]: row for row in read_predictions(hostile.with_name("predictions.jsonl"))}
     (look,) = browse(hostile, tmp_path, "#" + urlencode({"sort": "id", "pair": HOSTILE[1]}))
@@ -351,6 +372,31 @@ def test_noise_stays_within_25_kb_a_pair(tmp_path: Path) -> None:
     empty = write_report(folder).stat().st_size
     full = write_report(folder, ((Image.fromarray(a), Image.fromarray(b)) for a, b in noise)).stat().st_size
     assert 12 * 500 < full - empty <= 12 * 25_000
+
+
+def photo(seed: int) -> Image.Image:
+    """Smooth areas with some grain, as a camera sees them."""
+    random_ = np.random.default_rng(seed)
+    areas = Image.fromarray(random_.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((320, 240))
+    grain = random_.normal(0, 12, (240, 320, 1))
+    return Image.fromarray((np.asarray(areas) + grain).clip(0, 255).astype(np.uint8))
+
+
+def test_photos_of_many_pairs_are_coarser_before_a_pair_goes_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = example_rows(30)
+    folder = results_in(tmp_path, rows)
+
+    def sizes() -> list[int]:
+        page = write_report(folder, ((photo(number), photo(number + 1)) for number in range(30)))
+        assert len(thumbnails(page)) == 30
+        blocks = [text for a, text in Elements(page).scripts if a.get("type") == "text/plain"]
+        return [len(base64.b64decode(code)) for text in blocks for code in text.split(" ")]
+
+    assert min(sizes()) > 3500, "alone they take more"
+    monkeypatch.setattr(report, "PICTURES_LIMIT", 2 * 30 * 3500 * 4 // 3)
+    assert 1000 < min(sizes()) and max(sizes()) <= 3500
 
 
 def test_of_too_many_pictures_the_worst_the_best_and_a_sample_stay(
