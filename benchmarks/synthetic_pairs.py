@@ -70,7 +70,7 @@ def make_synthetic(folder: Path, pairs: int) -> Path:
         settings = ["--split", split, "--output_dir", str(made), "--benchmark_options", options]
         run("-m", "dataset_syned", "synthesize", "--config", "configs/synthesis/toy.yaml", *settings)
         if not (data / split).exists():
-            (data / split).symlink_to((made / "dataset").resolve())
+            (data / split).symlink_to(Path("..") / made.name / "dataset")
     run("-m", "dataset_syned", "prepare", "folder", "--data_dir", str(data))
     return data
 
@@ -207,7 +207,8 @@ def main() -> int:
     parser.add_argument("--results", type=Path, help="folder for results.json; default: the folder of the runs")
     parser.add_argument("--plot", type=Path, help="PNG; default: beside results.json")
     arguments = parser.parse_args()
-    folder, real = arguments.folder.resolve(), [0, *arguments.real]
+    # by their number, since what is there is not made again
+    folder, real = arguments.folder.resolve() / f"{arguments.synthetic}-synthetic", [0, *arguments.real]
     data = make_synthetic(folder, arguments.synthetic)
     cells = [Cell(count, seed, arm) for count in real for seed in arguments.seeds for arm in (False, True)]
     finish_all(cells, folder, data, arguments.jobs)

@@ -82,6 +82,8 @@ def prepare(builder: PairBuilder, num_proc: int | None = None) -> datasets.Datas
     known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
     changed = found is not None and found != known
     mode = DownloadMode.REUSE_CACHE_IF_EXISTS if changed else DownloadMode.REUSE_DATASET_IF_EXISTS
+    if changed:
+        builder.info.splits = None  # those of the rows that were there before: the new ones may be others
     try:
         # no checks: they would compare the new splits with those that were there before
         builder.download_and_prepare(download_mode=mode, verification_mode="no_checks", num_proc=num_proc)

@@ -109,8 +109,12 @@ def run_synthesize(arguments: argparse.Namespace) -> int:
     from .synthesis.stages import synthesize
 
     config = parse_config(arguments.settings)
-    synthesize(config)
-    print(f"{config.output_dir}: {config.stage if config.stage != 'all' else 'all stages'} done")
+    if synthesize(config):
+        print(f"{config.output_dir}/dataset: made")
+    elif config.stage == "all":
+        print(f"{config.output_dir}: this process's share is done; the last of the others makes the data set")
+    else:
+        print(f"{config.output_dir}: {config.stage} done")
     return 0
 
 
@@ -167,7 +171,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as of a program that SIGPIPE ends
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 

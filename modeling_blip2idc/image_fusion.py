@@ -103,7 +103,10 @@ def _from_file(path: str | os.PathLike) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
+    try:
+        image = ImageOps.exif_transpose(image)
+    except Exception:  # whatever Pillow stumbles over in a broken EXIF block; if the picture is broken, load says so
+        image.load()
     if image.mode.startswith("I;16"):
         return _from_array(np.asarray(image).astype(np.uint16))
     if image.mode in ("I", "F"):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -136,6 +137,20 @@ def test_edited_raw_files_are_prepared_anew(
     ]
     assert main(command) == 0 and "nothing had to be done" in capsys.readouterr().out
     assert len(list((tmp_path / "cache").rglob("*.arrow"))) == 1, "nothing old is left"
+
+
+def test_raw_files_of_other_splits_are_prepared_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.builder.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    data = write_folder(tmp_path / "data" / "folder")
+    rows = load_benchmark("folder", "train")
+    for split in ("train", "validation"):
+        shutil.copytree(data, tmp_path / "both" / split)
+    assert main(["prepare", "folder", "--data_dir", str(tmp_path / "both")]) == 0
+    prepared = datasets.load_dataset("folder")
+    assert list(prepared) == ["train", "validation"]
+    assert prepared["validation"]["captions"] == rows["captions"]
+    assert main(["prepare", "folder"]) == 0 and list(datasets.load_dataset("folder")) == ["train"]
 
 
 def test_without_raw_files_or_with_broken_ones_what_was_prepared_stays(

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from modeling_blip2idc.image_fusion import ImageError, fuse, load_image
 
@@ -235,3 +235,17 @@ def test_unreadable_files_are_named_with_advice(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses twice as many: a decompression bomb
     with pytest.raises(ImageError, match=r"whole\.jpg' cannot be read .* replace"):
         load_image(tmp_path / "whole.jpg")
+
+
+# Orientation 6, and a resolution that is no number: Pillow stumbles over it when it has turned the picture.
+BROKEN_EXIF = bytes.fromhex(
+    "4578696600004d4d002a000000080004010e0002000000060000003e011200030000000100060000011a000700000001000000448769000400"
+    "0000010000004c0000000068656c6c6f0000000048000000010002829a0003000000020001001e90000007000000043032333000000000"
+)
+
+
+def test_a_broken_exif_block_leaves_the_picture_whole(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30), (200, 10, 10)).save(tmp_path / "a.jpg", exif=BROKEN_EXIF)
+    with Image.open(tmp_path / "a.jpg") as image, pytest.raises(TypeError):
+        ImageOps.exif_transpose(image)
+    assert load_image(tmp_path / "a.jpg").size == (40, 30)

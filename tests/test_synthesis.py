@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from test_image_fusion import BROKEN_EXIF
 
 from dataset_syned import benchmark_builder
 from dataset_syned.__main__ import main
@@ -24,7 +27,8 @@ from dataset_syned.pair_builder import RawPair
 from dataset_syned.scene_drawing import Thing
 from dataset_syned.synthesis import no_change, stages
 from dataset_syned.synthesis.editing import EDITORS
-from dataset_syned.synthesis.reporting import SAMPLED, Sample, spread
+from dataset_syned.synthesis.instructions import Instructions
+from dataset_syned.synthesis.reporting import SAMPLED, Sample, kind_of, spread
 from dataset_syned.synthesis.scene_editing import EditError, change
 from dataset_syned.synthesis.settings import (
     FREE,
@@ -36,8 +40,9 @@ from dataset_syned.synthesis.settings import (
     told_revision,
 )
 from dataset_syned.synthesis.shards import Share, StageFolder
-from dataset_syned.synthesis.sources import benchmark_source
-from dataset_syned.synthesis.stages import attempt, synthesize
+from dataset_syned.synthesis.sources import SCHEMA as SOURCES
+from dataset_syned.synthesis.sources import benchmark_source, folder_sources, read_source, upright
+from dataset_syned.synthesis.stages import synthesize
 
 TOY = {"look": "studio", "wording": "instruction", "seed": 7, "train": 60}
 
@@ -166,10 +171,10 @@ def test_finished_pairs_are_not_made_again(made: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(stages, "worker", watched)
     with pytest.raises(KeyboardInterrupt):
         synthesize(config(tmp_path))
-    assert list((tmp_path / "edits").glob("*.part-*"))  # in the middle of a shard
+    assert list((tmp_path / "edits").glob("*.parts/*"))  # in the middle of a shard
     synthesize(config(tmp_path))
     assert len(edited) == len(set(edited)) == 22
-    assert content(tmp_path) == content(made) and not list(tmp_path.rglob("*.part-*"))
+    assert content(tmp_path) == content(made) and not list(tmp_path.rglob("*.parts"))
 
 
 def test_other_settings_are_not_mixed(tmp_path: Path, made: Path) -> None:
@@ -229,17 +234,29 @@ def test_killed_at_random_moments_two_processes_make_the_same(
     for folder in sorted(tmp_path.iterdir()):
         finished([run(folder, process, 2) for process in range(2)])
         assert content(folder) == content(made)
-        assert not [path for path in folder.rglob("*.part-*")]
+        assert not [*folder.rglob("*.parts"), *(folder / "edits").rglob(".*.tmp"), *folder.rglob("images/**/.*.tmp")]
 
 
 def test_a_pair_that_fails_does_not_take_its_batch_with_it() -> None:
     def work(batch: list[Any]) -> list[Any]:
         if 3 in batch:
-            raise RuntimeError("out of memory")
+            raise AttributeError("whatever a library raises")
         return [{"problem": "", "value": number} for number in batch]
 
-    rows = attempt(work, [1, 2, 3, 4])
-    assert [row["problem"] for row in rows] == ["", "", "RuntimeError: out of memory", ""]
+    rows = stages.Attempts(work).rows([1, 2, 3, 4])
+    assert [row["problem"] for row in rows] == ["", "", "AttributeError: whatever a library raises", ""]
+
+
+def test_failures_that_are_no_matter_of_the_pairs_end_the_run() -> None:
+    def work(batch: list[Any]) -> list[Any]:
+        if min(batch) < 30:
+            raise RuntimeError("CUDA error")
+        return [{"problem": ""} for _ in batch]
+
+    attempts = stages.Attempts(work)
+    assert len(attempts.rows([*range(11, 30), 30, *range(12, 20)])) == 28  # 19 in a row, one that is made, 8 more
+    with pytest.raises(RuntimeError, match="20 pairs in a row failed, .*: RuntimeError: CUDA error"):
+        attempts.rows(list(range(12)))
 
 
 THINGS = [Thing("circle", "red", "large", 0.3, 0.5), Thing("square", "blue", "small", 1.2, 0.5)]
@@ -358,6 +375,105 @@ def test_deciles_are_those_of_all_values_though_few_are_kept() -> None:
     assert len(sample.values) == SAMPLED and sample.added == 50_000
     found, exact = spread(sample.values), spread(values)
     assert all(abs(found[name] - exact[name]) < 0.02 for name in exact)
+
+
+def test_a_shard_is_read_and_written_row_by_row(tmp_path: Path) -> None:
+    """So that neither memory nor the 2 GiB of an ordinary column bound what a shard holds."""
+    folder = StageFolder(tmp_path, SOURCES)
+    rows = [
+        {"position": place, "pair_id": str(place), "image": {"bytes": b"x" * 9, "path": None}} for place in (2, 0, 1)
+    ]
+    folder.write_part(0, rows[:2])
+    folder.write_part(0, rows[2:])
+    folder.finish(0, 3)
+    file = pq.ParquetFile(folder.path(0))
+    assert file.num_row_groups == 3 and pa.types.is_large_binary(
+        file.schema_arrow.field("image").type.field("bytes").type
+    )
+    assert [row["pair_id"] for row in folder.read(0)] == ["0", "1", "2"] and not folder.parts(0)
+    (one,) = folder.read(0, [1])
+    assert (one["pair_id"], one["image"]["bytes"]) == ("1", b"x" * 9)
+    assert "image" not in folder.read(0, light=True)[0]
+
+
+def test_what_a_kill_left_half_written_is_removed_by_its_own_process(tmp_path: Path) -> None:
+    folder = StageFolder(tmp_path)
+    folder.write_whole(0, [])
+    for name in (".00000.jsonl.abc.tmp", ".00001.jsonl.abc.tmp", "00000.parts/00000.jsonl", "00002.parts/00000.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    folder.sweep(Share(0, 2))
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [".00001.jsonl.abc.tmp", "00000.jsonl", "00002.parts"]
+
+
+def drawn_folder(folder: Path, entries: list[dict[str, Any]]) -> Path:
+    folder.mkdir(exist_ok=True)
+    Image.new("RGB", (64, 48), "white").save(folder / "a.png")
+    lines = [json.dumps({"file_name": "a.png", **entry}) + "\n" for entry in entries]
+    (folder / "metadata.jsonl").write_text("".join(lines))
+    return folder
+
+
+def test_settings_may_change_until_there_are_files_and_sources_may_not_after(tmp_path: Path) -> None:
+    folder = drawn_folder(tmp_path / "photos", [{"instruction": "make it blue"}])
+    changes = {"benchmark": "", "benchmark_options": {}, "stage": "instructions"}
+    with pytest.raises(ValueError, match="metadata.jsonl' is missing"):
+        synthesize(config(tmp_path / "out", image_folder=str(tmp_path / "typo"), **changes))
+    settings = config(tmp_path / "out", image_folder=str(folder), **changes)
+    assert synthesize(settings) is False  # one stage is no data set yet
+    drawn_folder(folder, [{"instruction": "make it red"}])
+    with pytest.raises(ValueError, match="was made with metadata.jsonl=.*: remove sources, instructions, edits"):
+        synthesize(settings)
+
+
+def test_texts_of_a_folder_become_one_line_and_others_are_refused(tmp_path: Path) -> None:
+    entries = [
+        {"instruction": "make\r\nit\x1b blue\t"},
+        {"instruction": None, "caption": "a dog"},
+        {"instruction": ""},
+    ]
+    rows = [read_source(one, 0) for one in folder_sources(drawn_folder(tmp_path / "photos", entries))]
+    given = [Instructions(config(tmp_path)).given(row) for row in rows]
+    assert [row["instruction"] for row in given] == ["make it blue", "", ""]
+    assert [row["problem"] for row in given] == ["", "", "empty instruction"]  # the second is asked of the chat model
+    with pytest.raises(ValueError, match="line 1: instruction=7, which should be a text"):
+        list(folder_sources(drawn_folder(tmp_path / "photos", [{"instruction": 7}])))
+    with pytest.raises(ValueError, match="line 1: instruction holds half a character"):
+        list(folder_sources(drawn_folder(tmp_path / "photos", [{"instruction": "\ud83d"}])))
+
+
+def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def test_images_are_seen_as_people_see_them() -> None:
+    ramp = np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)
+    grey = np.asarray(upright(encoded(Image.fromarray(ramp))))
+    assert grey.mean() == pytest.approx(127, abs=1) and grey.shape == (48, 64, 3)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    photo = Image.new("RGB", (64, 48), "red")
+    assert upright(encoded(photo, "JPEG", exif=turned)).size == (48, 64)
+    assert upright(encoded(photo, "JPEG", exif=BROKEN_EXIF)).size == (64, 48)
+    assert upright(encoded(Image.new("RGBA", (4, 4), (255, 0, 0, 0)))).getpixel((0, 0)) == (255, 255, 255)
+    with pytest.raises(ValueError, match="mode 'F', which does not say"):
+        upright(encoded(Image.new("F", (4, 4)), "TIFF"))
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("text_not_shown: image_text 0.100 < 0.3", "text_not_shown"),
+        ("editor: hidden by the editor's safety checker", "editor: hidden by the editor's safety checker"),
+        ("image of 1x1 pixels: needs at least 32 on each side", "image of NxN pixels: needs at least N on each side"),
+        ("image 'a.png' cannot be read (x)", "image … cannot be read (x)"),
+    ],
+)
+def test_reasons_are_counted_without_their_numbers_and_names(reason: str, kind: str) -> None:
+    assert kind_of(reason) == kind
 
 
 def test_a_model_from_the_hub_is_told_with_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,9 @@
 import importlib.util
 import io
 import json
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,12 @@ from tiny_synthesis_models import save_chat_model, save_clip, save_pipeline
 
 from dataset_syned import benchmark_builder
 from dataset_syned.synthesis.chat import ChatModel
-from dataset_syned.synthesis.editing import EDITORS, Draw, PipelineEditor, Task, draws_of, working_size
+from dataset_syned.synthesis.editing import EDITORS, Draw, PipelineEditor, Task, check_guidance, draws_of, working_size
 from dataset_syned.synthesis.instructions import Instructions
-from dataset_syned.synthesis.paraphrasing import Paraphrasing, SentenceEmbedding, Wordings
+from dataset_syned.synthesis.paraphrasing import Paraphrasing, SentenceEmbedding, Wordings, conversation
 from dataset_syned.synthesis.ranking import Clip, Ranking, difference
 from dataset_syned.synthesis.selection import Selection, reject
-from dataset_syned.synthesis.settings import SettingsError, SynthesisConfig
+from dataset_syned.synthesis.settings import STAGES, SettingsError, SynthesisConfig
 from dataset_syned.synthesis.stages import synthesize
 
 needs_diffusers = pytest.mark.skipif(
@@ -234,16 +236,15 @@ def test_each_reason(score: dict[str, float], reason: str, tmp_path: Path) -> No
 
 def test_the_best_are_kept_in_order_and_copies_are_not() -> None:
     scores = [{"changed": 0.2, "contrast": 40.0, "image_text": value} for value in (0.31, 0.5, 0.1, 0.4, 0.5)]
-    images = [b"a", b"b", b"c", b"d", b"b"]
-    candidates = [{"image": {"bytes": data}, "problem": ""} for data in images] + [{"image": None, "problem": "no"}]
-    row = Selection(SynthesisConfig(output_dir="x")).one(candidates, [*scores, None])
+    ranked = {"scores": [*scores, None], "digests": [*"abcdb", ""], "editor_problems": [*[""] * 5, "no"]}
+    row = Selection(SynthesisConfig(output_dir="x")).one(ranked)
     assert row["kept"] == [1, 3]
     reasons = [verdict.split(":")[0] for verdict in row["verdicts"]]
     assert reasons == ["not_in_top_k", "accepted", "text_not_shown", "accepted", "duplicate", "editor"]
 
 
 def test_answers_do_not_depend_on_the_batch(chat: Path) -> None:
-    model = ChatModel(str(chat), None, None, "float32", temperature=1.0)
+    model = ChatModel(SynthesisConfig(chat_model=str(chat), temperature=1.0))
     chats = [[{"role": "user", "content": text}] for text in ("a", "make the sky blue", "remove the ball on the left")]
     together = model.answers(chats, [1, 2, 3], 12)
     alone = [model.answers([one], [seed], 12)[0] for one, seed in zip(chats, (1, 2, 3), strict=True)]
@@ -253,7 +254,7 @@ def test_answers_do_not_depend_on_the_batch(chat: Path) -> None:
 
 def test_answers_follow_the_models_distribution(chat: Path) -> None:
     """The first token of many seeds against the softmax at that temperature."""
-    model = ChatModel(str(chat), None, None, "float32", temperature=0.05)
+    model = ChatModel(SynthesisConfig(chat_model=str(chat), temperature=0.05))
     question = [{"role": "user", "content": "a"}]
     inputs = model.tokenizer.apply_chat_template(
         [question], add_generation_prompt=True, return_tensors="pt", return_dict=True
@@ -271,11 +272,37 @@ def test_answers_follow_the_models_distribution(chat: Path) -> None:
 def test_a_chat_model_without_template_is_refused(tmp_path: Path) -> None:
     folder = save_chat_model(tmp_path / "plain", template=False)
     with pytest.raises(ValueError, match="'.*plain' has no chat template"):
-        ChatModel(str(folder), None, None, "float32", 0.7)
+        ChatModel(SynthesisConfig(chat_model=str(folder)))
+    with pytest.raises(SettingsError, match="chat model 'no/such' cannot be loaded"):
+        ChatModel(SynthesisConfig(chat_model="no/such"))
+
+
+def test_a_template_without_system_turn_gets_its_words_in_the_first_turn(chat: Path) -> None:
+    model = ChatModel(SynthesisConfig(chat_model=str(chat)))
+    with_system = conversation("make it red")
+    assert model.accepted(with_system) == with_system
+    refusal = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    model.tokenizer.chat_template = refusal + model.tokenizer.chat_template
+    system, first, *others = with_system
+    joined = {"role": "user", "content": f"{system['content']}\n\n{first['content']}"}
+    assert model.accepted(with_system) == [joined, *others]
+    assert len(model.answers([with_system], [1], 2)) == 1
+
+
+def test_an_answer_ends_with_any_of_the_models_end_tokens(chat: Path) -> None:
+    model = ChatModel(SynthesisConfig(chat_model=str(chat)))
+    question, ends = [{"role": "user", "content": "a"}], model.tokenizer.eos_token_id
+    model.model.generation_config.eos_token_id = [ends, *range(len(model.tokenizer))]  # the first token ends it
+    assert not model.answers([question], [3], 4)[0][1]
+    model.model.generation_config.save_pretrained(chat)
+    assert ChatModel(SynthesisConfig(chat_model=str(chat))).answers([question], [3], 4)[0][1]
+    (chat / "generation_config.json").unlink()
 
 
 class Scripted:
     """A chat model whose answers are known."""
+
+    told = {"model": "scripted", "revision": None}
 
     def __init__(self, answers: list[str]):
         self.said, self.seeds, self.waiting = 0, [], answers
@@ -345,6 +372,58 @@ def test_without_diffusers_the_error_says_what_to_install(tmp_path: Path, monkey
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(SettingsError, match="'flux2' needs diffusers, .*: pip install diffusers"):
         PipelineEditor(config(tmp_path, editor="flux2"))
+
+
+def test_guidances_that_switch_others_off_are_refused(tmp_path: Path) -> None:
+    for wrong, message in (
+        ({"image_guidance_scales": [0.5]}, "below 1 the editor ignores all guidance"),
+        ({"guidance_scales": [1.0]}, "at 1 and below the editor ignores the source image"),
+        ({"editor": "flux_kontext", "image_guidance_scales": [1.5]}, "has no such guidance"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            check_guidance(config(tmp_path, **wrong))
+
+
+def test_candidates_take_the_combinations_of_guidances_in_turn(tmp_path: Path) -> None:
+    draws = draws_of(config(tmp_path, image_guidance_scales=[1.5, 1.8], candidates=5), "7")
+    pairs = [tuple(dict(draw.guidance).values()) for draw in draws]
+    assert pairs == [(3.0, 1.5), (3.0, 1.8), (6.0, 1.5), (6.0, 1.8), (3.0, 1.5)]
+    assert len({draw.seed for draw in draws}) == 5
+
+
+@needs_diffusers
+def test_an_editor_without_known_weights_asks_for_them(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="'cosxl_edit' has no weights of its own .* as editor_model"):
+        PipelineEditor(config(tmp_path, editor="cosxl_edit"))
+
+
+@needs_diffusers
+def test_each_source_is_encoded_once_whatever_its_guidances(pipeline: Path, tmp_path: Path) -> None:
+    settings = config(tmp_path, editor_model=str(pipeline), image_guidance_scales=[1.5, 1.8])
+    editor, encoded = PipelineEditor(settings), []
+    encode = editor.pipeline.vae.encode
+    editor.pipeline.vae.encode = lambda pixels: encoded.append(len(pixels)) or encode(pixels)
+    editor.edit(tasks(2), [draws_of(settings, task.pair_id) for task in tasks(2)])
+    assert encoded == [2]
+
+
+def test_a_text_embedding_does_not_depend_on_its_neighbours(clip: Path) -> None:
+    model = Clip(str(clip), None, 8)
+    alone, beside = model.texts(["make it red"]), model.texts(["make it red", "a much longer text of many more words"])
+    assert torch.allclose(alone[0], beside[0], atol=1e-6)
+
+
+@needs_diffusers
+def test_the_last_stage_runs_without_the_models_that_it_tells(pipeline: Path, clip: Path, tmp_path: Path) -> None:
+    folder, model = photographs(tmp_path / "photos", 2), tmp_path / "moved-clip"
+    shutil.copytree(clip, model)
+    settings = config(tmp_path, editor_model=str(pipeline), clip=str(model), image_folder=str(folder))
+    for stage in STAGES[:-1]:
+        synthesize(replace(settings, stage=stage))
+    shutil.rmtree(model)
+    assert synthesize(replace(settings, stage="rows"))
+    pairs = benchmark_builder("folder", root=Path(settings.output_dir) / "dataset").raw_pairs("train")
+    assert {pair.provenance["models"]["clip"]["model"] for pair in pairs} == {"moved-clip"}
 
 
 @needs_diffusers

@@ -3,6 +3,7 @@
 import os
 
 import torch
+from jinja2.exceptions import TemplateError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -11,7 +12,7 @@ from transformers import (
     TemperatureLogitsWarper,
 )
 
-from .settings import SettingsError
+from .settings import SettingsError, SynthesisConfig, told_model
 
 Chat = list[dict[str, str]]
 
@@ -36,29 +37,43 @@ class SeededSampling(LogitsProcessor):
 
 
 class ChatModel:
-    """
-    Args:
-        gguf: the file in the folder, if it is a GGUF model.
+    """The config's. Raises: SettingsError where it cannot be loaded or has no chat template."""
 
-    Raises: SettingsError for a model without a chat template.
-    """
-
-    def __init__(self, model: str, revision: str | None, gguf: str | None, dtype: str, temperature: float):
-        place = {"revision": revision} | ({"gguf_file": gguf} if gguf else {})
-        self.tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left", **place)
+    def __init__(self, config: SynthesisConfig):
+        model, gguf = config.chat_model, config.chat_gguf
+        place = {"revision": config.chat_revision} | ({"gguf_file": gguf} if gguf else {})
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left", **place)
+            self.model = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, config.dtype), **place)
+        except (OSError, ValueError) as error:  # not a matter of the pair that is asked about first
+            raise SettingsError(f"chat model {model!r} cannot be loaded: {error}") from error
         if not self.tokenizer.chat_template:
             raise SettingsError(f"chat model {model!r} has no chat template: name a model that was tuned for chats")
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.model = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype), **place)
         self.model.to(pick_device()).eval()
-        self.temperature = temperature
+        ends = self.model.generation_config.eos_token_id  # often more than the tokenizer's own
+        self.ends = {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
+        self.ends |= set(ends if isinstance(ends, list) else [ends])
+        self.temperature = config.temperature
+        self.told = told_model(model, config.chat_revision)
+
+    def accepted(self, chat: Chat) -> Chat:
+        """With the system's words in the first turn of the user, where the template refuses a turn of their own."""
+        if chat[0]["role"] != "system":
+            return chat
+        try:
+            self.tokenizer.apply_chat_template(chat, tokenize=False)
+            return chat
+        except TemplateError:  # as Gemma's
+            system, user, *others = chat
+            return [{**user, "content": f"{system['content']}\n\n{user['content']}"}, *others]
 
     @torch.no_grad()
     def answers(self, chats: list[Chat], seeds: list[int], max_new_tokens: int) -> list[tuple[str, bool]]:
         """Each answer, and whether it came to its end within the limit."""
         inputs = self.tokenizer.apply_chat_template(
-            chats,
+            [self.accepted(chat) for chat in chats],
             add_generation_prompt=True,
             padding=True,
             return_tensors="pt",
@@ -77,6 +92,5 @@ class ChatModel:
             pad_token_id=self.tokenizer.pad_token_id,
         )
         new = tokens[:, inputs["input_ids"].shape[1] :]  # [B, new tokens]
-        ends = {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
-        ended = [bool(ends & set(row)) for row in new.tolist()]
+        ended = [bool(self.ends & set(row)) for row in new.tolist()]
         return list(zip(self.tokenizer.batch_decode(new, skip_special_tokens=True), ended, strict=True))

@@ -5,7 +5,7 @@ from textwrap import wrap
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .editing import upright
+from .sources import upright
 
 CELL, GAP, LINES, LINE = 160, 8, 5, 13  # pixels; lines of text below the images
 WIDTH = 2 * CELL + 3 * GAP

@@ -1,20 +1,20 @@
 """Second stage: candidates for the after image, by any editor of diffusers or by the one that draws toy scenes."""
 
 import inspect
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from itertools import groupby
+from itertools import groupby, product
 from typing import Any, Protocol
 
 import pyarrow as pa
-from PIL import Image, ImageOps
+from PIL import Image
 
 from .no_change import png
-from .settings import SettingsError, SynthesisConfig, told_name, told_revision
+from .settings import SettingsError, SynthesisConfig, told_model
 from .shards import IMAGE, Row, batched, seed_of
+from .sources import upright
 
 SCHEMA = pa.schema(
     {
@@ -32,7 +32,6 @@ SCHEMA = pa.schema(
         "problem": pa.string(),
     }
 )
-ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 are quarter turns
 MULTIPLE = 16  # of pixels: no editor of the table asks for a coarser one
 
 
@@ -72,14 +71,14 @@ class Pipeline:
 
     Args:
         name: its class.
-        model: weights on the Hub, where nothing else is asked for.
+        model: weights on the Hub, where nothing else is asked for; None where none are known in diffusers' format.
         guidance, image_guidance: its arguments for how closely to follow the instruction, and the source image.
         lists: whether a list of images is one per prompt. Elsewhere it is several references for one prompt.
         init, call: further arguments of the constructor, and of each call.
     """
 
     name: str
-    model: str
+    model: str | None
     guidance: str = "guidance_scale"
     image_guidance: str | None = None
     lists: bool = True
@@ -100,7 +99,7 @@ EDITORS: dict[str, Pipeline] = {
     ),
     "cosxl_edit": Pipeline(
         "StableDiffusionXLInstructPix2PixPipeline",
-        "stabilityai/cosxl",
+        None,  # stabilityai/cosxl is a single file
         image_guidance="image_guidance_scale",
         init={"is_cosxl_edit": True},
     ),
@@ -137,25 +136,38 @@ class PipelineEditor:
 
         self.entry, self.batch_size = EDITORS[config.editor], config.batch_size
         model = config.editor_model or self.entry.model
+        if model is None:
+            raise SettingsError(
+                f"editor {config.editor!r} has no weights of its own in diffusers' format: convert them and name the "
+                "folder as editor_model"
+            )
         self.pipeline = getattr(diffusers, self.entry.name).from_pretrained(
             model, revision=config.editor_revision, dtype=getattr(torch, config.dtype), **self.entry.init
         )
         self.pipeline.to(pick_device())
         self.pipeline.set_progress_bar_config(disable=True)
-        self.accepts = set(inspect.signature(self.pipeline.__call__).parameters)
+        defaults = inspect.signature(self.pipeline.__call__).parameters
+        self.accepts = set(defaults)
+        if config.guidance_scales and self.pipeline.config.get("is_distilled"):
+            raise SettingsError(f"{model!r} is distilled and passes over its guidance: leave guidance_scales out")
         self.steps = {"num_inference_steps": config.steps} if config.steps else {}
         self.told = {
             "editor": config.editor,
-            "model": told_name(model),
-            "revision": told_revision(model, config.editor_revision),
+            **told_model(model, config.editor_revision),
             "dtype": config.dtype,
-            "steps": config.steps
-            or inspect.signature(self.pipeline.__call__).parameters["num_inference_steps"].default,
+            "resolution": config.resolution,
+            "steps": config.steps or defaults["num_inference_steps"].default,
+            # of the pipeline, for candidates that tell no other
+            "guidance": {
+                name: defaults[name].default for name in (self.entry.guidance, self.entry.image_guidance) if name
+            },
             "versions": {name: version(name) for name in ("diffusers", "torch", "transformers")},
         }
+        self.encoded: dict[int, Any] = {}  # latents of the sources of one call of `edit`
 
     def edit(self, tasks: list[Task], draws: list[list[Draw]]) -> list[list[Edited]]:
         results: dict[tuple[int, int], Edited] = {}
+        self.encoded = {}
         for guidance, places in by_guidance(draws):
             for call in self.calls(places):
                 chosen = [tasks[task] for task, _ in call]
@@ -208,12 +220,13 @@ class PipelineEditor:
         import torch
 
         vae = self.pipeline.vae
-        unique = list({id(image): image for image in images}.values())
-        pixels = self.pipeline.image_processor.preprocess(unique).to(vae.device, vae.dtype)  # [sources, 3, H, W]
-        with torch.no_grad():
-            encoded = vae.encode(pixels).latent_dist.mode()  # [sources, 4, H / 8, W / 8]
-        rows = {id(image): row for row, image in enumerate(unique)}
-        return encoded[[rows[id(image)] for image in images]]
+        new = list({id(image): image for image in images if id(image) not in self.encoded}.values())
+        if new:
+            pixels = self.pipeline.image_processor.preprocess(new).to(vae.device, vae.dtype)  # [sources, 3, H, W]
+            with torch.no_grad():
+                encoded = vae.encode(pixels).latent_dist.mode()  # [sources, 4, H / 8, W / 8]
+            self.encoded |= dict(zip(map(id, new), encoded, strict=True))
+        return torch.stack([self.encoded[id(image)] for image in images])
 
 
 def by_guidance(draws: list[list[Draw]]) -> list[tuple[tuple[tuple[str, float], ...], list[tuple[int, int]]]]:
@@ -242,29 +255,24 @@ def check_guidance(config: SynthesisConfig) -> None:
         raise SettingsError(
             f"guidance_scales={config.guidance_scales}: at 1 and below the editor ignores the source image as well"
         )
+    if any(scale < 1 for scale in config.image_guidance_scales):
+        raise SettingsError(
+            f"image_guidance_scales={config.image_guidance_scales}: below 1 the editor ignores all guidance"
+        )
 
 
 def draws_of(config: SynthesisConfig, pair_id: str) -> list[Draw]:
+    """The candidates' chances; they take the combinations of guidances in turn."""
     entry = EDITORS.get(config.editor)
-    scales = []
+    named: list[list[tuple[str, float]]] = []
     if entry:
-        scales = [(entry.guidance, config.guidance_scales), (entry.image_guidance, config.image_guidance_scales)]
+        scales = ((entry.guidance, config.guidance_scales), (entry.image_guidance, config.image_guidance_scales))
+        named = [[(name, value) for value in values] for name, values in scales if values]
+    combinations = list(product(*named))  # one empty combination, where nothing is asked for
     return [
-        Draw(
-            seed_of(config.seed, pair_id, number),
-            tuple((name, values[number % len(values)]) for name, values in scales if values),
-        )
+        Draw(seed_of(config.seed, pair_id, number), combinations[number % len(combinations)])
         for number in range(config.candidates)
     ]
-
-
-def upright(data: bytes) -> Image.Image:
-    """The image as people see it: turned as its camera says, transparent parts white."""
-    with Image.open(io.BytesIO(data)) as image:
-        image = ImageOps.exif_transpose(image)
-        if image.has_transparency_data:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        return image.convert("RGB")
 
 
 def working_size(size: tuple[int, int], resolution: int) -> tuple[int, int]:
@@ -276,7 +284,7 @@ def working_size(size: tuple[int, int], resolution: int) -> tuple[int, int]:
 class Editing:
     """Rows: SCHEMA. Edited images have the size of their source."""
 
-    needs = ("sources", "instructions")
+    needs, looks = ("sources", "instructions"), True
 
     def __init__(self, config: SynthesisConfig):
         self.batch_size = max(1, config.batch_size // config.candidates)
@@ -286,9 +294,7 @@ class Editing:
 
     def group(self, inputs: dict[str, Row]) -> tuple[int, int]:
         """Images of one size go through the editor together."""
-        with Image.open(io.BytesIO(inputs["sources"]["image"]["bytes"])) as image:
-            turned = image.getexif().get(ORIENTATION, 1) >= 5
-            return self.size(image.size[::-1] if turned else image.size)
+        return self.size((inputs["sources"]["width"], inputs["sources"]["height"]))
 
     def size(self, size: tuple[int, int]) -> tuple[int, int]:
         return size if self.config.editor == "drawing" else working_size(size, self.config.resolution)

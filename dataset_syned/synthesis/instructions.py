@@ -4,7 +4,7 @@ import json
 import re
 
 from .chat import ChatModel
-from .settings import SettingsError, SynthesisConfig, told_name, told_revision
+from .settings import SettingsError, SynthesisConfig
 from .shards import Row, seed_of
 
 MOST_CHARACTERS = 400  # Syned's longest has 152; CLIP and the editors read about 300
@@ -19,6 +19,13 @@ ANSWER = re.compile(
 )
 
 
+UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+
+
+def one_line(text: str) -> str:
+    return UNPRINTABLE.sub(" ", text).strip()
+
+
 def text_problem(instruction: str) -> str:
     if not instruction.strip():
         return "empty instruction"
@@ -30,7 +37,7 @@ def text_problem(instruction: str) -> str:
 class Instructions:
     """Rows: instruction, given (further wordings of the source), caption_before, caption_after, kind, writer."""
 
-    needs = ("sources",)
+    needs, looks = ("sources",), False
 
     def __init__(self, config: SynthesisConfig):
         self.config, self.batch_size = config, config.batch_size
@@ -48,7 +55,7 @@ class Instructions:
         return rows
 
     def given(self, source: Row) -> Row:
-        first, *others = [text.strip() for text in source["captions"]] or [""]
+        first, *others = [one_line(text) for text in source["captions"]] or [""]
         problem = source["problem"]
         if not problem and not first:
             problem = "empty instruction" if source["captions"] else ""
@@ -56,8 +63,8 @@ class Instructions:
         return {
             "instruction": first,
             "given": [text for text in others if text],
-            "caption_before": source["image_caption"],
-            "caption_after": source["edited_caption"],
+            "caption_before": one_line(source["image_caption"]),
+            "caption_after": one_line(source["edited_caption"]),
             "writer": {},
             "problem": problem,
         }
@@ -68,23 +75,21 @@ class Instructions:
         if self.chat is None:
             if not config.chat_model:
                 raise SettingsError("an image has a caption and no instruction: set chat_model, which then writes one")
-            self.chat = ChatModel(
-                config.chat_model, config.chat_revision, config.chat_gguf, config.dtype, config.temperature
-            )
+            self.chat = ChatModel(config)
         rows: list[Row] = [{"problem": "", "tries": []} for _ in sources]
         for round_number in range(ROUNDS):
             open_ = [index for index, row in enumerate(rows) if "instruction" not in row]
             if not open_:
                 break
-            chats = [[{"role": "user", "content": PROMPT.format(caption=sources[i]["image_caption"])}] for i in open_]
+            prompts = [PROMPT.format(caption=one_line(sources[index]["image_caption"])) for index in open_]
+            chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
             seeds = [seed_of(config.seed, sources[index]["pair_id"], "instruction", round_number) for index in open_]
             for index, seed, (text, _) in zip(open_, seeds, self.chat.answers(chats, seeds, 96), strict=True):
                 rows[index]["tries"].append(text)
                 found = ANSWER.search(text)
                 if found and not text_problem(found["instruction"]):
                     rows[index] |= {"instruction": found["instruction"], "caption_after": found["caption"]}
-                    rows[index]["writer"] = {"model": told_name(config.chat_model), "seed": seed}
-                    rows[index]["writer"]["revision"] = told_revision(config.chat_model, config.chat_revision)
+                    rows[index]["writer"] = {**self.chat.told, "seed": seed}
         for row in rows:
             tries = row.pop("tries")
             if "instruction" not in row:

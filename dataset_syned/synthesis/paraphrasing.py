@@ -6,7 +6,7 @@ import torch
 
 from ..caption_cleaning import CUT_AT_LIMIT, DUPLICATE, clean, comparable
 from .chat import Chat, ChatModel, pick_device
-from .settings import SynthesisConfig
+from .settings import SynthesisConfig, told_model
 from .shards import Row, batched, seed_of
 
 KEPT, OTHER_MEANING = "kept", "other_meaning"
@@ -35,6 +35,7 @@ class SentenceEmbedding:
 
         self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
         self.model = AutoModel.from_pretrained(model, revision=revision).to(pick_device()).eval()
+        self.told = told_model(model, revision)
 
     @torch.no_grad()
     def __call__(self, texts: list[str]) -> torch.Tensor:
@@ -71,17 +72,15 @@ class Wordings:
 
 
 class Paraphrasing:
-    """Rows: captions, the instruction first; tries, one per answer with its seed, rule and similarity."""
+    """Rows: captions, the instruction first; tries, one per answer with its seed, rule and similarity; models."""
 
-    needs = ("sources", "instructions", "selection")
+    needs, looks = ("sources", "instructions", "selection"), False
 
     def __init__(self, config: SynthesisConfig):
         self.config, self.batch_size = config, config.batch_size
         self.chat = self.embed = None
         if config.chat_model and config.paraphrases:
-            self.chat = ChatModel(
-                config.chat_model, config.chat_revision, config.chat_gguf, config.dtype, config.temperature
-            )
+            self.chat = ChatModel(config)
             if config.embedding_model:
                 self.embed = SentenceEmbedding(config.embedding_model, config.embedding_revision)
 
@@ -95,7 +94,8 @@ class Paraphrasing:
         if self.chat:
             for round_number in range(self.config.paraphrase_rounds):
                 self.ask([pair for pair in pairs if pair.missing], round_number)
-        return [{"captions": pair.captions, "tries": pair.tries, "problem": ""} for pair in pairs]
+        models = {name: model.told for name, model in (("chat", self.chat), ("embedding", self.embed)) if model}
+        return [{"captions": pair.captions, "tries": pair.tries, "models": models, "problem": ""} for pair in pairs]
 
     def ask(self, pairs: list[Wordings], round_number: int) -> None:
         """One round: as many answers for each pair as it lacks wordings."""

@@ -1,5 +1,6 @@
 """Third stage: how well each candidate follows its instruction and keeps to its source, by pixels and any CLIP."""
 
+import hashlib
 import math
 from typing import Any
 
@@ -8,9 +9,9 @@ import torch
 from PIL import Image
 
 from .chat import pick_device
-from .editing import upright
-from .settings import SynthesisConfig
+from .settings import SynthesisConfig, told_model
 from .shards import Row, batched
+from .sources import upright
 
 SMALL = 64  # pixels of the side that both images are brought to: a codec's noise is gone then, an edit is not
 VISIBLE = 20  # of 255, in any channel
@@ -34,6 +35,7 @@ class Clip:
         self.processor = AutoProcessor.from_pretrained(model, revision=revision, backend="pil")
         self.model = AutoModel.from_pretrained(model, revision=revision).to(pick_device()).eval()
         self.batch_size = batch_size
+        self.told = told_model(model, revision)
 
     def _embed(self, items: list[Any], one_batch: Any) -> torch.Tensor:
         rows = [one_batch(batch) for batch in batched(items, self.batch_size)]
@@ -50,7 +52,11 @@ class Clip:
     @torch.no_grad()
     def texts(self, texts: list[str]) -> torch.Tensor:
         def one_batch(batch: list[str]) -> torch.Tensor:
-            inputs = self.processor(text=batch, padding=True, truncation=True, return_tensors="pt")
+            # all of one length: SigLIP was trained so and takes no mask, CLIP's text does not depend on it
+            length = self.model.config.text_config.max_position_embeddings
+            inputs = self.processor(
+                text=batch, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+            )
             return self.model.get_text_features(**inputs.to(self.model.device)).pooler_output
 
         return self._embed(texts, one_batch)
@@ -62,14 +68,19 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def digest(image: dict[str, Any] | None) -> str:
+    return hashlib.sha256(image["bytes"]).hexdigest() if image else ""
+
+
 class Ranking:
-    """Rows: scores, an object per candidate: changed, contrast and, with a CLIP, image_text, image_image, directional.
+    """Rows: models, and per candidate: scores (changed, contrast and, with a CLIP, image_text, image_image,
+    directional), editor_problems, digests.
 
     The text is the caption of the edited image, where the source tells it, and else the instruction. Directional
     similarity (InstructPix2Pix's) compares the way from image to image with that from caption to caption.
     """
 
-    needs = ("sources", "instructions", "edits")
+    needs, looks = ("sources", "instructions", "edits"), True
 
     def __init__(self, config: SynthesisConfig):
         self.batch_size = max(1, config.batch_size // config.candidates)
@@ -91,7 +102,15 @@ class Ranking:
             found = self.similarities(inputs["instructions"], before, [*made.values()])
             for number, more in zip(made, found, strict=True):
                 scores[number] |= more
-        return {"scores": scores, "problem": ""}
+        return {
+            "scores": scores,
+            "editor_problems": [candidate["problem"] for candidate in candidates],
+            "digests": [
+                hashlib.sha256(one["image"]["bytes"]).hexdigest() if one["image"] else "" for one in candidates
+            ],
+            "models": {"clip": self.clip.told} if self.clip else {},
+            "problem": "",
+        }
 
     def similarities(self, row: Row, before: Image.Image, after: list[Image.Image]) -> list[dict[str, float | None]]:
         known = row["caption_before"] and row["caption_after"]

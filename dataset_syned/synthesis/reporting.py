@@ -13,20 +13,22 @@ from typing import Any
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from .contact_sheet import Panel, draw_sheet
-from .rows import DATASET, METADATA, join_lines
-from .selection import ACCEPTED
+from .rows import DATASET, METADATA, Reader, join_lines
+from .selection import ACCEPTED, THRESHOLDS
 from .settings import STAGES, SynthesisConfig, told_name
-from .shards import Row, StageFolder, seed_of, write_beside, write_text
+from .shards import TEMPORARY, Row, StageFolder, seed_of, write_beside, write_text
 
 TEMPLATE = Path(__file__).with_name("synthesis_card.md")
+REASONS = ("not_finite", *(reason for *_, reason in THRESHOLDS))
 SAMPLED = 10_000  # scores that deciles are taken from: within about half a percentage point of all scores' deciles
-Stages = dict[str, list[Row]]
 
 
 def kind_of(reason: str) -> str:
     """A reason without its numbers and names, so that equal ones count together."""
-    reason = re.sub(r"'[^']*'|\"[^\"]*\"", "…", reason.split(": ")[0] if reason.count(": ") else reason)
-    return re.sub(r"\d+", "N", reason)[:80]
+    head = reason.split(": ")[0]
+    if head in REASONS:  # what follows are scores
+        return head
+    return re.sub(r"\d+", "N", re.sub(r"'[^']*'|\"[^\"]*\"", "…", reason))[:80]
 
 
 class Sample:
@@ -58,9 +60,8 @@ class Statistics:
     pairs: int = 0
     rows: int = 0
 
-    def add(self, stages: Stages) -> None:
-        for rows in zip(*stages.values(), strict=True):
-            inputs = dict(zip(stages, rows, strict=True))
+    def add(self, pairs: list[dict[str, Row]]) -> None:
+        for inputs in pairs:
             self.pairs += 1
             stage, problem = where_it_failed(inputs)
             if problem:
@@ -120,51 +121,54 @@ def where_it_failed(inputs: dict[str, Row]) -> tuple[str, str]:
     return "", ""
 
 
-def write_problems(path: Path, shards: list[int], read: Callable[[int], Stages]) -> Statistics:
+def write_problems(path: Path, shards: list[int], read: Callable[[int], Reader]) -> Statistics:
     """problems.jsonl, a line per pair that failed, and what is counted on the way."""
     statistics = Statistics()
 
     def write(unfinished: Path) -> None:
         with unfinished.open("w", encoding="utf-8") as file:
             for shard in shards:
-                stages = read(shard)
-                statistics.add(stages)
-                for rows in zip(*stages.values(), strict=True):
-                    stage, problem = where_it_failed(dict(zip(stages, rows, strict=True)))
+                pairs = read(shard).light
+                statistics.add(pairs)
+                for inputs in pairs:
+                    stage, problem = where_it_failed(inputs)
                     if problem:
-                        entry = {"pair_id": rows[0]["pair_id"], "stage": stage, "problem": problem}
+                        entry = {"pair_id": inputs["sources"]["pair_id"], "stage": stage, "problem": problem}
                         file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
     write_beside(path, write)
     return statistics
 
 
-def panels(config: SynthesisConfig, shards: list[int], read: Callable[[int], Stages]) -> Iterator[Panel]:
+def panels(config: SynthesisConfig, shards: list[int], read: Callable[[int], Reader]) -> Iterator[Panel]:
     """Random candidates, accepted and rejected ones."""
     rng = random.Random(seed_of(config.seed, "contact sheet"))
-    order = rng.sample(shards, len(shards))
     missing = {True: config.sheet_pairs, False: config.sheet_pairs}
-    for shard in order:
+    for shard in rng.sample(shards, len(shards)):
         if not any(missing.values()):
             return
-        stages = read(shard)
-        pairs = [dict(zip(stages, rows, strict=True)) for rows in zip(*stages.values(), strict=True)]
+        reader = read(shard)
         found = [
-            (inputs, number) for inputs in pairs for number in range(len(inputs["selection"].get("verdicts", ())))
+            (position, number, verdict == ACCEPTED)
+            for position, inputs in enumerate(reader.light)
+            for number, verdict in enumerate(inputs["selection"].get("verdicts", ()))
         ]
-        for inputs, number in rng.sample(found, len(found)):
-            verdict, made = inputs["selection"]["verdicts"][number], inputs["edits"]["candidates"][number]
-            accepted = verdict == ACCEPTED
+        for position, number, accepted in rng.sample(found, len(found)):
             if missing[accepted]:
                 missing[accepted] -= 1
-                yield Panel(
-                    before=inputs["sources"]["image"]["bytes"],
-                    after=made["image"] and made["image"]["bytes"],
-                    accepted=accepted,
-                    captions=inputs["paraphrases"].get("captions") or [inputs["instructions"]["instruction"]],
-                    verdict=verdict,
-                    scores=inputs["scores"]["scores"][number] or {},
-                )
+                yield panel(reader.pairs([position])[0], number, accepted)
+
+
+def panel(inputs: dict[str, Row], number: int, accepted: bool) -> Panel:
+    made = inputs["edits"]["candidates"][number]
+    return Panel(
+        before=inputs["sources"]["image"]["bytes"],
+        after=made["image"] and made["image"]["bytes"],
+        accepted=accepted,
+        captions=inputs["paraphrases"].get("captions") or [inputs["instructions"]["instruction"]],
+        verdict=inputs["selection"]["verdicts"][number],
+        scores=inputs["scores"]["scores"][number] or {},
+    )
 
 
 def told_settings(config: SynthesisConfig) -> dict[str, Any]:
@@ -198,7 +202,7 @@ def card(config: SynthesisConfig, statistics: dict[str, Any]) -> str:
     return str(filled)
 
 
-def finish(config: SynthesisConfig, shards: list[int], folder: StageFolder, read: Callable[[int], Stages]) -> None:
+def finish(config: SynthesisConfig, shards: list[int], folder: StageFolder, read: Callable[[int], Reader]) -> None:
     """Joins everything. Several processes may do it at once: all write the same.
 
     Raises: ValueError if no pair was accepted.
@@ -219,5 +223,7 @@ def finish(config: SynthesisConfig, shards: list[int], folder: StageFolder, read
         raise ValueError(
             f"no pair was accepted: {json.dumps(reasons, ensure_ascii=False)}; see {root / 'problems.jsonl'}"
         )
+    for unfinished in (root / DATASET / "images").rglob(f".*{TEMPORARY}"):  # of a process that was killed
+        unfinished.unlink(missing_ok=True)
     write_text(root / DATASET / "README.md", card(config, told))
     join_lines(folder, len(shards), root / DATASET / METADATA)

@@ -9,18 +9,29 @@ DIR/contact_sheet.png                  random accepted and rejected pairs
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from .editing import upright
 from .no_change import ALTERATIONS, captions, wanted
-from .settings import SynthesisConfig, told_name, told_revision
+from .settings import SynthesisConfig
 from .shards import Row, StageFolder, seed_of, write_beside
+from .sources import upright
 
 DATASET, METADATA = "dataset", "metadata.jsonl"
 SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"GI": ".gif", b"RI": ".webp", b"II": ".tif", b"MM": ".tif"}
+
+
+class Reader(Protocol):
+    """All that the stages have of the pairs of a shard."""
+
+    light: list[dict[str, Row]]  # of each pair, without images
+
+    def __len__(self) -> int: ...
+
+    def pairs(self, positions: Sequence[int]) -> list[dict[str, Row]]:
+        """With images."""
 
 
 def suffix(data: bytes) -> str:
@@ -53,10 +64,14 @@ class Rows:
     def __init__(self, config: SynthesisConfig, root: Path):
         self.config, self.root = config, root
 
-    def of_shard(self, shard: int, stages: dict[str, list[Row]]) -> list[Row]:
-        pairs = [dict(zip(stages, rows, strict=True)) for rows in zip(*stages.values(), strict=True)]
-        lines = [entry for inputs in pairs for entry in self.edited(shard, inputs)]
-        return lines + self.unchanged(shard, pairs, len(lines))
+    def of_shard(self, shard: int, reader: Reader) -> list[Row]:
+        lines, readable = [], []
+        for position in range(len(reader)):
+            (inputs,) = reader.pairs([position])
+            lines += self.edited(shard, inputs)
+            if not inputs["sources"]["problem"]:
+                readable.append(position)
+        return lines + self.unchanged(shard, readable, len(lines), reader)
 
     def before(self, shard: int, source: Row) -> str:
         data = source["image"]["bytes"]
@@ -78,46 +93,39 @@ class Rows:
             yield line(pair_id, (before, after), inputs["paraphrases"]["captions"], source["kind"], told)
 
     def provenance(self, inputs: dict[str, Row], number: int) -> dict[str, Any]:
-        config, row = self.config, inputs["instructions"]
-        models = {
-            "clip": (config.clip, config.clip_revision),
-            "chat": (config.chat_model, config.chat_revision),
-            "embedding": (config.embedding_model, config.embedding_revision),
-        }
+        row = inputs["instructions"]
         return {
             "source": self.source(inputs),
             "instruction": row["instruction"],
             "editor": json.loads(inputs["edits"]["editor"]),
             "candidate": {"number": number, **json.loads(inputs["edits"]["candidates"][number]["made"])},
             "scores": inputs["scores"]["scores"][number],
-            "models": {
-                name: {"model": told_name(model), "revision": told_revision(model, revision)}
-                for name, (model, revision) in models.items()
-                if model
-            },
+            "models": {**inputs["scores"]["models"], **inputs["paraphrases"]["models"]},
             **({"instruction_by": row["writer"]} if row["writer"] else {}),
-            "seed": config.seed,
-            "versions": {name: version(name) for name in ("pillow", "torch", "transformers")},
+            "seed": self.config.seed,
         }
 
-    def unchanged(self, shard: int, pairs: list[dict[str, Row]], changed: int) -> list[Row]:
+    def unchanged(self, shard: int, readable: list[int], changed: int, reader: Reader) -> list[Row]:
         """No-change pairs of readable sources, as many as their share asks for beside `changed` others."""
         rng = random.Random(seed_of(self.config.seed, "no_change", shard))
-        readable = [inputs for inputs in pairs if not inputs["sources"]["problem"]]
-        possible = [(inputs, name) for inputs in readable for name in ALTERATIONS]
+        possible = [(position, name) for position in readable for name in ALTERATIONS]
         rng.shuffle(possible)
-        lines = []
-        for inputs, name in possible[: wanted(changed, self.config.no_change_share, rng)]:
-            source = inputs["sources"]
-            seed = seed_of(self.config.seed, source["pair_id"], name)
-            chance = random.Random(seed)
-            data = ALTERATIONS[name](upright(source["image"]["bytes"]), chance)
-            after_name = f"images/{shard:05d}/{source['position']:04d}-none-{name}{suffix(data)}"
-            names = self.before(shard, source), write_image(self.root, after_name, data)
-            texts = captions(self.config.no_change_sentences, 1 + self.config.paraphrases, chance)
-            told = {"source": self.source(inputs), "no_change": {"alteration": name, "seed": seed}}
-            lines.append(line(f"{source['pair_id']}-none-{name}", names, texts, "none", told))
-        return lines
+        return [
+            self.altered(shard, reader.pairs([position])[0], name)
+            for position, name in possible[: wanted(changed, self.config.no_change_share, rng)]
+        ]
+
+    def altered(self, shard: int, inputs: dict[str, Row], name: str) -> Row:
+        source = inputs["sources"]
+        seed = seed_of(self.config.seed, source["pair_id"], name)
+        chance = random.Random(seed)
+        data = ALTERATIONS[name](upright(source["image"]["bytes"]), chance)
+        after_name = f"images/{shard:05d}/{source['position']:04d}-none-{name}{suffix(data)}"
+        names = self.before(shard, source), write_image(self.root, after_name, data)
+        texts = captions(self.config.no_change_sentences, 1 + self.config.paraphrases, chance)
+        made = {"alteration": name, "seed": seed, "versions": {"pillow": version("pillow")}}
+        told = {"source": self.source(inputs), "no_change": made}
+        return line(f"{source['pair_id']}-none-{name}", names, texts, "none", told)
 
 
 def join_lines(folder: StageFolder, shards: int, path: Path) -> int:

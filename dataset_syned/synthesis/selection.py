@@ -1,6 +1,5 @@
 """Fourth stage: which candidates become pairs. Every rejected one keeps its reason, and its scores are in `scores`."""
 
-import hashlib
 import math
 
 from .settings import SynthesisConfig
@@ -43,33 +42,28 @@ def reject(score: Score, config: SynthesisConfig) -> str:
 class Selection:
     """Rows: verdicts, one per candidate: "accepted" or the reason; kept, the accepted from the best on."""
 
-    needs = ("edits", "scores")
+    needs, looks = ("scores",), False
 
     def __init__(self, config: SynthesisConfig):
         self.config, self.batch_size = config, config.shard_pairs
 
     def work(self, batch: list[dict[str, Row]]) -> list[Row]:
-        return [self.one(inputs["edits"]["candidates"], inputs["scores"]["scores"]) for inputs in batch]
+        return [self.one(inputs["scores"]) for inputs in batch]
 
-    def one(self, candidates: list[Row], scores: list[Score | None]) -> Row:
-        verdicts = [""] * len(candidates)
+    def one(self, row: Row) -> Row:
+        """`row` is the ranking's."""
+        scores, problems, digests = row["scores"], row["editor_problems"], row["digests"]
+        verdicts = [""] * len(scores)
         kept: list[int] = []
-        seen: set[bytes] = set()
-        for number in sorted(range(len(candidates)), key=lambda number: -quality(scores[number])):
-            verdict = self.verdict(candidates[number], scores[number], seen, len(kept))
+        seen: set[str] = set()
+        for number in sorted(range(len(scores)), key=lambda number: -quality(scores[number])):
+            verdict = f"editor: {problems[number]}" if problems[number] else reject(scores[number], self.config)
+            if not verdict and digests[number] in seen:
+                verdict = "duplicate"
+            if not verdict and len(kept) == self.config.top_k:
+                verdict = "not_in_top_k"
+            seen.add(digests[number])
             verdicts[number] = verdict or ACCEPTED
             if not verdict:
                 kept.append(number)
         return {"verdicts": verdicts, "kept": kept, "problem": "" if kept else "no candidate was accepted"}
-
-    def verdict(self, candidate: Row, score: Score | None, seen: set[bytes], kept: int) -> str:
-        if candidate["problem"]:
-            return f"editor: {candidate['problem']}"
-        reason = reject(score, self.config)
-        digest = hashlib.sha256(candidate["image"]["bytes"]).digest()
-        if not reason and digest in seen:
-            reason = "duplicate"
-        if not reason and kept == self.config.top_k:
-            reason = "not_in_top_k"
-        seen.add(digest)
-        return reason

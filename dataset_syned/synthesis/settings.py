@@ -101,6 +101,10 @@ def told_revision(model: str, revision: str | None) -> str | None:
     return revision or "main"
 
 
+def told_model(model: str, revision: str | None) -> dict[str, str | None]:
+    return {"model": told_name(model), "revision": told_revision(model, revision)}
+
+
 def option(help: str, **default: Any) -> Any:
     return field(metadata={"help": help}, **default)
 

@@ -3,12 +3,15 @@
 Shard i of every stage holds the same pairs in the same order, and depends on shard i of earlier stages alone. A
 process makes the shards of its share from the first stage to the last, so that processes and machines never wait for
 each other. A shard grows by parts, one per batch, each written beside and renamed: what is there is not made again.
+Rows with images are read and written one at a time, so that memory holds a batch and not a shard.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,12 @@ import pyarrow.parquet as pq
 
 Row = dict[str, Any]  # of one pair; `position` is its place in the shard, `problem` why there is no more to it
 
-IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+# large: an ordinary column ends at 2 GiB, which candidates of 32 big photographs exceed
+IMAGE = pa.struct({"bytes": pa.large_binary(), "path": pa.string()})
+
+
+TEMPORARY = ".tmp"
+IMAGES = ("image", "candidates")  # columns with images
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Share:
 def write_beside(path: Path, write: Callable[[Path], Any]) -> None:
     """Calls `write` with a temporary name, which then takes the place of `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}")  # machines may share a folder
     try:
         write(unfinished)
         os.replace(unfinished, path)
@@ -72,51 +80,85 @@ class StageFolder:
     def has(self, shard: int) -> bool:
         return self.path(shard).is_file()
 
-    def _write(self, path: Path, rows: list[Row]) -> None:
+    def _write(self, path: Path, rows: Iterable[Row]) -> None:
         if self.schema is None:
             text = "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows)
             write_text(path, text)
         else:
-            table = pa.Table.from_pylist(rows, schema=self.schema)
-            write_beside(path, lambda unfinished: pq.write_table(table, unfinished))
+            write_beside(path, lambda unfinished: self._write_table(unfinished, rows))
 
-    def _read(self, path: Path) -> list[Row]:
+    def _write_table(self, path: Path, rows: Iterable[Row]) -> None:
+        """A row group per row, so that one can be read without the others."""
+        with pq.ParquetWriter(path, self.schema) as writer:
+            for row in rows:
+                writer.write_table(pa.Table.from_pylist([row], schema=self.schema))
+
+    def _read(self, path: Path, places: Sequence[int] | None = None, light: bool = False) -> list[Row]:
         if self.schema is None:
             # not splitlines, which also cuts at characters that JSON leaves as they are
-            return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-        return pq.read_table(path, memory_map=False).to_pylist()
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+            return rows if places is None else [rows[place] for place in places]
+        columns = [name for name in self.schema.names if name not in IMAGES] if light else None
+        with pq.ParquetFile(path) as file:
+            places = range(file.num_row_groups) if places is None else places
+            return [row for place in places for row in file.read_row_group(place, columns).to_pylist()]
 
-    def read(self, shard: int) -> list[Row]:
-        """Raises: FileNotFoundError that names the stage to run."""
+    def read(self, shard: int, positions: Sequence[int] | None = None, light: bool = False) -> list[Row]:
+        """All rows, or those of some positions.
+
+        Args:
+            light: without images.
+
+        Raises: FileNotFoundError that names the stage to run.
+        """
         if not self.has(shard):
             raise FileNotFoundError(f"{str(self.path(shard))!r} is missing: run the stage {self.folder.name!r} first")
-        return self._read(self.path(shard))
+        return self._read(self.path(shard), positions, light)
+
+    def parts_folder(self, shard: int) -> Path:
+        return self.folder / f"{shard:05d}.parts"
 
     def parts(self, shard: int) -> list[Path]:
-        return sorted(self.folder.glob(f"{shard:05d}.part-*.{self.suffix}"))
+        return sorted(self.parts_folder(shard).glob(f"[0-9]*.{self.suffix}"))
 
     def done(self, shard: int) -> set[int]:
         """Positions of the pairs in the parts of an unfinished shard."""
-        return {row["position"] for path in self.parts(shard) for row in self._read(path)}
+        return {row["position"] for path in self.parts(shard) for row in self._read(path, light=True)}
 
-    def write_whole(self, shard: int, rows: list[Row]) -> None:
+    def write_whole(self, shard: int, rows: Iterable[Row]) -> None:
         self._write(self.path(shard), rows)
 
     def write_part(self, shard: int, rows: list[Row]) -> None:
         """Under the position of its first pair, which no other part holds."""
-        self._write(self.folder / f"{shard:05d}.part-{rows[0]['position']:05d}.{self.suffix}", rows)
+        self._write(self.parts_folder(shard) / f"{rows[0]['position']:05d}.{self.suffix}", rows)
 
     def finish(self, shard: int, pairs: int) -> None:
         """One file in place of the parts."""
-        parts = self.parts(shard)
-        rows = sorted((row for path in parts for row in self._read(path)), key=lambda row: row["position"])
-        assert [row["position"] for row in rows] == list(range(pairs)), f"{self.path(shard)}: not each pair once"
-        self.write_whole(shard, rows)
+        places = {
+            row["position"]: (path, place)
+            for path in self.parts(shard)
+            for place, row in enumerate(self._read(path, light=True))
+        }
+        assert sorted(places) == list(range(pairs)), f"{self.path(shard)}: not each pair once"
+        ordered = (places[position] for position in range(pairs))
+        self.write_whole(shard, (self._read(path, [place])[0] for path, place in ordered))
         self.remove_parts(shard)
 
     def remove_parts(self, shard: int) -> None:
-        for path in self.parts(shard):
-            path.unlink(missing_ok=True)
+        shutil.rmtree(self.parts_folder(shard), ignore_errors=True)
+
+    def sweep(self, share: Share) -> None:
+        """Removes what a killed process left of a share: half-written files, parts that are in their shard already."""
+        for unfinished in self.folder.glob(f".[0-9]*{TEMPORARY}"):
+            if int(unfinished.name[1:].split(".")[0]) in share:
+                unfinished.unlink(missing_ok=True)
+        for parts in self.folder.glob("*.parts"):
+            shard = int(parts.stem)
+            if shard in share and self.has(shard):
+                self.remove_parts(shard)
+
+    def is_empty(self) -> bool:
+        return not any(self.folder.glob(f"*.{self.suffix}")) and not any(self.folder.glob("*.parts"))
 
 
 def seed_of(*parts: Any) -> int:

@@ -8,8 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..pair_builder import DataError, ImageSource, RawPair, inside, json_object, numbered_lines, read_image
 from .settings import SynthesisConfig
@@ -20,6 +21,8 @@ SCHEMA = pa.schema(
         "position": pa.int64(),
         "pair_id": pa.string(),
         "image": IMAGE,  # null where there is a problem
+        "width": pa.int64(),  # as people see it: turned as its camera says
+        "height": pa.int64(),
         "captions": pa.list_(pa.string()),  # instructions of one edit
         "image_caption": pa.string(),
         "edited_caption": pa.string(),
@@ -65,10 +68,14 @@ def benchmark_sources(config: SynthesisConfig) -> Iterator[Source]:
 
 
 def text_of(row: Row, name: str, place: str) -> str:
-    value = row.get(name) or ""
-    if not isinstance(value, str):
+    value = row.get(name)
+    if value is not None and not isinstance(value, str):
         raise DataError(f"{place}: {name}={value!r}, which should be a text")
-    return value
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{place}: {name} holds half a character ({error.reason})") from error
+    return value or ""
 
 
 def folder_sources(folder: Path) -> Iterator[Source]:
@@ -90,7 +97,7 @@ def folder_sources(folder: Path) -> Iterator[Source]:
         seen.add(hash(pair_id))
         texts = {key: text_of(row, key, place) for key in ("instruction", "caption", "edited_caption", "kind")}
         # An empty instruction is told as one, and not asked from the chat model.
-        captions = [texts["instruction"]] if "instruction" in row else []
+        captions = [texts["instruction"]] if row.get("instruction") is not None else []
         provenance = {"file_name": name}
         yield Source(
             pair_id,
@@ -108,9 +115,23 @@ def all_sources(config: SynthesisConfig) -> Iterator[Source]:
     return islice(sources, config.pairs)
 
 
-def size_problem(data: bytes) -> str:
+def upright(data: bytes) -> Image.Image:
+    """The image as people see it: turned as its camera says, transparent parts white, 16 bits as 8."""
     with Image.open(io.BytesIO(data)) as image:
-        width, height = image.size
+        try:
+            image = ImageOps.exif_transpose(image)
+        except Exception:  # whatever Pillow stumbles over in a broken EXIF block, the picture is whole
+            image.load()
+        if image.mode.startswith("I;16"):
+            image = Image.fromarray((np.asarray(image).astype(np.uint16) // 257).astype(np.uint8))
+        if image.mode in ("I", "F"):
+            raise ValueError(f"image of mode {image.mode!r}, which does not say what its white is: use 8 bits")
+        if image.has_transparency_data:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        return image.convert("RGB")
+
+
+def size_problem(width: int, height: int) -> str:
     if min(width, height) < LEAST_SIDE:
         return f"image of {width}x{height} pixels: needs at least {LEAST_SIDE} on each side"
     if max(width, height) > MOST_ASPECT * min(width, height):
@@ -120,15 +141,19 @@ def size_problem(data: bytes) -> str:
 
 def read_source(source: Source, position: int) -> Row:
     """The row of a source, with its image's raw bytes once they were decoded to the last pixel."""
+    width = height = None
     try:
         image = read_image(source.image)
-        problem = size_problem(image["bytes"])
-    except DataError as error:
+        width, height = upright(image["bytes"]).size
+        problem = size_problem(width, height)
+    except (DataError, OSError, ValueError) as error:
         image, problem = None, str(error)
     return {
         "position": position,
         "pair_id": source.pair_id,
         "image": None if problem else image,
+        "width": width,
+        "height": height,
         "captions": source.captions,
         "image_caption": source.image_caption,
         "edited_caption": source.edited_caption,

@@ -13,8 +13,9 @@ the folders to remove.
 """
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,16 @@ from .sources import SCHEMA as SOURCES
 from .sources import count_pairs, write_sources
 
 SETTINGS = "settings.json"
+FAILURES = 20  # errors in a row, without one pair that is made: then it is no matter of the pairs
 Inputs = dict[str, Row]  # of one pair: stage -> row
+BEFORE_ROWS = ("sources", *STAGES[:-1])
 
 
 def worker(config: SynthesisConfig, stage: str) -> Any:
-    """What computes a stage's rows. Imported here, because torch and diffusers take seconds and not all need them."""
+    """What computes a stage's rows, from those that it `needs`, with their images if it `looks`.
+
+    Imported here, because torch and diffusers take seconds and not all need them.
+    """
     if stage == "instructions":
         from .instructions import Instructions as Worker
     elif stage == "edits":
@@ -65,67 +71,106 @@ def claim(config: SynthesisConfig, stage: str) -> None:
     """Writes a stage's settings beside its files. Raises: SettingsError where its files were made from others."""
     path = Path(config.output_dir) / stage / SETTINGS
     now = json.loads(json.dumps(config.made_from(stage)))
-    if path.is_file():
-        then = json.loads(path.read_text(encoding="utf-8"))
-        other = sorted(name for name in {*now, *then} if now.get(name) != then.get(name))
-        if other:
-            after = ["sources"] * (stage == "instructions") + list(STAGES[STAGES.index(stage) :])
-            raise SettingsError(
-                f"{str(path.parent)!r} was made with {other[0]}={then.get(other[0])!r}, now it is "
-                f"{now.get(other[0])!r}: remove {', '.join(after)} and dataset there, or name another output_dir"
-            )
-    else:
+    if stage == "instructions" and config.image_folder:
+        now["metadata.jsonl"] = digest(Path(config.image_folder) / "metadata.jsonl")
+    then = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if then is not None and then != now and not folder_of(config, stage).is_empty():
+        other = next(name for name in sorted({*now, *then}) if now.get(name) != then.get(name))
+        after = ["sources"] * (stage == "instructions") + list(STAGES[STAGES.index(stage) :])
+        raise SettingsError(
+            f"{str(path.parent)!r} was made with {other}={then.get(other)!r}, now it is {now.get(other)!r}: remove "
+            f"{', '.join(after)} and dataset there, or name another output_dir"
+        )
+    if then != now:
         write_text(path, json.dumps(now, indent=2, ensure_ascii=False) + "\n")
+
+
+def digest(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def first_problem(inputs: Inputs) -> str:
     return next((row["problem"] for row in inputs.values() if row["problem"]), "")
 
 
-def attempt(work: Callable[[list[Inputs]], list[Row]], batch: list[Inputs]) -> list[Row]:
-    """The rows of a batch. Where it fails, each pair is tried alone, so that only the guilty one keeps the reason."""
-    try:
-        return work(batch)
-    except SettingsError:
-        raise
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: out of memory, too
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    if len(batch) == 1:
+class Attempts:
+    """Makes the rows of batches. What fails is tried pair by pair, so that only the guilty one keeps the reason."""
+
+    def __init__(self, work: Callable[[list[Inputs]], list[Row]]):
+        self.work, self.failed = work, 0
+
+    def rows(self, batch: list[Inputs]) -> list[Row]:
+        """Raises: SettingsError, RuntimeError after FAILURES pairs in a row, of which the last batch is not kept."""
+        try:
+            rows = self.work(batch)
+        except SettingsError:
+            raise
+        except Exception as error:  # of any library below; a run of days does not end for one pair
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        else:
+            self.failed = 0
+            return rows
+        if len(batch) > 1:
+            return [row for inputs in batch for row in self.rows([inputs])]
+        self.failed += 1
+        if self.failed == FAILURES:
+            raise RuntimeError(f"{FAILURES} pairs in a row failed, which is no matter of the pairs: {reason}")
         return [{"problem": reason}]
-    return [row for inputs in batch for row in attempt(work, [inputs])]
 
 
-def batches(stage: Any, pairs: list[Inputs]) -> list[list[Inputs]]:
-    """Pairs that are computed together: of one group, where the stage has groups."""
-    group = getattr(stage, "group", lambda _: 0)
+def batches(stage: Any, pairs: dict[int, Inputs]) -> list[list[int]]:
+    """Positions of pairs that are computed together: of one group, where the stage has groups."""
+
+    def group(position: int) -> Any:
+        return stage.group(pairs[position]) if hasattr(stage, "group") else 0
+
     ordered = sorted(pairs, key=group)
     return [batch for _, same in groupby(ordered, key=group) for batch in batched(list(same), stage.batch_size)]
 
 
-def make_shard(stage: Any, name: str, config: SynthesisConfig, shard: int, bar: tqdm) -> None:
+class ShardReader:
+    """What the stages `names` have of the pairs of a shard; images are read when they are asked for."""
+
+    def __init__(self, config: SynthesisConfig, names: Sequence[str], shard: int):
+        self.shard = shard
+        self.with_images = {name: folder_of(config, name) for name in names if schema_of(name)}
+        rows = [folder_of(config, name).read(shard, light=True) for name in names]
+        self.light: list[Inputs] = [dict(zip(names, row, strict=True)) for row in zip(*rows, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self.light)
+
+    def pairs(self, positions: Sequence[int]) -> list[Inputs]:
+        images = {name: folder.read(self.shard, positions) for name, folder in self.with_images.items()}
+        return [
+            self.light[position] | {name: rows[place] for name, rows in images.items()}
+            for place, position in enumerate(positions)
+        ]
+
+
+def make_shard(stage: Any, name: str, config: SynthesisConfig, shard: int, bar: tqdm, attempts: Attempts) -> None:
     folder = folder_of(config, name)
-    rows = {before: folder_of(config, before).read(shard) for before in stage.needs}
-    pairs = [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)]
+    reader = ShardReader(config, stage.needs, shard)
+    pairs = dict(enumerate(reader.light))
     done = folder.done(shard)
     bar.update(len(done))
-    positions = {id(inputs): position for position, inputs in enumerate(pairs)}
-    broken = [inputs for inputs in pairs if first_problem(inputs)]
-    whole = [inputs for inputs in pairs if not first_problem(inputs)]
+    broken = [position for position, inputs in pairs.items() if first_problem(inputs)]
+    whole = {position: inputs for position, inputs in pairs.items() if position not in broken}
     # Batches of the whole shard, done or not: a batch that is made again is made of the same pairs.
-    for batch, work in [*((b, stage.work) for b in batches(stage, whole)), (broken, passed_over)]:
-        batch = [inputs for inputs in batch if positions[id(inputs)] not in done]
+    for batch in batches(stage, whole):
+        batch = [position for position in batch if position not in done]
         if batch:
-            made = attempt(work, batch)
-            folder.write_part(
-                shard, [{**row, "position": positions[id(inputs)]} for inputs, row in zip(batch, made, strict=True)]
-            )
-            bar.update(len(batch))
+            rows = attempts.rows(reader.pairs(batch) if stage.looks else [pairs[position] for position in batch])
+            write(folder, shard, batch, rows, bar)
+    broken = [position for position in broken if position not in done]
+    if broken:  # an earlier stage could not make these
+        write(folder, shard, broken, [{"problem": first_problem(pairs[position])} for position in broken], bar)
     folder.finish(shard, len(pairs))
 
 
-def passed_over(batch: list[Inputs]) -> list[Row]:
-    """Pairs that an earlier stage could not make."""
-    return [{"problem": first_problem(inputs)} for inputs in batch]
+def write(folder: StageFolder, shard: int, positions: list[int], rows: list[Row], bar: tqdm) -> None:
+    folder.write_part(shard, [{**row, "position": position} for position, row in zip(positions, rows, strict=True)])
+    bar.update(len(positions))
 
 
 def my_shards(config: SynthesisConfig, share: Share) -> list[int]:
@@ -142,29 +187,24 @@ def run_stage(config: SynthesisConfig, name: str, share: Share) -> None:
     if name == "instructions":
         write_sources(config, folder_of(config, "sources"), share)
     folder = folder_of(config, name)
+    folder.sweep(share)
     waiting = [shard for shard in my_shards(config, share) if not folder.has(shard)]
-    for shard in set(my_shards(config, share)) - set(waiting):
-        folder.remove_parts(shard)  # left by a kill between the last two steps of a shard
     if not waiting:
         return
     stage = worker(config, name)
+    attempts = Attempts(stage.work)
     pairs = sum(pairs_in(config, shard) for shard in waiting)
     with tqdm(total=pairs, unit="pair", desc=f"{name:12}", disable=share.process > 0) as bar:
         for shard in waiting:
-            make_shard(stage, name, config, shard, bar)
+            make_shard(stage, name, config, shard, bar, attempts)
 
 
 def pairs_in(config: SynthesisConfig, shard: int) -> int:
     return min(config.shard_pairs, count_pairs(folder_of(config, "sources")) - shard * config.shard_pairs)
 
 
-def read_all(config: SynthesisConfig, shard: int) -> dict[str, list[Row]]:
-    """The rows of all stages but the last, in order."""
-    return {name: folder_of(config, name).read(shard) for name in ("sources", *STAGES[:-1])}
-
-
-def run_rows(config: SynthesisConfig, share: Share) -> None:
-    """Images and lines of this process's shards; the process that finishes last joins all lines."""
+def run_rows(config: SynthesisConfig, share: Share) -> bool:
+    """Images and lines of this process's shards; the process that finishes last joins all lines and returns True."""
     from .reporting import finish
     from .rows import DATASET, Rows
 
@@ -173,11 +213,13 @@ def run_rows(config: SynthesisConfig, share: Share) -> None:
     maker, shards = Rows(config, root), my_shards(config, share)
     for shard in tqdm(shards, unit="shard", desc=f"{'rows':12}", disable=share.process > 0):
         if not folder.has(shard):
-            lines = maker.of_shard(shard, read_all(config, shard))
+            lines = maker.of_shard(shard, ShardReader(config, BEFORE_ROWS, shard))
             folder.write_whole(shard, [{"line": entry} for entry in lines])
     everyones = my_shards(config, Share())
-    if all(folder.has(shard) for shard in everyones):
-        finish(config, everyones, folder, lambda shard: read_all(config, shard))
+    complete = all(folder.has(shard) for shard in everyones)
+    if complete:
+        finish(config, everyones, folder, lambda shard: ShardReader(config, BEFORE_ROWS, shard))
+    return complete
 
 
 def write_config(config: SynthesisConfig) -> None:
@@ -186,16 +228,19 @@ def write_config(config: SynthesisConfig) -> None:
     write_text(Path(config.output_dir) / "synthesis_config.yaml", text)
 
 
-def synthesize(config: SynthesisConfig) -> None:
+def synthesize(config: SynthesisConfig) -> bool:
     """All stages, or the one that is asked for, of this process's share of the pairs.
 
-    Raises: ValueError, OSError that say what to do.
+    Returns: whether the data set is there now; False while other processes are at work, or after an earlier stage.
+
+    Raises: ValueError, OSError, RuntimeError that say what to do.
     """
     config.check()
-    share = Share.of_this_process()
+    share, complete = Share.of_this_process(), False
     write_config(dataclasses.replace(config, stage="all"))
     for name in STAGES if config.stage == "all" else (config.stage,):
         if name == "rows":
-            run_rows(config, share)
+            complete = run_rows(config, share)
         else:
             run_stage(config, name, share)
+    return complete
