@@ -36,17 +36,25 @@ def parse_settings(kind: type[Settings], argv: list[str], prog: str, description
     parser = HfArgumentParser(kind, prog=prog, description=description, allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE", help="YAML with any of these options; the command line wins")
     given = parser.parse_args(argv)
+    entries = read_yaml(given.config, kind) if given.config else {}
     from_file = []
-    for name, value in read_yaml(given.config, kind).items() if given.config else ():
+    for name, value in entries.items():
         if value in (None, []):
             continue
         if isinstance(value, list):
             from_file += [f"--{name}", *map(str, value)]
         else:  # "=", because a value may begin with a minus
-            from_file.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")
+            from_file.append(f"--{name}={json.dumps(value, default=str) if isinstance(value, dict) else value}")
     values = vars(parser.parse_args(from_file + argv))
     values.pop("config")
+    for name in entries:  # an empty list, which the command line cannot say
+        if entries[name] == [] and not any(option_name(word) == name for word in argv):
+            values[name] = []
     return kind(**values)
+
+
+def option_name(word: str) -> str:
+    return word.split("=")[0].removeprefix("--").replace("-", "_") if word.startswith("--") else ""
 
 
 def read_yaml(path: str, kind: type) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def benchmark_sources(config: SynthesisConfig) -> Iterator[Source]:
 
     options = dict(config.benchmark_options)
     root = options.pop("data_dir", None)
-    builder = benchmark_builder(config.benchmark, options.pop("config", None), root and Path(root), **options)
+    builder = benchmark_builder(config.benchmark, options.pop("config", None), root and Path(str(root)), **options)
     if config.split not in builder.raw_splits():
         raise ValueError(
             f"benchmark {config.benchmark!r} has no split {config.split!r}, it has: {', '.join(builder.raw_splits())}"
