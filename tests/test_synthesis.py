@@ -29,7 +29,7 @@ from dataset_syned.synthesis import no_change, stages
 from dataset_syned.synthesis.editing import EDITORS
 from dataset_syned.synthesis.instructions import Instructions
 from dataset_syned.synthesis.reporting import SAMPLED, Sample, kind_of, spread
-from dataset_syned.synthesis.scene_editing import EditError, change
+from dataset_syned.synthesis.scene_editing import EditError, SceneEditor, change
 from dataset_syned.synthesis.settings import (
     FREE,
     MADE_FROM,
@@ -257,6 +257,29 @@ def test_failures_that_are_no_matter_of_the_pairs_end_the_run() -> None:
     assert len(attempts.rows([*range(11, 30), 30, *range(12, 20)])) == 28  # 19 in a row, one that is made, 8 more
     with pytest.raises(RuntimeError, match="20 pairs in a row failed, .*: RuntimeError: CUDA error"):
         attempts.rows(list(range(12)))
+
+
+def test_pairs_that_failed_are_made_again_when_asked_for(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An editor that runs out of memory at first: the data set comes out as if it never had, and nothing else is made
+    twice."""
+    edit, seen = SceneEditor.one, []
+
+    def failing(self: SceneEditor, task: Any, draw: Any) -> Any:
+        if int(task.pair_id[-1]) % 3 == 0:
+            raise MemoryError("out of memory")
+        return edit(self, task, draw)
+
+    monkeypatch.setattr(SceneEditor, "one", failing)
+    assert synthesize(config(tmp_path))
+    problems = [json.loads(line) for line in (tmp_path / "problems.jsonl").read_text().splitlines()]
+    failed = {entry["pair_id"] for entry in problems if entry["problem"] == "MemoryError: out of memory"}
+    assert len(failed) > 3 and content(tmp_path) != content(made)
+    monkeypatch.setattr(SceneEditor, "one", lambda self, *pair: seen.append(pair[0].pair_id) or edit(self, *pair))
+    assert synthesize(config(tmp_path)) and not seen  # not asked for
+    assert synthesize(config(tmp_path, retry_failed=True))
+    assert set(seen) == failed and content(tmp_path) == content(made)
 
 
 THINGS = [Thing("circle", "red", "large", 0.3, 0.5), Thing("square", "blue", "small", 1.2, 0.5)]

@@ -82,6 +82,7 @@ FREE = (
     "batch_size",
     "sheet_pairs",
     "stage",
+    "retry_failed",
 )  # change no pair
 
 
@@ -171,6 +172,7 @@ class SynthesisConfig:
     stage: Literal["all", "instructions", "edits", "scores", "selection", "paraphrases", "rows"] = option(
         "run this stage alone", default="all"
     )
+    retry_failed: bool = option("make the pairs again that failed with an error, such as out of memory", default=False)
 
     def check(self) -> None:
         if not self.output_dir:

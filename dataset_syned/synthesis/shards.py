@@ -147,6 +147,18 @@ class StageFolder:
     def remove_parts(self, shard: int) -> None:
         shutil.rmtree(self.parts_folder(shard), ignore_errors=True)
 
+    def reopen(self, shard: int, again: Sequence[int]) -> None:
+        """Makes an unfinished shard of a finished one, without the rows of some positions."""
+        kept = [row["position"] for row in self.read(shard, light=True) if row["position"] not in again]
+        self.remove_parts(shard)
+        if kept:
+            rows = (self.read(shard, [position])[0] for position in kept)
+            self._write(self.parts_folder(shard) / f"{kept[0]:05d}.{self.suffix}", rows)
+        self.remove(shard)
+
+    def remove(self, shard: int) -> None:
+        self.path(shard).unlink(missing_ok=True)
+
     def sweep(self, share: Share) -> None:
         """Removes what a killed process left of a share: half-written files, parts that are in their shard already."""
         for unfinished in self.folder.glob(f".[0-9]*{TEMPORARY}"):

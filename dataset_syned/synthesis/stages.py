@@ -15,6 +15,7 @@ the folders to remove.
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -30,6 +31,7 @@ from .sources import SCHEMA as SOURCES
 from .sources import count_pairs, write_sources
 
 SETTINGS = "settings.json"
+ERROR = re.compile(r"\w+: ")  # how `Attempts` tells one; other problems begin otherwise
 FAILURES = 20  # errors in a row, without one pair that is made: then it is no matter of the pairs
 Inputs = dict[str, Row]  # of one pair: stage -> row
 BEFORE_ROWS = ("sources", *STAGES[:-1])
@@ -203,6 +205,23 @@ def pairs_in(config: SynthesisConfig, shard: int) -> int:
     return min(config.shard_pairs, count_pairs(folder_of(config, "sources")) - shard * config.shard_pairs)
 
 
+def reopen_failed(config: SynthesisConfig, share: Share) -> int:
+    """Takes pairs that failed with an error out of their shards, which are then finished anew; how many there are."""
+    count = 0
+    for shard in my_shards(config, share):
+        for number, name in enumerate(STAGES[:-1]):
+            folder = folder_of(config, name)
+            rows = folder.read(shard, light=True) if folder.has(shard) else []
+            failed = [row["position"] for row in rows if ERROR.match(row["problem"])]
+            if failed:
+                for later in reversed(STAGES[number + 1 :]):
+                    folder_of(config, later).remove(shard)
+                folder.reopen(shard, failed)
+                count += len(failed)
+                break  # later stages only passed them over
+    return count
+
+
 def run_rows(config: SynthesisConfig, share: Share) -> bool:
     """Images and lines of this process's shards; the process that finishes last joins all lines and returns True."""
     from .reporting import finish
@@ -237,7 +256,9 @@ def synthesize(config: SynthesisConfig) -> bool:
     """
     config.check()
     share, complete = Share.of_this_process(), False
-    write_config(dataclasses.replace(config, stage="all"))
+    if config.retry_failed:
+        tqdm.write(f"{reopen_failed(config, share)} pairs that failed are made again")
+    write_config(dataclasses.replace(config, stage="all", retry_failed=False))
     for name in STAGES if config.stage == "all" else (config.stage,):
         if name == "rows":
             complete = run_rows(config, share)
