@@ -168,7 +168,9 @@ def remove_results(folder: Path) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    # half a character in a caption, which UTF-8 cannot hold, becomes the escape that JSON has for it
+    unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(unfinished, path)
 
 
@@ -478,6 +480,11 @@ def table_row(name: str, scores: dict[str, float], interval: list[float] | None,
     return f"| {name} | {' | '.join(cells)} | {'' if kinds is None else f'{kinds:.1%}'} |"
 
 
+def in_cell(text: str) -> str:
+    """Any text in a cell of a Markdown table, and on any terminal."""
+    return " ".join(text.encode("utf-8", "replace").decode("utf-8").split()).replace("|", "\\|")
+
+
 def results_table(results: dict[str, dict[str, Any]]) -> str:
     """Markdown: a row per result, and the constant-caption control of the first."""
     lines = [f"| | {' | '.join(TABLE_SCORES)} [95 %] | right kind |", "|---" * (len(TABLE_SCORES) + 2) + "|"]
@@ -486,7 +493,7 @@ def results_table(results: dict[str, dict[str, Any]]) -> str:
         lines.append(table_row(name, result["scores"], interval, result.get("kind_accuracy")))
     controls = next(iter(results.values()))["controls"]
     control = controls["constant_caption"]
-    lines.append(table_row(f'constant caption: "{control["caption"]}"', control["scores"], None, None))
+    lines.append(table_row(f'constant caption: "{in_cell(control["caption"])}"', control["scores"], None, None))
     if "copy" in controls:
         lines.append(table_row("before image given twice", controls["copy"]["scores"], None, None))
     return "\n".join(lines)

@@ -51,6 +51,13 @@ def _row(line: bytes, where: str) -> dict[str, Any]:
     for name in ("prediction", "kind"):
         if not isinstance(row.get(name, ""), str):
             raise ValueError(f"{where}: {name} is {_short(row[name])}; it must be a string")
+    if not isinstance(row["pair_id"], str | int) or isinstance(row["pair_id"], bool):
+        raise ValueError(f"{where}: pair_id is {_short(row['pair_id'])}; it must be a string or a whole number")
+    for name in ("pair_id", "kind"):  # names of things, unlike captions, are never half a character
+        try:
+            str(row.get(name, "")).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{where}: {name} is {row[name]!a}, which is no text ({error.reason})") from error
     return {"pair_id": str(row["pair_id"]), **{k: row.get(k, "") for k in ("prediction", "references", "kind")}}
 
 
@@ -70,7 +77,7 @@ def _load(path: str | Path) -> Any:
 
 
 def _predictions(content: Any, path: str | Path) -> dict[str, str]:
-    items = list(content.items()) if isinstance(content, dict) else [_pair(entry, path) for entry in content]
+    items = list(content.items()) if isinstance(content, dict) else _pairs(content, path)
     captions: dict[str, str] = {}
     for image_id, caption in items:
         if not isinstance(caption, str):
@@ -91,15 +98,19 @@ def _references(content: Any, path: str | Path) -> dict[str, list[str]]:
         return content
     references: dict[str, list[str]] = {}
     # `images` is not needed: it may name an id several times, and an id without annotation has nothing to score
-    for image_id, caption in (_pair(entry, path) for entry in content["annotations"]):
+    for image_id, caption in _pairs(content["annotations"], path):
         references.setdefault(str(image_id), []).append(caption)
     return references
 
 
-def _pair(entry: Any, path: str | Path) -> tuple[Any, Any]:
-    if not isinstance(entry, dict) or "image_id" not in entry or "caption" not in entry:
-        raise ValueError(f'{path}: expected {{"image_id": ..., "caption": ...}}, got {_short(entry)}')
-    return entry["image_id"], entry["caption"]
+def _pairs(entries: Any, path: str | Path) -> list[tuple[Any, Any]]:
+    """Id and caption of each entry."""
+    if not isinstance(entries, list):
+        raise ValueError(f'{path}: expected a list of {{"image_id": ..., "caption": ...}}, got {_short(entries)}')
+    for entry in entries:
+        if not isinstance(entry, dict) or "image_id" not in entry or "caption" not in entry:
+            raise ValueError(f'{path}: expected {{"image_id": ..., "caption": ...}}, got {_short(entry)}')
+    return [(entry["image_id"], entry["caption"]) for entry in entries]
 
 
 def _same_ids(predictions: dict[str, str], references: dict[str, list[str]], where: str) -> None:

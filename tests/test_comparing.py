@@ -70,6 +70,17 @@ def two(program: ModuleType, tmp_path: Path) -> tuple[Path, Path]:
     )
 
 
+def test_any_caption_fits_into_table_and_files(
+    program: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    rows = [dict(row, references=["half \ud800 | pipe\nline"]) for row in rows_of(4)]
+    folder = scored(program, tmp_path / "odd", rows, "--metrics", "BLEU", "CIDEr")
+    (line,) = [line for line in capsys.readouterr().out.split("\n") if "constant caption" in line]
+    assert line.startswith('| constant caption: "half ? \\| pipe line" |')
+    assert metrics_of(folder)["controls"]["constant_caption"]["caption"] == rows[0]["references"][0]
+    assert read_predictions(folder / "predictions.jsonl")[0]["references"] == rows[0]["references"]
+
+
 # -- protocols
 
 

@@ -603,6 +603,9 @@ def test_kind_may_be_absent_and_ids_may_be_numbers(tmp_path):
         (b'{"pair_id": "1", "prediction": 5, "references": ["a"]}', "prediction is 5"),
         (b'{"pair_id": "1", "prediction": "a", "references": "b"}', "references is 'b'"),
         (b'{"pair_id": "1", "prediction": "a", "references": ["b"], "kind": null}', "kind is None"),
+        (b'{"pair_id": null, "prediction": "a", "references": ["b"]}', "pair_id is None; it must be a string or"),
+        (b'{"pair_id": true, "prediction": "a", "references": ["b"]}', "pair_id is True"),
+        (b'{"pair_id": "1", "prediction": "a", "references": ["b"], "kind": "\\ud800"}', "kind is .*is no text"),
     ],
 )
 def test_a_malformed_line_is_named(tmp_path, line, message):
@@ -641,6 +644,8 @@ def test_dictionaries_of_captions_are_read(tmp_path):
         ([{"image_id": i, "caption": "a"} for i in (1, 2, "1")], "'1' has two captions"),
         ('{"1": "a", "2": "b", "1": "c"}', "'1' stands twice"),
         ([{"image_id": 1}], "expected .*image_id"),
+        (3, "expected a list of .*, got 3"),
+        ("null", "expected a list of .*, got None"),
         ([{"image_id": 1, "caption": ["a"]}], "must be one string"),
         ("{", "not a JSON file"),
     ],
@@ -648,6 +653,12 @@ def test_dictionaries_of_captions_are_read(tmp_path):
 def test_unusable_coco_files_are_named(tmp_path, results, message):
     with pytest.raises(ValueError, match=message):
         coco(tmp_path, results, annotations((1, "x"), (2, "y")))
+
+
+@pytest.mark.parametrize("entries", [None, 3, "x"])
+def test_annotations_that_are_no_list_are_quoted(tmp_path, entries):
+    with pytest.raises(ValueError, match=f"references.json: expected a list of .*, got {entries!r}"):
+        coco(tmp_path, {"1": "a"}, {"annotations": entries})
 
 
 def test_package_stands_alone():
