@@ -37,7 +37,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+WEIGHTS = (".safetensors", ".bin")
 TABLE_SCORES = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
+CONTROLS = {"swapped": ("after", "before"), "identical": ("before", "before")}  # columns for before and after
 TABLE_MARKS = ("<!-- results: generated -->", "<!-- results: end -->")
 
 
@@ -162,8 +164,12 @@ def run_of(folder: Path) -> Path | None:
 
 def remove_results(folder: Path) -> None:
     """So that no score of an earlier call can stand beside new predictions."""
-    for file in (folder / "metrics.json", folder / "report.html", *folder.glob("predictions_*.jsonl")):
-        file.unlink(missing_ok=True)
+    for name in ("metrics.json", "report.html", *(control_file(control) for control in CONTROLS)):
+        (folder / name).unlink(missing_ok=True)
+
+
+def control_file(control: str) -> str:
+    return f"predictions_{control}.jsonl"
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -193,20 +199,26 @@ class Partial:
     def __init__(self, folder: Path, name: str, process: int, identity: dict[str, Any]):
         self.folder, self.name, self.identity = folder, name, json.loads(json.dumps(identity))
         self.path = folder / f".partial-{name}-{process}.jsonl"
+        self.usable: set[Path] = set()  # files that `done` has read
 
     def done(self) -> dict[int, list[str]]:
         """Sentences by batch, of all processes of this and earlier calls."""
         batches: dict[int, list[str]] = {}
         for path in sorted(self.folder.glob(f".partial-{self.name}-*.jsonl")):
             lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last line end is half a line
-            if lines and json.loads(lines[0]) == self.identity:
-                batches |= {entry["batch"]: entry["sentences"] for entry in map(json.loads, lines[1:])}
+            try:
+                first, *entries = map(json.loads, lines)
+            except ValueError:  # a disk's work: its batches are predicted again
+                continue
+            if first == self.identity:
+                self.usable.add(path)
+                batches |= {entry["batch"]: entry["sentences"] for entry in entries}
         return batches
 
     def begin(self) -> None:
         """A file of this process's own with what it had, without a half line; one of another identity is replaced."""
         lines = self.path.read_text(encoding="utf-8").split("\n")[:-1] if self.path.exists() else []
-        if not lines or json.loads(lines[0]) != self.identity:
+        if self.path not in self.usable:
             lines = [json.dumps(self.identity)]
         self.folder.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_suffix(".tmp")
@@ -277,11 +289,13 @@ def caption_batch(
 
 
 def identity(config: EvaluateConfig, loaded: tuple[Any, Any], rows: Any) -> dict[str, Any]:
-    """What the predictions depend on: settings, data, and the weights by the files' sizes and times."""
-    names = [name for name in (config.model, config.adapter) if name and Path(name).is_dir()]
-    files = [file for name in names for file in sorted(Path(name).glob("*.safetensors"))]
-    stamps = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    return {**run_signature(config, *loaded), "weights": stamps, "data": rows._fingerprint, "seed": config.seed}
+    """What the predictions depend on: settings, and data and weights by the files' sizes and times."""
+    signature = run_signature(config, *loaded)
+    names = {name for name in (signature["model"], signature["adapter"]) if name and Path(name).is_dir()}
+    weights = [file for name in sorted(names) for file in sorted(Path(name).glob("*")) if file.suffix in WEIGHTS]
+    data = [Path(file["filename"]) for file in rows.cache_files]  # written anew when the raw files have changed
+    stamps = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in (*weights, *data)]
+    return {**signature, "files": stamps, "data": rows._fingerprint, "seed": config.seed}
 
 
 def input_controls(
@@ -305,9 +319,6 @@ def input_controls(
     return controls
 
 
-CONTROLS = {"swapped": ("after", "before"), "identical": ("before", "before")}
-
-
 def evaluate_benchmark(config: EvaluateConfig) -> dict[str, Any] | None:
     """Predictions from all processes, scores from the main one; None in the others."""
     import torch
@@ -318,6 +329,8 @@ def evaluate_benchmark(config: EvaluateConfig) -> dict[str, Any] | None:
     state = processes()
     with state.main_process_first():
         rows = load_benchmark(config.benchmark, config.split, **config.benchmark_options)
+        if state.is_main_process:
+            try_scoring(config, len(rows))
     dtype = None if config.dtype == "auto" else getattr(torch, config.dtype)
     adapter = config.adapter if config.model else None
     revisions = config.revision, config.adapter_revision
@@ -330,6 +343,29 @@ def evaluate_benchmark(config: EvaluateConfig) -> dict[str, Any] | None:
     return score_benchmark(config, loaded, rows, predicted, others)
 
 
+def try_scoring(config: EvaluateConfig, pairs: int) -> None:
+    """Scores made-up rows, so that a wrong name, a missing JVM or model is told before hours of predictions."""
+    from PIL import Image
+
+    from metric_idc import score_rows
+
+    scoring = config.scoring()
+    rows = [
+        {"pair_id": str(number), "prediction": "a dog", "references": ["a dog left"]}
+        for number in range(min(pairs, scoring["batch_size"]))
+    ]
+    images = [Image.new("RGB", (32, 32))] * len(rows) if config.clip_model else None
+    score_rows(rows, images=images, resamples=1, **scoring)
+
+
+def training_captions(config: EvaluateConfig) -> list[list[str]] | None:
+    """None where the benchmark has no training pairs here: the control's sentence is then one of the references."""
+    from dataset_syned import benchmark_builder, prepare
+
+    splits = prepare(benchmark_builder(config.benchmark, **config.benchmark_options))
+    return splits["train"]["captions"] if "train" in splits else None
+
+
 def score_benchmark(
     config: EvaluateConfig,
     loaded: tuple[Any, Any],
@@ -338,21 +374,17 @@ def score_benchmark(
     others: dict[str, list[dict[str, Any]]],
 ) -> dict[str, Any]:
     """Writes all that --output_dir gets."""
-    from dataset_syned import load_benchmark
     from metric_idc import score_rows
     from metric_idc.report import write_report
 
-    folder = Path(config.output_dir)
+    folder, training = Path(config.output_dir), training_captions(config)
     remove_results(folder)
     write_rows(folder / "predictions.jsonl", predicted)
     for name, predictions in others.items():
-        write_rows(folder / f"predictions_{name}.jsonl", predictions)
-    training = load_benchmark(config.benchmark, "train", **config.benchmark_options)
+        write_rows(folder / control_file(name), predictions)
     copies = [row["prediction"] for row in others["identical"]] if others else None
     images = (row["after"] for row in rows) if config.clip_model else None
-    result = score_rows(
-        predicted, constant_captions=training["captions"], copies=copies, images=images, **config.scoring()
-    )
+    result = score_rows(predicted, constant_captions=training, copies=copies, images=images, **config.scoring())
     result["controls"] |= input_controls(rows, predicted, others) if others else {}
     result["signature"] |= {**data_signature(config, rows), **run_signature(config, *loaded)}
     write_json(folder / "metrics.json", result)
@@ -457,20 +489,47 @@ def evaluate_predictions(config: EvaluateConfig) -> dict[str, Any]:
     from metric_idc import read_coco, read_predictions, score_rows
     from metric_idc.report import write_report
 
-    folder = Path(config.output_dir)
-    if config.references:
-        rows = read_coco(config.predictions, config.references)
-    else:
-        rows = read_predictions(config.predictions)
-    result = score_rows(rows, **config.scoring())
-    result["signature"] |= {"predictions": Path(config.predictions).name}
+    folder, file = Path(config.output_dir), Path(config.predictions)
+    rows = read_coco(file, config.references) if config.references else read_predictions(file)
+    known = {} if config.references else earlier(file.parent, rows)
+    others = known.get("others", {})
+    copies = [row["prediction"] for row in others["identical"]] if others else None
+    result = score_rows(rows, constant_captions=known.get("training"), copies=copies, **config.scoring())
+    result["controls"] |= input_controls(rows, rows, others) if others else {}
+    result["signature"] = known.get("signature", {}) | result["signature"] | {"predictions": file.name}
+    if known:
+        result["signature"]["constant_caption"] = known["signature"]["constant_caption"]
     folder.mkdir(parents=True, exist_ok=True)
     remove_results(folder)
-    if Path(config.predictions).resolve() != (folder / "predictions.jsonl").resolve():
+    if file.resolve() != (folder / "predictions.jsonl").resolve():
         write_rows(folder / "predictions.jsonl", rows)
+    for name, predictions in others.items():
+        write_rows(folder / control_file(name), predictions)
     write_json(folder / "metrics.json", result)
     write_report(folder)
     return result
+
+
+def earlier(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the scores beside a file of predictions tell of them, so that they can be had again without the model."""
+    from metric_idc import read_predictions
+    from metric_idc.scoring import predictions_hash
+
+    try:
+        then = read_result(folder)
+    except (OSError, ValueError):
+        return {}
+    if then["signature"].get("predictions_sha256") != predictions_hash(rows):
+        return {}
+    control = then["controls"]["constant_caption"]
+    files = {name: folder / control_file(name) for name in CONTROLS}
+    there = all(file.is_file() for file in files.values())
+    return {
+        # without what the scoring says itself, or leaves out
+        "signature": {k: v for k, v in then["signature"].items() if k not in ("paper_protocol", "left_out")},
+        "training": [[control["caption"]]] if control["chosen_from"] == "train" else None,
+        "others": {name: read_predictions(file) for name, file in files.items()} if there else {},
+    }
 
 
 def table_row(name: str, scores: dict[str, float], interval: list[float] | None, kinds: float | None) -> str:
@@ -493,7 +552,8 @@ def results_table(results: dict[str, dict[str, Any]]) -> str:
         lines.append(table_row(name, result["scores"], interval, result.get("kind_accuracy")))
     controls = next(iter(results.values()))["controls"]
     control = controls["constant_caption"]
-    lines.append(table_row(f'constant caption: "{in_cell(control["caption"])}"', control["scores"], None, None))
+    told = "" if control["chosen_from"] == "train" else " (the best of the scored references)"
+    lines.append(table_row(f'constant caption: "{in_cell(control["caption"])}"{told}', control["scores"], None, None))
     if "copy" in controls:
         lines.append(table_row("before image given twice", controls["copy"]["scores"], None, None))
     return "\n".join(lines)
@@ -521,22 +581,34 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 def compare(config: EvaluateConfig) -> str:
     """The table of several results, how much the first gains over each of the others, and what peers published."""
-    from metric_idc import paired_differences, read_predictions
+    from metric_idc import paired_differences
 
     folders = [Path(name) for name in config.compare]
     names = config.names or config.compare
     results = {name: read_result(folder) for name, folder in zip(names, folders, strict=True)}
     lines = [results_table(results), *same_protocol(results)]
-    first = read_predictions(folders[0] / "predictions.jsonl")
-    for name, folder in zip(names[1:], folders[1:], strict=True):
-        gains = paired_differences(first, read_predictions(folder / "predictions.jsonl"))
-        lines.append(f"\n{names[0]} minus {name} (95 % interval and p-value of a paired bootstrap over pairs):\n")
+    first, *others = (scored_rows(folder, result) for folder, result in zip(folders, results.values(), strict=True))
+    for name, rows in zip(names[1:], others, strict=True):
+        gains = paired_differences(first, rows)
+        lines.append(
+            f"\n{names[0]} minus {name} (95 % interval of a paired bootstrap, p-value of a paired permutation test):\n"
+        )
         lines += [told_gain(score, gains[score]) for score in TABLE_SCORES if score in gains]
     lines += peers_table(next(iter(results.values()))["signature"].get("benchmark"))
     table = "\n".join(lines)
     if config.table_in:
         renew_table(Path(config.table_in), table)
     return table
+
+
+def scored_rows(folder: Path, result: dict[str, Any]) -> list[dict[str, Any]]:
+    from metric_idc import read_predictions
+    from metric_idc.scoring import predictions_hash
+
+    rows = read_predictions(folder / "predictions.jsonl")
+    if result["signature"].get("predictions_sha256", "") not in ("", predictions_hash(rows)):
+        raise ValueError(f"{folder / 'metrics.json'} is of other predictions than those beside it: score them again")
+    return rows
 
 
 def told_gain(score: str, gain: dict[str, float]) -> str:

@@ -38,11 +38,16 @@ RULES = [
     ("none", r"\b(?:do|does|did|has|have|had|was|were|is|are) not (?:been |be )?(?:chang(?:e|ed)|differ|altered)\b"),
     ("none", r"\b(?:chang(?:e|ing)|do|edit|modify|alter|touch) (?:absolutely )?nothing\b"),
     ("none", r"\bnot (?:chang(?:e|ing)|edit|modify|alter|touch|do) (?:a thing|anything|it|the \w+)\s*$"),
-    ("none", r"(?<!not )(?<!no longer )\b(?:identical|unchanged|unaltered|unmodified|untouched)\b"),
+    (
+        "none",
+        r"(?<!not )(?<!never )(?<!no longer )\b(?:identical|unchanged|unaltered|unmodified|untouched)\b"
+        r"(?!.*\b(?:but|except|apart from|however)\b)",
+    ),
     (
         "none",
         r"(?<!not )\b(?:is|are|remain(?:s|ed)?|stay(?:s|ed)?|(?:seem|appear|look)s?(?: to be)?|kept|keep\b.*) "
-        r"(?:\w+ )?(?:(?:exactly|just|pretty much|still) )?the same(?=$|[,;.]| as\b| in\b| and\b| before\b)",
+        r"(?:(?!not |never |hardly )\w+ )?(?:(?:exactly|just|pretty much|still) )?"
+        r"the same(?=$|[,;.]| as\b| in\b| and\b| before\b)",
     ),
     (
         "none",

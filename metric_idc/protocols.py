@@ -48,6 +48,7 @@ def apply_protocol(
             "batch_size": batch_size,
             "pairs_dropped": len(rows) - len(kept),
             "predictions_replaced_by_references": changed,
+            "controls": "as they stand, none replaced",
             "seed": seed,
         },
     }

@@ -76,7 +76,7 @@ def test_any_caption_fits_into_table_and_files(
     rows = [dict(row, references=["half \ud800 | pipe\nline"]) for row in rows_of(4)]
     folder = scored(program, tmp_path / "odd", rows, "--metrics", "BLEU", "CIDEr")
     (line,) = [line for line in capsys.readouterr().out.split("\n") if "constant caption" in line]
-    assert line.startswith('| constant caption: "half ? \\| pipe line" |')
+    assert line.startswith('| constant caption: "half ? \\| pipe line" (the best of the scored references) |')
     assert metrics_of(folder)["controls"]["constant_caption"]["caption"] == rows[0]["references"][0]
     assert read_predictions(folder / "predictions.jsonl")[0]["references"] == rows[0]["references"]
 
@@ -93,6 +93,7 @@ def test_the_paper_protocol_says_what_it_did_and_scores_something_else(program: 
     assert paper["signature"]["protocol"] == "paper"
     # of the first 16 pairs six are unchanged (0, 3, ..., 15); no reference of theirs is what was predicted
     expected = {"batch_size": 16, "pairs_dropped": 4, "predictions_replaced_by_references": 6, "seed": 0}
+    expected["controls"] = "as they stand, none replaced"
     assert paper["signature"]["paper_protocol"] == expected
     assert (honest["signature"]["pairs"], paper["signature"]["pairs"]) == (20, 16)
     assert paper["per_kind"]["none"]["scores"]["CIDEr"] > honest["per_kind"]["none"]["scores"]["CIDEr"]
@@ -132,7 +133,7 @@ def test_a_gain_is_told_with_its_interval_and_p_value(
     capsys.readouterr()
     assert program.main(["--compare", *map(str, two), "--names", "a", "b"]) == 0
     table = capsys.readouterr().out
-    assert "a minus b (95 % interval and p-value of a paired bootstrap over pairs):" in table
+    assert "a minus b (95 % interval of a paired bootstrap, p-value of a paired permutation test):" in table
     gains = paired_differences(*(read_predictions(folder / "predictions.jsonl") for folder in two))
     told = re.findall(r"^- (\S+) (\S+) \[(\S+), (\S+)\], p = (\S+)$", table, re.MULTILINE)
     assert [line[0] for line in told] == list(program.TABLE_SCORES)

@@ -1,6 +1,7 @@
 """evaluate.py through its own command: predictions first, then scores that anyone can have again from the file."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -62,15 +63,25 @@ def test_metrics_hold_scores_control_kinds_and_signature(evaluated: Path, tiny_c
     assert (signature["benchmark"], signature["split"], signature["model"]) == ("toy", "test", str(tiny_captioner))
 
 
-def test_the_predictions_file_alone_gives_the_same_scores(
-    program: ModuleType, evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    arguments = ["--predictions", str(evaluated / "predictions.jsonl"), "--output_dir", str(tmp_path)]
+def test_predictions_scored_again_give_the_same_file(program: ModuleType, evaluated: Path, tmp_path: Path) -> None:
+    """Without model and data; in another folder, and in a copy of its own."""
+    own = Path(shutil.copytree(evaluated, tmp_path / "own"))
+    for source, folder in ((evaluated, tmp_path / "other"), (own, own)):
+        assert program.main(["--predictions", str(source / "predictions.jsonl"), "--output_dir", str(folder)]) == 0
+        again = metrics_of(folder)
+        assert again["signature"].pop("predictions") == "predictions.jsonl"
+        assert again == metrics_of(evaluated)
+
+
+def test_a_predictions_file_alone_gives_the_same_scores(program: ModuleType, evaluated: Path, tmp_path: Path) -> None:
+    shutil.copy(evaluated / "predictions.jsonl", tmp_path / "predictions_mine.jsonl")
+    arguments = ["--predictions", str(tmp_path / "predictions_mine.jsonl"), "--output_dir", str(tmp_path)]
     assert program.main(arguments) == 0
     again, first = metrics_of(tmp_path), metrics_of(evaluated)
     for part in ("scores", "per_kind", "kind_accuracy", "intervals"):
         assert again[part] == first[part]
     assert again["controls"]["constant_caption"]["chosen_from"] == "references"
+    assert (tmp_path / "predictions_mine.jsonl").exists()  # it looks like the file of a control, and is the user's
 
 
 def test_input_controls_count_what_the_files_hold(evaluated: Path) -> None:
@@ -113,9 +124,73 @@ def test_results_of_a_run_go_onto_its_card(program: ModuleType, evaluated: Path,
 def test_old_results_never_stand_beside_new_predictions(program: ModuleType, evaluated: Path, tmp_path: Path) -> None:
     for name in ("metrics.json", "predictions_swapped.jsonl"):
         (tmp_path / name).write_text("old")
-    arguments = ["--predictions", str(evaluated / "predictions.jsonl"), "--output_dir", str(tmp_path)]
-    assert program.main(arguments) == 0
+    shutil.copy(evaluated / "predictions.jsonl", tmp_path / "alone.jsonl")
+    assert program.main(["--predictions", str(tmp_path / "alone.jsonl"), "--output_dir", str(tmp_path)]) == 0
     assert not (tmp_path / "predictions_swapped.jsonl").exists() and metrics_of(tmp_path)["scores"]
+
+
+def test_scores_of_other_predictions_are_not_compared(
+    program: ModuleType, evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    mixed = Path(shutil.copytree(evaluated, tmp_path / "mixed"))
+    rows = read_predictions(mixed / "predictions.jsonl")
+    program.write_rows(mixed / "predictions.jsonl", [{**row, "prediction": "x"} for row in rows])
+    assert program.main(["--compare", str(evaluated), str(mixed)]) == 2
+    assert "metrics.json is of other predictions than those beside it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--metrics", "Meteor"], "unknown metrics"),
+        (["--sentence_model", "no/folder"], "no/folder"),
+        (["--protocol", "paper"], "the paper protocol drops the last incomplete batch, which is all of these 3 pairs"),
+    ],
+)
+def test_what_cannot_be_scored_is_told_before_anything_is_predicted(
+    program: ModuleType, tiny_captioner: Path, tmp_path: Path, capsys: pytest.CaptureFixture, wrong: list, message: str
+) -> None:
+    (tmp_path / "metrics.json").write_text("old")
+    command = ["--model", str(tiny_captioner), "--benchmark", "toy", "--output_dir", str(tmp_path)]
+    options = ["--benchmark_options", json.dumps({**OPTIONS, "test": 3})]
+    assert program.main([*command, *options, *wrong]) == 2
+    assert message in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def folder_of_pairs(folder: Path, order: list[int]) -> Path:
+    """A benchmark of one split, test."""
+    (folder / "test").mkdir(parents=True, exist_ok=True)
+    pairs = load_benchmark("toy", "test", **OPTIONS)
+    lines = []
+    for number in order:
+        names = {side: f"{number}-{side}.png" for side in ("before", "after")}
+        for side, name in names.items():
+            pairs[number][side].save(folder / "test" / name)
+        row = {f"{side}_file_name": name for side, name in names.items()}
+        lines.append(json.dumps({**row, "captions": pairs[number]["captions"], "pair_id": str(number)}) + "\n")
+    (folder / "test" / "metadata.jsonl").write_text("".join(lines))
+    return folder
+
+
+def test_a_benchmark_without_training_pairs_and_that_changes_meanwhile(
+    program: ModuleType, tiny_captioner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Predictions of an interrupted call are not taken for those of other pairs."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    command = ["--model", str(tiny_captioner), "--benchmark", "folder", "--output_dir", str(out)]
+    command += ["--benchmark_options", json.dumps({"data_dir": str(data)}), "--no_input_controls"]
+    folder_of_pairs(data, [0, 1, 2])
+    with monkeypatch.context() as patched:
+        patched.setattr(program, "score_benchmark", lambda *_: (_ for _ in ()).throw(OSError("stopped")))
+        assert program.main(command) == 2 and list(out.glob(".partial-*"))
+    folder_of_pairs(data, [2, 1, 0])
+    assert program.main(command) == 0
+    assert metrics_of(out)["controls"]["constant_caption"]["chosen_from"] == "references"
+    rows = load_benchmark("folder", "test", data_dir=str(data))
+    expected = caption(*load(tiny_captioner, device="cpu"), [(row["before"], row["after"]) for row in rows])
+    predicted = read_predictions(out / "predictions.jsonl")
+    assert [(row["pair_id"], row["prediction"]) for row in predicted] == list(zip("210", expected, strict=True))
 
 
 def test_compare_prints_one_table_with_the_gain(

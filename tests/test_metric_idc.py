@@ -14,6 +14,7 @@ import pytest
 import metric_idc
 from metric_idc import bleu, change_kind, cider, java, meteor, ptb_tokenizer, rouge_l, scoring
 from metric_idc.predictions import read_coco, read_predictions, write_predictions
+from metric_idc.resampling import p_value, permuted_differences
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 QUICK = ["BLEU", "ROUGE-L", "CIDEr"]  # METEOR's jar takes seconds to start
@@ -674,3 +675,35 @@ def test_package_stands_alone():
     root = Path(scoring.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_p_value_is_that_of_all_changes_of_sides():
+    """Against the enumeration of all 2^8, for a score that is the mean."""
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(0.6, 1, (8, 1)), rng.normal(0, 1, (8, 1))
+    signs = np.array(list(itertools.product((1, -1), repeat=8)))
+    exact = (np.abs(signs @ (a - b) / 8) >= abs((a - b).mean()) - 1e-12).mean()
+    permuted = permuted_differences({"m": a}, {"m": b}, lambda sums: {"mean": float(sums["m"][0]) / 8}, 20_000, 0)
+    assert p_value(float((a - b).mean()), permuted["mean"]) == pytest.approx(exact, abs=0.01)
+
+
+def test_few_pairs_make_no_small_p_value():
+    """Of one pair chance alone gives the same difference each time, whichever side is which."""
+    better, worse = [make_row("1", "a red dog left", "a red dog left")], [make_row("1", "no", "a red dog left")]
+    assert metric_idc.paired_differences(better, worse, ["BLEU"])["BLEU-4"]["p_value"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("sentence", "denies"),
+    [
+        ("the scene is the same", True),
+        ("the scene is not the same", False),
+        ("the two images are never the same", False),
+        ("they are not the same", False),
+        ("the two images are identical", True),
+        ("the two images are identical but the man moved", False),
+        ("the road is unchanged except for a red car", False),
+    ],
+)
+def test_a_denial_of_sameness_is_no_denial_of_change(sentence, denies):
+    assert (change_kind(sentence) == "none") is denies

@@ -146,6 +146,7 @@ def test_paper_drops_the_last_batch_and_replaces_right_denials():
         "batch_size": 2,
         "pairs_dropped": 1,
         "predictions_replaced_by_references": 1,
+        "controls": "as they stand, none replaced",
         "seed": 0,
     }
 
