@@ -22,7 +22,7 @@ demo: $(OURS)/metrics.json $(BASE)/metrics.json
 	$(BIN)/python -m modeling_blip2idc.captioning docs/before.png docs/after.png --adapter $(RUN)
 
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -45,3 +45,12 @@ def program(root: Path) -> ModuleType:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=2, help="how many times test_resuming.py kills each of its runs")
+
+
+# Files of few tests that take minutes. First, because several processes take a file each, and none should be left
+# with one of these when the others have done.
+LONGEST = ("test_predicting.py", "test_publishing.py", "test_resuming.py", "test_train_push.py", "test_train.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
