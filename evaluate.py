@@ -324,13 +324,14 @@ def evaluate_benchmark(config: EvaluateConfig) -> dict[str, Any] | None:
     import torch
 
     from dataset_syned import load_benchmark
+    from metric_idc.scoring import check_scoring
     from modeling_blip2idc.captioning import load
 
     state = processes()
     with state.main_process_first():
         rows = load_benchmark(config.benchmark, config.split, **config.benchmark_options)
         if state.is_main_process:
-            try_scoring(config, len(rows))
+            check_scoring(len(rows), **config.scoring())  # before hours of predictions
     dtype = None if config.dtype == "auto" else getattr(torch, config.dtype)
     adapter = config.adapter if config.model else None
     revisions = config.revision, config.adapter_revision
@@ -341,21 +342,6 @@ def evaluate_benchmark(config: EvaluateConfig) -> dict[str, Any] | None:
     if not state.is_main_process:
         return None
     return score_benchmark(config, loaded, rows, predicted, others)
-
-
-def try_scoring(config: EvaluateConfig, pairs: int) -> None:
-    """Scores made-up rows, so that a wrong name, a missing JVM or model is told before hours of predictions."""
-    from PIL import Image
-
-    from metric_idc import score_rows
-
-    scoring = config.scoring()
-    rows = [
-        {"pair_id": str(number), "prediction": "a dog", "references": ["a dog left"]}
-        for number in range(min(pairs, scoring["batch_size"]))
-    ]
-    images = [Image.new("RGB", (32, 32))] * len(rows) if config.clip_model else None
-    score_rows(rows, images=images, resamples=1, **scoring)
 
 
 def training_captions(config: EvaluateConfig) -> list[list[str]] | None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from . import bleu, cider, meteor, ptb_tokenizer, rouge_l, spice
 from .clip_score import ClipScore
+from .java import java_command
 from .protocols import apply_protocol
 from .resampling import interval, p_value, permuted_differences, resampled_scores
 from .sentence_similarity import SentenceSimilarity
@@ -104,6 +105,22 @@ def score_rows(
     if segments:
         result["segments"] = _segments(chosen, own)
     return result
+
+
+def check_scoring(
+    pairs: int,
+    metrics: list[str] | None = None,
+    *,
+    protocol: str = "honest",
+    batch_size: int = 16,
+    sentence_model: str | Path | None = None,
+    clip_model: str | Path | None = None,
+) -> None:
+    """Raises what `score_rows` would for so many rows: an unknown name, no JVM, no model, too few for the protocol."""
+    _choose_metrics(metrics)
+    java_command()
+    _models(sentence_model, clip_model, (), pairs, whole=True)
+    apply_protocol([{"pair_id": "", "prediction": "", "references": [""]}] * pairs, protocol, batch_size, 0)
 
 
 def corpus_scores(rows: list[Row], metrics: list[str] | None = None) -> dict[str, float]:
