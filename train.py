@@ -257,9 +257,13 @@ class Stop:
         self.asked = self.at_once = False
 
     def listen(self) -> None:
+        self.process = os.getpid()
         signal.signal(signal.SIGTERM, self._receive)
 
     def _receive(self, *_: Any) -> None:
+        if os.getpid() != self.process:  # a forked one, such as a loader of images, which is to die as usual
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
         self.asked = True
         if self.at_once:
             raise SystemExit(0)

@@ -2,10 +2,13 @@
 
 import json
 import math
+import multiprocessing
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -381,3 +384,21 @@ def test_options_have_real_types(argument: str) -> None:
     with pytest.raises(SystemExit) as stopped:
         train.main(["--model", "m", "--benchmark", "toy", "--output_dir", "o", argument])
     assert stopped.value.code == 2
+
+
+def test_sigterm_ends_forked_processes_as_usual() -> None:
+    """Else a pool that sends it to its workers would wait for them without end."""
+    before = signal.getsignal(signal.SIGTERM)
+    train.Stop().listen()
+    try:
+        context = multiprocessing.get_context("fork")
+        ready = context.Event()  # a signal that comes while a process is being forked is lost
+        child = context.Process(target=lambda: (ready.set(), time.sleep(60)))
+        child.start()
+        assert ready.wait(10)
+        child.terminate()
+        child.join(10)
+        assert child.exitcode == -signal.SIGTERM
+    finally:
+        child.kill()
+        signal.signal(signal.SIGTERM, before)
