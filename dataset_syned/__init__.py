@@ -21,6 +21,7 @@ from .benchmarks.spot_the_diff import SpotTheDiff
 from .benchmarks.syned import Syned
 from .benchmarks.toy import Toy
 from .pair_builder import FEATURES, DataError, PairBuilder, fingerprint
+from .whole_files import write_text
 
 BENCHMARKS: dict[str, type[PairBuilder]] = {
     "syned": Syned,
@@ -95,9 +96,7 @@ def prepare(builder: PairBuilder, num_proc: int | None = None) -> datasets.Datas
             "what was prepared, move that folder away)"
         ) from error
     if changed:
-        unfinished = record.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(found), encoding="utf-8")
-        os.replace(unfinished, record)
+        write_text(record, json.dumps(found))
     default = benchmark_builder(builder.dataset_name).cache_dir
     if os.path.isdir(default):
         os.utime(default)  # `load_dataset(name)` takes the newest config of the cache: the default one

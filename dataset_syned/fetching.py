@@ -29,6 +29,7 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers, filter_repo_objects, tqdm
 
 from .pair_builder import DataError, Mirror, PairBuilder, inside
+from .whole_files import write_text
 
 WORKPLACE = ".fetching"
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -107,7 +108,8 @@ def fetch_mirror(mirror: Mirror, root: Path, failures: list[str]) -> FetchReport
         if is_archive(file.path):
             unpack_file(file, targets[file.path], root)
     unpacked = [file.path for file in wanted if is_archive(file.path)]
-    write_note(root / WORKPLACE / "mirror.json", {"repo_id": mirror.repo_id, "commit": mirror.revision})
+    note = {"repo_id": mirror.repo_id, "commit": mirror.revision}
+    write_text(root / WORKPLACE / "mirror.json", json.dumps(note, indent=2))
     return FetchReport(root, mirror, tuple(targets), tuple(missing), tuple(unpacked), tuple(failures))
 
 
@@ -121,15 +123,8 @@ def pinned(mirror: Mirror, root: Path) -> Mirror:
     if name not in commits:
         info = HfApi().repo_info(mirror.repo_id, revision=mirror.revision, repo_type=mirror.repo_type)
         commits[name] = info.sha
-        write_note(book, commits)
+        write_text(book, json.dumps(commits, indent=2))
     return replace(mirror, revision=commits[name])
-
-
-def write_note(path: Path, content: dict[str, str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 def fetched_from(root: Path) -> str | None:
@@ -272,9 +267,7 @@ def unpack(archive: Path, workplace: Path, done: Path) -> None:
         move_in(workplace, archive.parent)
     finally:
         shutil.rmtree(workplace)
-    unfinished = done.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(names), encoding="utf-8")
-    os.replace(unfinished, done)
+    write_text(done, json.dumps(names))
 
 
 def extract(archive: Path, folder: Path) -> None:

@@ -20,6 +20,7 @@ from tiny_models import (
 )
 from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor, Blip2ForConditionalGeneration
 from transformers.utils import logging
+from without_package import ALONE
 
 from modeling_blip2idc import Blip2IdcConfig, Blip2IdcForConditionalGeneration, Blip2IdcProcessor
 from modeling_blip2idc.modeling_blip2idc import OPT_NEWLINE
@@ -263,22 +264,8 @@ def test_auto_classes_of_this_process_need_no_remote_code(kind: str, tmp_path: P
     assert type(AutoProcessor.from_pretrained(tmp_path)) is Blip2IdcProcessor
 
 
-WITHOUT_PACKAGE = """
+ANSWER = """
 import json, sys
-
-class Blocker:  # stands before every finder, so that no kind of installation can help
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "modeling_blip2idc":
-            raise ModuleNotFoundError(name)
-
-sys.meta_path.insert(0, Blocker())
-try:
-    import modeling_blip2idc
-except ModuleNotFoundError:
-    pass
-else:
-    sys.exit("the package can be imported")
-
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 answers = []
@@ -308,7 +295,7 @@ def run_without_package(folder: Path, models: list[str]) -> list[dict]:
         "HF_HOME": str(folder / "home"),
         "HF_MODULES_CACHE": str(folder / "modules"),
     }
-    command = [sys.executable, "-I", "-c", WITHOUT_PACKAGE, *models]
+    command = [sys.executable, "-I", "-c", ALONE + ANSWER, *models]
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])

@@ -16,6 +16,7 @@ from huggingface_hub import ModelCard
 from loopback_hub import TOKEN, LoopbackHub
 from PIL import Image
 from tiny_models import save_plain_blip2, tiny_processor
+from without_package import ALONE
 
 from modeling_blip2idc import Blip2IdcForConditionalGeneration
 from modeling_blip2idc.adapters import add_lora, save_adapter
@@ -29,21 +30,6 @@ CODE = {"image_fusion.py", "processing_blip2idc.py"}
 PROCESSOR = {"processor_config.json", "tokenizer.json", "tokenizer_config.json"}
 RECORDS = {".gitattributes", "README.md", "train_config.yaml", "log.jsonl"}
 ADAPTER = {"adapter_config.json", "adapter_model.safetensors"}
-# A start-up of a process: nothing of ours can be imported, however it is installed.
-ALONE = """
-import sys
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("modeling_blip2idc", "dataset_syned", "metric_idc"):
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Blocker())
-try:
-    import modeling_blip2idc
-except ModuleNotFoundError:
-    pass
-else:
-    sys.exit("the package can be imported")
-"""
 TRY = """
 from modeling_blip2idc import publishing
 publishing.DELAYS = (0.05, 0.1)

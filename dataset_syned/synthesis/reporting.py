@@ -12,11 +12,12 @@ from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from ..whole_files import TEMPORARY, write_beside, write_text
 from .contact_sheet import Panel, draw_sheet
-from .rows import DATASET, METADATA, Reader, join_lines
+from .rows import DATASET, METADATA, join_lines
 from .selection import ACCEPTED, THRESHOLDS
 from .settings import STAGES, SynthesisConfig, told_name
-from .shards import TEMPORARY, Row, StageFolder, seed_of, write_beside, write_text
+from .shards import Row, ShardReader, StageFolder, seed_of
 
 TEMPLATE = Path(__file__).with_name("synthesis_card.md")
 REASONS = ("not_finite", *(reason for *_, reason in THRESHOLDS))
@@ -121,7 +122,7 @@ def where_it_failed(inputs: dict[str, Row]) -> tuple[str, str]:
     return "", ""
 
 
-def write_problems(path: Path, shards: list[int], read: Callable[[int], Reader]) -> Statistics:
+def write_problems(path: Path, shards: list[int], read: Callable[[int], ShardReader]) -> Statistics:
     """problems.jsonl, a line per pair that failed, and what is counted on the way."""
     statistics = Statistics()
 
@@ -140,7 +141,7 @@ def write_problems(path: Path, shards: list[int], read: Callable[[int], Reader])
     return statistics
 
 
-def panels(config: SynthesisConfig, shards: list[int], read: Callable[[int], Reader]) -> Iterator[Panel]:
+def panels(config: SynthesisConfig, shards: list[int], read: Callable[[int], ShardReader]) -> Iterator[Panel]:
     """Random candidates, accepted and rejected ones."""
     rng = random.Random(seed_of(config.seed, "contact sheet"))
     missing = {True: config.sheet_pairs, False: config.sheet_pairs}
@@ -202,7 +203,9 @@ def card(config: SynthesisConfig, statistics: dict[str, Any]) -> str:
     return str(filled)
 
 
-def finish(config: SynthesisConfig, shards: list[int], folder: StageFolder, read: Callable[[int], Reader]) -> None:
+def finish(
+    config: SynthesisConfig, shards: list[int], folder: StageFolder, read: Callable[[int], ShardReader]
+) -> None:
     """Joins everything. Several processes may do it at once: all write the same.
 
     Raises: ValueError if no pair was accepted.
@@ -226,4 +229,4 @@ def finish(config: SynthesisConfig, shards: list[int], folder: StageFolder, read
     for unfinished in (root / DATASET / "images").rglob(f".*{TEMPORARY}"):  # of a process that was killed
         unfinished.unlink(missing_ok=True)
     write_text(root / DATASET / "README.md", card(config, told))
-    join_lines(folder, len(shards), root / DATASET / METADATA)
+    join_lines(folder, shards, root / DATASET / METADATA)

@@ -9,29 +9,19 @@ DIR/contact_sheet.png                  random accepted and rejected pairs
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from ..whole_files import write_beside
 from .no_change import ALTERATIONS, captions, wanted
 from .settings import SynthesisConfig
-from .shards import Row, StageFolder, seed_of, write_beside
+from .shards import Row, ShardReader, StageFolder, seed_of
 from .sources import upright
 
 DATASET, METADATA = "dataset", "metadata.jsonl"
 SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"GI": ".gif", b"RI": ".webp", b"II": ".tif", b"MM": ".tif"}
-
-
-class Reader(Protocol):
-    """All that the stages have of the pairs of a shard."""
-
-    light: list[dict[str, Row]]  # of each pair, without images
-
-    def __len__(self) -> int: ...
-
-    def pairs(self, positions: Sequence[int]) -> list[dict[str, Row]]:
-        """With images."""
 
 
 def suffix(data: bytes) -> str:
@@ -64,7 +54,7 @@ class Rows:
     def __init__(self, config: SynthesisConfig, root: Path):
         self.config, self.root = config, root
 
-    def of_shard(self, shard: int, reader: Reader) -> list[Row]:
+    def of_shard(self, shard: int, reader: ShardReader) -> list[Row]:
         lines, readable = [], []
         for position in range(len(reader)):
             (inputs,) = reader.pairs([position])
@@ -105,7 +95,7 @@ class Rows:
             "seed": self.config.seed,
         }
 
-    def unchanged(self, shard: int, readable: list[int], changed: int, reader: Reader) -> list[Row]:
+    def unchanged(self, shard: int, readable: list[int], changed: int, reader: ShardReader) -> list[Row]:
         """No-change pairs of readable sources, as many as their share asks for beside `changed` others."""
         rng = random.Random(seed_of(self.config.seed, "no_change", shard))
         possible = [(position, name) for position in readable for name in ALTERATIONS]
@@ -128,17 +118,13 @@ class Rows:
         return line(f"{source['pair_id']}-none-{name}", names, texts, "none", told)
 
 
-def join_lines(folder: StageFolder, shards: int, path: Path) -> int:
-    """metadata.jsonl of all shards, last of all: without it the folder is no data set. Returns the number of pairs."""
-    count = 0
+def join_lines(folder: StageFolder, shards: list[int], path: Path) -> None:
+    """metadata.jsonl of all shards, last of all: without it the folder is no data set."""
 
     def write(unfinished: Path) -> None:
-        nonlocal count
         with unfinished.open("w", encoding="utf-8") as file:
-            for shard in range(shards):
+            for shard in shards:
                 for row in folder.read(shard):
                     file.write(json.dumps(row["line"], ensure_ascii=False, sort_keys=True) + "\n")
-                    count += 1
 
     write_beside(path, write)
-    return count

@@ -10,8 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..whole_files import TEMPORARY, write_beside, write_text
+
 Row = dict[str, Any]  # of one pair; `position` is its place in the shard, `problem` why there is no more to it
 
 # large: an ordinary column ends at 2 GiB, which candidates of 32 big photographs exceed
 IMAGE = pa.struct({"bytes": pa.large_binary(), "path": pa.string()})
-
-
-TEMPORARY = ".tmp"
 IMAGES = ("image", "candidates")  # columns with images
 
 
@@ -46,21 +44,6 @@ class Share:
 
     def __contains__(self, shard: int) -> bool:
         return shard % self.processes == self.process
-
-
-def write_beside(path: Path, write: Callable[[Path], Any]) -> None:
-    """Calls `write` with a temporary name, which then takes the place of `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}")  # machines may share a folder
-    try:
-        write(unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    write_beside(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
 
 
 class StageFolder:
@@ -171,6 +154,26 @@ class StageFolder:
 
     def is_empty(self) -> bool:
         return not any(self.folder.glob(f"*.{self.suffix}")) and not any(self.folder.glob("*.parts"))
+
+
+class ShardReader:
+    """What some stages have of the pairs of a shard; images are read when they are asked for."""
+
+    def __init__(self, folders: dict[str, StageFolder], shard: int):
+        self.shard = shard
+        self.with_images = {name: folder for name, folder in folders.items() if folder.schema}
+        rows = [folder.read(shard, light=True) for folder in folders.values()]
+        self.light = [dict(zip(folders, row, strict=True)) for row in zip(*rows, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self.light)
+
+    def pairs(self, positions: Sequence[int]) -> list[dict[str, Row]]:
+        images = {name: folder.read(self.shard, positions) for name, folder in self.with_images.items()}
+        return [
+            self.light[position] | {name: rows[place] for name, rows in images.items()}
+            for place, position in enumerate(positions)
+        ]
 
 
 def seed_of(*parts: Any) -> int:

@@ -13,8 +13,9 @@ import pyarrow as pa
 from PIL import Image, ImageOps
 
 from ..pair_builder import DataError, ImageSource, RawPair, inside, json_object, numbered_lines, read_image
+from ..whole_files import write_text
 from .settings import SynthesisConfig
-from .shards import IMAGE, Row, Share, StageFolder, write_text
+from .shards import IMAGE, Row, Share, StageFolder
 
 SCHEMA = pa.schema(
     {

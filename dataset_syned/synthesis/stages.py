@@ -25,8 +25,9 @@ import pyarrow as pa
 import yaml
 from tqdm import tqdm
 
+from ..whole_files import write_text
 from .settings import STAGES, SettingsError, SynthesisConfig
-from .shards import Row, Share, StageFolder, batched, write_text
+from .shards import Row, ShardReader, Share, StageFolder, batched
 from .sources import SCHEMA as SOURCES
 from .sources import count_pairs, write_sources
 
@@ -130,29 +131,13 @@ def batches(stage: Any, pairs: dict[int, Inputs]) -> list[list[int]]:
     return [batch for _, same in groupby(ordered, key=group) for batch in batched(list(same), stage.batch_size)]
 
 
-class ShardReader:
-    """What the stages `names` have of the pairs of a shard; images are read when they are asked for."""
-
-    def __init__(self, config: SynthesisConfig, names: Sequence[str], shard: int):
-        self.shard = shard
-        self.with_images = {name: folder_of(config, name) for name in names if schema_of(name)}
-        rows = [folder_of(config, name).read(shard, light=True) for name in names]
-        self.light: list[Inputs] = [dict(zip(names, row, strict=True)) for row in zip(*rows, strict=True)]
-
-    def __len__(self) -> int:
-        return len(self.light)
-
-    def pairs(self, positions: Sequence[int]) -> list[Inputs]:
-        images = {name: folder.read(self.shard, positions) for name, folder in self.with_images.items()}
-        return [
-            self.light[position] | {name: rows[place] for name, rows in images.items()}
-            for place, position in enumerate(positions)
-        ]
+def reader_of(config: SynthesisConfig, names: Sequence[str], shard: int) -> ShardReader:
+    return ShardReader({name: folder_of(config, name) for name in names}, shard)
 
 
 def make_shard(stage: Any, name: str, config: SynthesisConfig, shard: int, bar: tqdm, attempts: Attempts) -> None:
     folder = folder_of(config, name)
-    reader = ShardReader(config, stage.needs, shard)
+    reader = reader_of(config, stage.needs, shard)
     pairs = dict(enumerate(reader.light))
     done = folder.done(shard)
     bar.update(len(done))
@@ -195,14 +180,11 @@ def run_stage(config: SynthesisConfig, name: str, share: Share) -> None:
         return
     stage = worker(config, name)
     attempts = Attempts(stage.work)
-    pairs = sum(pairs_in(config, shard) for shard in waiting)
+    total, size = count_pairs(folder_of(config, "sources")), config.shard_pairs
+    pairs = sum(min(size, total - shard * size) for shard in waiting)
     with tqdm(total=pairs, unit="pair", desc=f"{name:12}", disable=share.process > 0) as bar:
         for shard in waiting:
             make_shard(stage, name, config, shard, bar, attempts)
-
-
-def pairs_in(config: SynthesisConfig, shard: int) -> int:
-    return min(config.shard_pairs, count_pairs(folder_of(config, "sources")) - shard * config.shard_pairs)
 
 
 def reopen_failed(config: SynthesisConfig, share: Share) -> int:
@@ -232,12 +214,12 @@ def run_rows(config: SynthesisConfig, share: Share) -> bool:
     maker, shards = Rows(config, root), my_shards(config, share)
     for shard in tqdm(shards, unit="shard", desc=f"{'rows':12}", disable=share.process > 0):
         if not folder.has(shard):
-            lines = maker.of_shard(shard, ShardReader(config, BEFORE_ROWS, shard))
+            lines = maker.of_shard(shard, reader_of(config, BEFORE_ROWS, shard))
             folder.write_whole(shard, [{"line": entry} for entry in lines])
     everyones = my_shards(config, Share())
     complete = all(folder.has(shard) for shard in everyones)
     if complete:
-        finish(config, everyones, folder, lambda shard: ShardReader(config, BEFORE_ROWS, shard))
+        finish(config, everyones, folder, lambda shard: reader_of(config, BEFORE_ROWS, shard))
     return complete
 
 
