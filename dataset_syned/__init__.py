@@ -8,6 +8,8 @@ from typing import Any
 import datasets
 from datasets import DownloadMode
 
+from common_idc.atomic_files import write_text
+
 from .benchmarks.birds_to_words import BirdsToWords
 from .benchmarks.clevr_change import ClevrChange
 from .benchmarks.clevr_dc import ClevrDc
@@ -20,8 +22,8 @@ from .benchmarks.magicbrush import MagicBrush
 from .benchmarks.spot_the_diff import SpotTheDiff
 from .benchmarks.syned import Syned
 from .benchmarks.toy import Toy
-from .pair_builder import FEATURES, DataError, PairBuilder, fingerprint
-from .whole_files import write_text
+from .pair_builder import PairBuilder, fingerprint
+from .pairs import FEATURES, DataError
 
 BENCHMARKS: dict[str, type[PairBuilder]] = {
     "syned": Syned,

@@ -8,7 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from .pair_builder import DataError, Fault, PairBuilder, RawPair, read_image
+from .pair_builder import PairBuilder
+from .pairs import BrokenEntry, DataError, RawPair, read_image
 
 RULES = {
     "annotation": "an entry of the annotations is broken",
@@ -71,7 +72,7 @@ def check(builder: PairBuilder) -> CheckReport:
     for split in builder.raw_splits():
         seen: set[str] = set()
         for pair in builder.entries(split):
-            if isinstance(pair, Fault):
+            if isinstance(pair, BrokenEntry):
                 report.problems.append(Problem("annotation", split, pair.pair_id, str(pair.error)))
                 continue
             found = pair_problems(pair, contents, f"{split} {pair.pair_id}")
@@ -107,8 +108,11 @@ def pair_problems(pair: RawPair, contents: dict[int, str], place: str) -> Iterat
     first = contents.setdefault(hash((before["bytes"], after["bytes"], *pair.captions)), place)
     if first != place:
         yield "duplicate", f"has the images and captions of {first}"
-    if before["bytes"] == after["bytes"] and pair.kind not in ("", "none"):
-        yield "identical", f"labelled {pair.kind!r}, but {before['path']!r} and {after['path']!r} are the same file"
+    if before["bytes"] == after["bytes"] and pair.change_type not in ("", "none"):
+        yield (
+            "identical",
+            f"labelled {pair.change_type!r}, but {before['path']!r} and {after['path']!r} are the same file",
+        )
     shapes = [shape_of(image["bytes"]) for image in images]
     if abs(shapes[0] / shapes[1] - 1) > SHAPE_TOLERANCE:
         yield (

@@ -140,7 +140,7 @@ def export_clevr(splits: datasets.DatasetDict, folder: Path) -> None:
     images/NUMBER.png (before), sc_images/NUMBER.png (after), change_captions.json, splits.json, type_mapping.json, and
     pair_ids.json, which says which pair became which number.
     """
-    captions, numbers, kinds, pair_ids = {}, {}, {}, {}
+    captions, numbers, change_types, pair_ids = {}, {}, {}, {}
     with written_beside(folder) as unfinished:
         for name in ("images", "sc_images"):
             (unfinished / name).mkdir()
@@ -154,12 +154,12 @@ def export_clevr(splits: datasets.DatasetDict, folder: Path) -> None:
                 save_png(row["after"]["bytes"], unfinished / "sc_images" / name)
                 captions[name] = row["captions"]
                 numbers.setdefault({"validation": "val"}.get(split, split), []).append(number)
-                kinds.setdefault(row["kind"] or "change", []).append(name)
+                change_types.setdefault(row["change_type"] or "change", []).append(name)
                 pair_ids[name] = row["pair_id"]
         for name, content in {
             "change_captions": captions,
             "splits": numbers,
-            "type_mapping": kinds,
+            "type_mapping": change_types,
             "pair_ids": pair_ids,
         }.items():
             (unfinished / f"{name}.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")

@@ -28,8 +28,11 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError  # HTTPError: of th
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers, filter_repo_objects, tqdm
 
-from .pair_builder import DataError, Mirror, PairBuilder, inside
-from .whole_files import write_text
+from common_idc.atomic_files import write_text
+
+from .annotations import inside
+from .pair_builder import Mirror, PairBuilder
+from .pairs import DataError
 
 WORKPLACE = ".fetching"
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")

@@ -15,7 +15,8 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError  # HTTPError: of th
 
 from .exporting import MARK, make_card
 from .fetching import reason
-from .pair_builder import DataError, PairBuilder
+from .pair_builder import PairBuilder
+from .pairs import DataError
 
 ATTEMPTS = 5
 PAUSE = 2.0  # seconds before the second attempt, twice as long before each further one

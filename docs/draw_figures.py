@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from dataset_syned.benchmarks.toy import KINDS, ToyConfig, draw_row
-from modeling_blip2idc.captioning import caption, load
+from captioner_idc.captioning import caption, load
+from dataset_syned.benchmarks.toy import CHANGE_TYPES, ToyConfig, draw_row
 
 FOLDER = Path(__file__).parent
 UNSEEN = ToyConfig(seed=2026, width=256, height=128)  # another seed than the benchmark's own, and larger
@@ -40,7 +40,7 @@ def sheet(rows: list[dict], sentences: list[list[str]], columns: int) -> Image.I
 
 def one_of_each_kind() -> list[dict]:
     rows = [draw_row(UNSEEN, "test", index) for index in range(40)]
-    return [next(row for row in rows[10:] if row["kind"] == kind) for kind in KINDS]
+    return [next(row for row in rows[10:] if row["change_type"] == change_type) for change_type in CHANGE_TYPES]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     sentence = caption(model, processor, [(picture(example, "before"), picture(example, "after"))])[0]
     sheet([example], [[f"model: {sentence}"]], columns=1).save(FOLDER / "pair.png")
     rows = one_of_each_kind()
-    sheet(rows, [[f"{row['kind']}:", *row["captions"][:3]] for row in rows], columns=2).save(FOLDER / "toy.png")
+    sheet(rows, [[f"{row['change_type']}:", *row["captions"][:3]] for row in rows], columns=2).save(FOLDER / "toy.png")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from metric_idc import read_predictions, score_rows
 score_rows(read_predictions("predictions.jsonl"))["scores"]["CIDEr"]
 """
 
-from .change_kind import KINDS, change_kind
+from .change_type import CHANGE_TYPES, stated_change_type
+from .content_statistics import change_detection
 from .predictions import read_coco, read_predictions, write_predictions
 from .protocols import PROTOCOLS
 from .ptb_tokenizer import tokenize
@@ -18,15 +19,14 @@ from .scoring import (
     score_rows,
     segment_scores,
 )
-from .tables import change_detection
 
 __all__ = [
     "HEADLINE",
-    "KINDS",
+    "CHANGE_TYPES",
     "METRICS",
     "PROTOCOLS",
     "change_detection",
-    "change_kind",
+    "stated_change_type",
     "corpus_scores",
     "paired_difference",
     "paired_differences",

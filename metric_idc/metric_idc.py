@@ -10,9 +10,10 @@ import evaluate
 
 # Named for the library's copy: what scoring.py imports.
 from .bleu import IMPLEMENTATION as _bleu
-from .change_kind import KINDS as _kinds
+from .change_type import CHANGE_TYPES as _kinds
 from .cider import IMPLEMENTATION as _cider
 from .clip_score import PREFIX as _clip
+from .content_statistics import NO_CHANGE as _tables
 from .java import INSTALL as _java
 from .meteor import IMPLEMENTATION as _meteor
 from .ngrams import ORDER as _ngrams
@@ -24,7 +25,6 @@ from .rouge_l import IMPLEMENTATION as _rouge_l
 from .scoring import corpus_scores
 from .sentence_similarity import POOLINGS as _sentences
 from .spice import IMPLEMENTATION as _spice
-from .tables import NO_CHANGE as _tables
 
 DESCRIPTION = "BLEU, METEOR, ROUGE-L and CIDEr of image difference captions, as the official COCO code gives them."
 CITATION = """@article{chen2015microsoft,

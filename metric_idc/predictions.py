@@ -4,18 +4,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-EXAMPLE = '{"pair_id": "7", "prediction": "the car is gone", "references": ["a car has left"], "kind": "remove"}'
+EXAMPLE = (
+    '{"pair_id": "7", "prediction": "the car is gone", "references": ["a car has left"], "change_type": "remove"}'
+)
 
 
 def read_predictions(path: str | Path) -> list[dict[str, Any]]:
-    """Rows `pair_id, prediction, references, kind` from JSON lines; `kind` may be absent."""
+    """Rows `pair_id, prediction, references, change_type` from JSON lines; `change_type` may be absent."""
     lines = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     return [_row(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 def write_predictions(rows: list[dict[str, Any]], path: str | Path) -> None:
     """One JSON object per line, in ASCII: no line separator or lone surrogate in a caption can then break a line."""
-    fields = ("pair_id", "prediction", "references", "kind")
+    fields = ("pair_id", "prediction", "references", "change_type")
     lines = [json.dumps({field: row.get(field, "") for field in fields}) + "\n" for row in rows]
     Path(path).write_text("".join(lines), encoding="ascii")
 
@@ -30,7 +32,7 @@ def read_coco(predictions_path: str | Path, references_path: str | Path) -> list
     references = _references(_load(references_path), references_path)
     _same_ids(predictions, references, f"{predictions_path} and {references_path}")
     return [
-        {"pair_id": pair_id, "prediction": caption, "references": references[pair_id], "kind": ""}
+        {"pair_id": pair_id, "prediction": caption, "references": references[pair_id], "change_type": ""}
         for pair_id, caption in predictions.items()
     ]
 
@@ -48,17 +50,17 @@ def _row(line: bytes, where: str) -> dict[str, Any]:
     references = row["references"]
     if not isinstance(references, list) or not all(isinstance(text, str) for text in references):
         raise ValueError(f"{where}: references is {_short(references)}; it must be a list of strings")
-    for name in ("prediction", "kind"):
+    for name in ("prediction", "change_type"):
         if not isinstance(row.get(name, ""), str):
             raise ValueError(f"{where}: {name} is {_short(row[name])}; it must be a string")
     if not isinstance(row["pair_id"], str | int) or isinstance(row["pair_id"], bool):
         raise ValueError(f"{where}: pair_id is {_short(row['pair_id'])}; it must be a string or a whole number")
-    for name in ("pair_id", "kind"):  # names of things, unlike captions, are never half a character
+    for name in ("pair_id", "change_type"):  # names of things, unlike captions, are never half a character
         try:
             str(row.get(name, "")).encode()
         except UnicodeEncodeError as error:
             raise ValueError(f"{where}: {name} is {row[name]!a}, which is no text ({error.reason})") from error
-    return {"pair_id": str(row["pair_id"]), **{k: row.get(k, "") for k in ("prediction", "references", "kind")}}
+    return {"pair_id": str(row["pair_id"]), **{k: row.get(k, "") for k in ("prediction", "references", "change_type")}}
 
 
 def _load(path: str | Path) -> Any:

@@ -17,11 +17,11 @@ import numpy as np
 
 from . import bleu, cider, meteor, ptb_tokenizer, rouge_l, spice
 from .clip_score import ClipScore
+from .content_statistics import change_detection, change_type_accuracy, said_unchanged, wording
 from .java import java_command
 from .protocols import apply_protocol
 from .resampling import interval, p_value, permuted_differences, resampled_scores
 from .sentence_similarity import SentenceSimilarity
-from .tables import change_detection, kind_accuracy, said_unchanged, wording
 
 # A metric: SCORES, IMPLEMENTATION, `segment_statistics(systems, references)` and `reduce(total, pairs)`.
 METRICS = {"BLEU": bleu, "METEOR": meteor, "ROUGE-L": rouge_l, "CIDEr": cider, "SPICE": spice}
@@ -92,9 +92,9 @@ def score_rows(
                 "scores": scores("constant"),
             }
         },
-        "per_kind": _per_kind(rows, scores),
+        "per_change_type": _per_change_type(rows, scores),
         "per_references": _per_references(rows, scores),
-        **kind_accuracy(rows),
+        **change_type_accuracy(rows),
         **change_detection(rows),
         "captions": {"predictions": wording(predictions), "references": wording(_flat(references))},
         "intervals": _intervals(chosen, own, resamples, seed),
@@ -297,15 +297,15 @@ def _original_text(tokens: str, source: list[list[str]], texts: list[list[str]])
     return min(text for pair in both for line, text in zip(*pair, strict=True) if line == tokens)
 
 
-def _per_kind(rows: list[Row], scores: Any) -> dict[str, Row]:
-    """The scores of each kind's pairs; CIDEr keeps the document frequencies of the whole run."""
-    kinds = np.array([row.get("kind", "") for row in rows])
+def _per_change_type(rows: list[Row], scores: Any) -> dict[str, Row]:
+    """The scores of each change_type's pairs; CIDEr keeps the document frequencies of the whole run."""
+    change_types = np.array([row.get("change_type", "") for row in rows])
     table = {}
-    for kind in sorted(set(kinds.tolist()) - {""}):
-        pairs = np.flatnonzero(kinds == kind)
-        accuracy = kind_accuracy([rows[pair] for pair in pairs])
-        accuracy.pop("kind_pairs", None)  # known from "pairs"
-        table[kind] = {"pairs": len(pairs), "scores": scores("own", pairs), **accuracy}
+    for change_type in sorted(set(change_types.tolist()) - {""}):
+        pairs = np.flatnonzero(change_types == change_type)
+        accuracy = change_type_accuracy([rows[pair] for pair in pairs])
+        accuracy.pop("change_type_pairs", None)  # known from "pairs"
+        table[change_type] = {"pairs": len(pairs), "scores": scores("own", pairs), **accuracy}
     return table
 
 

@@ -4,6 +4,7 @@
 both cells.
 """
 
+import io
 import math
 import os
 from typing import Any, Literal
@@ -71,9 +72,11 @@ def _blurred(image: Image.Image, sigma: float) -> Image.Image:
 
 
 def load_image(source: Any) -> Image.Image:
-    """An RGB image from a path, a PIL image, a numpy array or a torch tensor; alpha is laid over white."""
+    """Return an RGB image from a path, the bytes of a file, a PIL image, an array or a tensor; alpha goes over white."""
     if isinstance(source, (str, os.PathLike)):
         return _from_file(source)
+    if isinstance(source, bytes):
+        return _from_file(io.BytesIO(source))
     if isinstance(source, Image.Image):
         return _to_rgb(source)
     if isinstance(source, torch.Tensor):
@@ -86,12 +89,12 @@ def load_image(source: Any) -> Image.Image:
     )
 
 
-def _from_file(path: str | os.PathLike) -> Image.Image:
-    name = os.fspath(path)
-    if not os.path.exists(name):
+def _from_file(file: str | os.PathLike | io.BytesIO) -> Image.Image:
+    name = "the image" if isinstance(file, io.BytesIO) else os.fspath(file)
+    if not isinstance(file, io.BytesIO) and not os.path.exists(name):
         raise ImageError(f"{name!r} does not exist; check the path (relative paths start at {os.getcwd()!r}).")
     try:
-        with Image.open(name) as image:  # animated files open at their first frame
+        with Image.open(file) as image:  # animated files open at their first frame
             return _to_rgb(image)
     except UnidentifiedImageError as error:
         raise ImageError(f"{name!r} is not an image that Pillow can read; convert it to PNG or JPEG.") from error

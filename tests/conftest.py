@@ -30,7 +30,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_captioner(root: Path) -> Path:
-    return root / "checkpoints" / "tiny-blip2"
+    return root / "captioner_idc" / "tiny_captioner"
 
 
 @pytest.fixture(scope="session")

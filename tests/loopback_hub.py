@@ -89,7 +89,7 @@ class Repo:
 
 
 @dataclass
-class Fault:
+class BrokenEntry:
     """What goes wrong with the next `times` requests whose "METHOD /path" matches."""
 
     pattern: str
@@ -129,7 +129,7 @@ class LoopbackHub:
         self.large: dict[str, bytes] = {}  # sha256 -> content of large files, as it is served
         self.requests: list[str] = []  # "METHOD /path status", in the order of answers
         self.listed_sizes: dict[str, int] = {}  # path -> size that listings state instead of the true one
-        self.faults: list[Fault] = []
+        self.faults: list[BrokenEntry] = []
         self.lock = threading.RLock()
         self.server = Server(("127.0.0.1", 0), Handler)
         self.server.hub = self
@@ -166,7 +166,7 @@ class LoopbackHub:
 
     def fail(self, pattern: str, status: int = 503, times: int = 1, spared: int = 0) -> None:
         """`times` requests whose "METHOD /path" matches (re.search), after the next `spared`, get `status`."""
-        self.faults.append(Fault(pattern, times, status, spared=spared))
+        self.faults.append(BrokenEntry(pattern, times, status, spared=spared))
 
     def cut(self, pattern: str, after: int, times: int = 1, reset: bool = False) -> None:
         """The connection is closed after that many bytes of a download's answer or of an upload's body.
@@ -176,7 +176,7 @@ class LoopbackHub:
         Args:
             reset: with TCP RST, which clients report as another error than an early end.
         """
-        self.faults.append(Fault(pattern, times, after=after, reset=reset))
+        self.faults.append(BrokenEntry(pattern, times, after=after, reset=reset))
 
     def asked(self, pattern: str) -> list[str]:
         """The requests so far, "METHOD /path status", that match."""
@@ -220,7 +220,7 @@ class LoopbackHub:
     def blobs(self, repo: Repo, revision: str = "main") -> dict[str, Blob]:
         return repo.commits[repo.resolve(revision)]
 
-    def fault(self, request: str) -> Fault | None:
+    def fault(self, request: str) -> BrokenEntry | None:
         with self.lock:
             for fault in self.faults:
                 if fault.times and re.search(fault.pattern, request):
@@ -292,7 +292,7 @@ class Handler(BaseHTTPRequestHandler):
 
     # the wire
 
-    def read_body(self, fault: Fault | None) -> bytes:
+    def read_body(self, fault: BrokenEntry | None) -> bytes:
         """Raises: Cut."""
         if self.command == "PUT" and fault and not fault.status:
             self.rfile.read(fault.after)
@@ -307,7 +307,7 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
-    def reply(self, answer: Answer, fault: Fault | None) -> None:
+    def reply(self, answer: Answer, fault: BrokenEntry | None) -> None:
         self.send_response(answer.status)
         for name, value in ({"Content-Length": str(len(answer.body))} | answer.headers).items():
             self.send_header(name, value)

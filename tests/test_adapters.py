@@ -14,8 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import save_plain_blip2, tiny_model, tiny_processor
 from transformers import Blip2Config, Blip2ForConditionalGeneration
 
-from modeling_blip2idc import Blip2IdcForConditionalGeneration
-from modeling_blip2idc.adapters import (
+from captioner_idc.adapters import (
     LORA_VARIANTS,
     adapter_weights,
     add_lora,
@@ -28,7 +27,8 @@ from modeling_blip2idc.adapters import (
     merge,
     save_adapter,
 )
-from modeling_blip2idc.captioning import load
+from captioner_idc.captioning import load
+from modeling_blip2idc import Blip2IdcForConditionalGeneration
 
 VARIANTS = pytest.mark.parametrize("variant", LORA_VARIANTS)
 ORIGINAL_ADAPTERS = Path(__file__).resolve().parents[2] / "shared" / "data" / "original-adapters"
@@ -419,7 +419,7 @@ def test_old_format_loads_merges_and_converts(root: Path, tmp_path: Path) -> Non
     assert (logits(loaded) - wanted).abs().max() < 1e-6
     assert (logits(merge(loaded)) - wanted).abs().max() < 1e-4  # of 3; this adapter is a large one
 
-    command = [sys.executable, "-m", "modeling_blip2idc.adapters", old, new, "--base", base, "--revision", "abc"]
+    command = [sys.executable, "-m", "captioner_idc.adapters", old, new, "--base", base, "--revision", "abc"]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "") and "30 tensors" in done.stdout, done

@@ -18,7 +18,7 @@ VERBS = ("train", "evaluate", "train_tiny_captioner")
 ONE_PLACE = {
     "peft": "modeling_blip2idc/adapters.py",
     "accelerate": ("train.py", "evaluate.py"),
-    "pycocoevalcap": ("metric_idc/", "benchmarks/scoring.py"),  # the baseline of the benchmark
+    "pycocoevalcap": ("metric_idc/", "measurements/scoring.py"),  # the baseline of the benchmark
     "diffusers": "dataset_syned/synthesis/editing.py",
 }
 # A metric of the library `evaluate` subclasses its class, and the page of its Space loads it.
@@ -132,7 +132,7 @@ def audit(event, arguments):
 before = random.getstate(), torch.get_rng_state().tolist(), torch.get_default_dtype()
 sys.argv = ["nothing", "--may", "read", "this"]
 sys.addaudithook(audit)
-import modeling_blip2idc.captioning, modeling_blip2idc.publishing, dataset_syned.benchmarks.toy, metric_idc, train
+import captioner_idc.captioning, run_idc.publishing, dataset_syned.benchmarks.toy, metric_idc, train
 import importlib.util
 for number, path in enumerate(sys.stdin.read().split()):
     spec = importlib.util.spec_from_file_location(f"program_{number}", path)
@@ -144,7 +144,7 @@ assert not torch.cuda.is_initialized()
 
 
 def test_import_prints_writes_connects_and_seeds_nothing(root: Path) -> None:
-    program = root / "checkpoints" / "train_tiny_captioner.py"
+    program = root / "pretraining" / "train_tiny_captioner.py"
     done = subprocess.run(
         [sys.executable, "-B", "-W", "ignore", "-c", IMPORTS],
         input=str(program),

@@ -23,7 +23,9 @@ from PIL import Image
 
 from dataset_syned import BENCHMARKS, FEATURES, benchmark_builder, load_benchmark, prepare
 from dataset_syned.__main__ import COMMANDS, main
-from dataset_syned.pair_builder import DataError, Fault, RawPair, fingerprint, inside
+from dataset_syned.annotations import inside
+from dataset_syned.pair_builder import fingerprint
+from dataset_syned.pairs import BrokenEntry, DataError, RawPair
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -354,7 +356,7 @@ def write_table(root: Path, broken: bool) -> None:
 def test_in_every_benchmark_a_broken_entry_costs_no_other(
     tmp_path: Path, name: str, write: Callable[[Path, bool], None]
 ) -> None:
-    def entries(root: Path, broken: bool) -> list[RawPair | Fault]:
+    def entries(root: Path, broken: bool) -> list[RawPair | BrokenEntry]:
         write(root, broken)
         builder = benchmark_builder(name, root=root)
         found = [entry for split in builder.raw_splits() for entry in builder.unique_entries(split)]

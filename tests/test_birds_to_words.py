@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dataset_syned.benchmarks.birds_to_words import ANNOTATIONS, BirdsToWords
-from dataset_syned.pair_builder import DataError, RawPair
+from dataset_syned.pairs import DataError, RawPair
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "birds-to-words"
 HEADER = (

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from tiny_models import save_plain_blip2, save_tiny, tiny_model, tiny_processor
 
-from modeling_blip2idc import Blip2IdcForConditionalGeneration, Blip2IdcProcessor, captioning
+from captioner_idc import captioning
+from modeling_blip2idc import Blip2IdcForConditionalGeneration, Blip2IdcProcessor
 from modeling_blip2idc.image_fusion import ImageError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -192,7 +193,7 @@ def sentence_of(work: Path, before: int, after: int, **keywords: object) -> str:
 
 def run_command(work: Path, *arguments: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
-    command = [sys.executable, "-m", "modeling_blip2idc.captioning", *arguments]
+    command = [sys.executable, "-m", "captioner_idc.captioning", *arguments]
     return subprocess.run(command, cwd=work, env=environment, capture_output=True, encoding="utf-8", timeout=300)
 
 

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from dataset_syned.checking import RULES, check
-from dataset_syned.pair_builder import PairBuilder, RawPair
+from dataset_syned.pair_builder import PairBuilder
+from dataset_syned.pairs import RawPair
 
 
 def png(color: str, size: tuple[int, int] = (8, 8)) -> bytes:
@@ -51,7 +52,7 @@ def listed(tmp_path: Path, **pairs: list[RawPair]) -> Listed:
 
 def good(pair_id: str, **changes: object) -> RawPair:
     return RawPair(
-        **{"pair_id": pair_id, "before": RED, "after": BLUE, "captions": [pair_id], "kind": "color", **changes}
+        **{"pair_id": pair_id, "before": RED, "after": BLUE, "captions": [pair_id], "change_type": "color", **changes}
     )
 
 
@@ -92,7 +93,7 @@ def test_counts_and_duplicates(tmp_path: Path) -> None:
 
 
 def test_unchanged_pairs_may_be_one_file_twice(tmp_path: Path) -> None:
-    same = [good("1", after=RED, kind="none"), good("2", after=RED, kind="")]
+    same = [good("1", after=RED, change_type="none"), good("2", after=RED, change_type="")]
     assert check(listed(tmp_path, train=same, test=[good("9")])).problems == []
 
 

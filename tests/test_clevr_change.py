@@ -1,4 +1,4 @@
-"""CLEVR-Change: two pairs for each scene, found by number and not by rank, each with its kind."""
+"""CLEVR-Change: two pairs for each scene, found by number and not by rank, each with its change_type."""
 
 import json
 from collections import Counter
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dataset_syned.benchmarks.clevr_change import ClevrChange
-from dataset_syned.pair_builder import FEATURES, DataError, read_row
+from dataset_syned.pairs import FEATURES, DataError, read_row
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "clevr-change"
 # 597 has images and no captions, as in the real set: by rank, 598 would show its pictures.
@@ -68,7 +68,7 @@ def test_each_scene_gives_a_changed_and_an_unchanged_pair(tmp_path: Path) -> Non
     builder.download_and_prepare()
     train, test = builder.as_dataset(split="train"), builder.as_dataset(split="test")
     assert train.features == FEATURES
-    texts = ("pair_id", "captions", "kind", "provenance")
+    texts = ("pair_id", "captions", "change_type", "provenance")
     assert [tuple(row[name] for name in texts) for row in train.to_list()] == [
         ("000598.png", ["the ball is gone"], "remove", ""),
         ("000598.png_n", ["nothing has changed", "the scene remains the same"], "none", ""),
@@ -141,6 +141,6 @@ def test_the_real_splits_give_the_published_counts(tmp_path: Path) -> None:
     assert {split: len(part) for split, part in pairs.items()} == builder.EXPECTED["default"]
     assert len({pair.pair_id for part in pairs.values() for pair in part}) == 2 * 39803
     assert [pair.pair_id for pair in pairs["test"][:3]] == ["006594.png", "006594.png_n", "006580.png"]
-    assert Counter(pair.kind for pair in pairs["test"]) == dict.fromkeys(
+    assert Counter(pair.change_type for pair in pairs["test"]) == dict.fromkeys(
         ("color", "material", "add", "remove", "move"), 797
     ) | {"none": 3985}

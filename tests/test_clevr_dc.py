@@ -1,4 +1,4 @@
-"""CLEVR-DC: one pair for each number, the same whichever way the files lie, and no kind that no file states."""
+"""CLEVR-DC: one pair for each number, the same whichever way the files lie, and no change_type that no file states."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dataset_syned.benchmarks.clevr_dc import LAYOUTS, ClevrDc, Layout
-from dataset_syned.pair_builder import FEATURES, DataError, read_row
+from dataset_syned.pairs import FEATURES, DataError, read_row
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "clevr-dc"
 AUTHORS = LAYOUTS[0]
@@ -41,7 +41,7 @@ def test_every_layout_gives_the_same_rows(tmp_path: Path, layout: Layout) -> Non
     builder.download_and_prepare()
     rows = [*builder.as_dataset(split="train"), *builder.as_dataset(split="test")]
     assert builder.as_dataset(split="train").features == FEATURES
-    assert [(row["pair_id"], row["captions"], row["kind"], row["provenance"]) for row in rows] == [
+    assert [(row["pair_id"], row["captions"], row["change_type"], row["provenance"]) for row in rows] == [
         ("10", CAPTIONS[10], "", ""),
         ("2", CAPTIONS[2], "none", ""),
         ("7200", CAPTIONS[7200], "", ""),

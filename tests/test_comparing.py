@@ -28,8 +28,10 @@ def rows_of(count: int, better: bool = False) -> list[dict[str, Any]]:
     for number in range(count):
         sentence, references = SAME if number % 3 == 0 else CHANGED[number % len(CHANGED)]
         answer = references[0] if better and number % 2 else sentence
-        kind = "none" if number % 3 == 0 else "change"
-        rows.append({"pair_id": f"p{number}", "prediction": answer, "references": references, "kind": kind})
+        change_type = "none" if number % 3 == 0 else "change"
+        rows.append(
+            {"pair_id": f"p{number}", "prediction": answer, "references": references, "change_type": change_type}
+        )
     return rows
 
 
@@ -96,7 +98,7 @@ def test_the_paper_protocol_says_what_it_did_and_scores_something_else(program: 
     expected["controls"] = "as they stand, none replaced"
     assert paper["signature"]["paper_protocol"] == expected
     assert (honest["signature"]["pairs"], paper["signature"]["pairs"]) == (20, 16)
-    assert paper["per_kind"]["none"]["scores"]["CIDEr"] > honest["per_kind"]["none"]["scores"]["CIDEr"]
+    assert paper["per_change_type"]["none"]["scores"]["CIDEr"] > honest["per_change_type"]["none"]["scores"]["CIDEr"]
     assert paper["scores"]["CIDEr"] > honest["scores"]["CIDEr"]
     assert [row["prediction"] for row in read_predictions(folder / "predictions.jsonl")] == [
         row["prediction"] for row in rows

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dataset_syned.benchmarks import emu_edit
 from dataset_syned.benchmarks.emu_edit import EmuEdit
-from dataset_syned.pair_builder import FEATURES, DataError, RawPair
+from dataset_syned.pairs import FEATURES, DataError, RawPair
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 SCHEMA = pa.schema(
@@ -73,7 +73,7 @@ def builder(root: Path, cache: Path) -> EmuEdit:
 
 
 def short(pairs: list[RawPair]) -> list[tuple[str, list[str], str]]:
-    return [(pair.pair_id, pair.captions, pair.kind) for pair in pairs]
+    return [(pair.pair_id, pair.captions, pair.change_type) for pair in pairs]
 
 
 def test_without_splits_all_is_validation(raw: Path, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_prepared_rows(raw: Path, tmp_path: Path) -> None:
         "before": {"path": "test-4-before.png", "bytes": png(4)},
         "after": {"path": "test-4-after.jpg", "bytes": png(104, "JPEG")},
         "captions": ["Other four"],
-        "kind": "add",
+        "change_type": "add",
         "provenance": json.dumps(
             {
                 "hash": "h4",

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from captioner_idc.captioning import caption, load
 from dataset_syned import load_benchmark
-from metric_idc import change_kind, read_predictions
-from modeling_blip2idc.captioning import caption, load
+from metric_idc import read_predictions, stated_change_type
 
 OPTIONS = {"train": 48, "validation": 8, "test": 24}
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -46,7 +46,7 @@ def test_every_pair_is_predicted_once_and_in_order(evaluated: Path) -> None:
     rows, truth = read_predictions(evaluated / "predictions.jsonl"), load_benchmark("toy", "test", **OPTIONS)
     assert [row["pair_id"] for row in rows] == truth["pair_id"][:]
     assert [row["references"] for row in rows] == truth["captions"][:]
-    assert [row["kind"] for row in rows] == truth["kind"][:]
+    assert [row["change_type"] for row in rows] == truth["change_type"][:]
     assert not list(evaluated.glob("*.tmp"))
 
 
@@ -57,7 +57,7 @@ def test_metrics_hold_scores_control_kinds_and_signature(evaluated: Path, tiny_c
     assert control["chosen_from"] == "train" and list(control["scores"]) == list(SPOT)
     training = load_benchmark("toy", "train", **OPTIONS)
     assert control["caption"] in {text for captions in training["captions"] for text in captions}
-    assert sum(kind["pairs"] for kind in metrics["per_kind"].values()) == OPTIONS["test"]
+    assert sum(change_type["pairs"] for change_type in metrics["per_change_type"].values()) == OPTIONS["test"]
     signature = metrics["signature"]
     assert signature["protocol"] == "honest" and signature["pairs"] == OPTIONS["test"]
     assert (signature["benchmark"], signature["split"], signature["model"]) == ("toy", "test", str(tiny_captioner))
@@ -78,7 +78,7 @@ def test_a_predictions_file_alone_gives_the_same_scores(program: ModuleType, eva
     arguments = ["--predictions", str(tmp_path / "predictions_mine.jsonl"), "--output_dir", str(tmp_path)]
     assert program.main(arguments) == 0
     again, first = metrics_of(tmp_path), metrics_of(evaluated)
-    for part in ("scores", "per_kind", "kind_accuracy", "intervals"):
+    for part in ("scores", "per_change_type", "change_type_accuracy", "intervals"):
         assert again[part] == first[part]
     assert again["controls"]["constant_caption"]["chosen_from"] == "references"
     assert (tmp_path / "predictions_mine.jsonl").exists()  # it looks like the file of a control, and is the user's
@@ -90,9 +90,9 @@ def test_input_controls_count_what_the_files_hold(evaluated: Path) -> None:
     swapped = read_predictions(evaluated / "predictions_swapped.jsonl")
     same = read_predictions(evaluated / "predictions_identical.jsonl")
     both = zip(first, swapped, strict=True)
-    counted = [a["prediction"] != b["prediction"] for a, b in both if a["kind"] in ("add", "remove")]
+    counted = [a["prediction"] != b["prediction"] for a, b in both if a["change_type"] in ("add", "remove")]
     assert controls["swapped_images"] == {"pairs": len(counted), "sentence_differs": sum(counted) / len(counted)}
-    unchanged = sum(change_kind(row["prediction"]) == "none" for row in same) / len(same)
+    unchanged = sum(stated_change_type(row["prediction"]) == "none" for row in same) / len(same)
     assert controls["identical_images"] == {"pairs": len(same), "said_unchanged": unchanged}
 
 

@@ -65,7 +65,11 @@ def test_clevr_layout_reads_back(toy: tuple, tmp_path: Path) -> None:
     read = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "clevr").glob("*.json")}
     assert {split: len(numbers) for split, numbers in read["splits"].items()} == {"train": 12, "val": 4, "test": 6}
     names = {f"{number:06d}.png" for numbers in read["splits"].values() for number in numbers}
-    assert names == set(read["change_captions"]) == {name for kind in read["type_mapping"].values() for name in kind}
+    assert (
+        names
+        == set(read["change_captions"])
+        == {name for change_type in read["type_mapping"].values() for name in change_type}
+    )
     for folder in ("images", "sc_images"):
         assert {path.name for path in (tmp_path / "clevr" / folder).iterdir()} == names
     row = load_benchmark("toy", "test", **OPTIONS)[0]

@@ -17,7 +17,7 @@ from test_emu_edit import row, write_parquet
 
 from dataset_syned import benchmark_builder
 from dataset_syned.fetching import ArchiveError, fetch, fetched_from, unpack
-from dataset_syned.pair_builder import DataError
+from dataset_syned.pairs import DataError
 
 NOWHERE = "0" * 40
 CLIENT = """
@@ -25,7 +25,8 @@ import json, sys
 from pathlib import Path
 from dataset_syned import benchmark_builder
 from dataset_syned.fetching import fetch
-from dataset_syned.pair_builder import DataError, Mirror
+from dataset_syned.pair_builder import Mirror
+from dataset_syned.pairs import DataError
 
 for line in sys.stdin:
     root, mirrors = json.loads(line)

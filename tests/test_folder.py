@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from dataset_syned.benchmarks.folder import Folder
-from dataset_syned.pair_builder import DataError, RawPair, check_captions
+from dataset_syned.pairs import DataError, RawPair, check_captions
 
 ENTRIES = [
     {"before_file_name": "b/2.png", "after_file_name": "a/2.png", "captions": ["the car left", "no car, any more"]},
-    {"before_file_name": "b/2.png", "after_file_name": "a/1.png", "captions": ["a dog"], "kind": "add"},
+    {"before_file_name": "b/2.png", "after_file_name": "a/1.png", "captions": ["a dog"], "change_type": "add"},
 ]
 
 
@@ -71,7 +71,7 @@ def test_each_folder_of_a_split_is_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])  # spreadsheets write the second
 def test_csv_has_one_caption_per_row_or_a_list(tmp_path: Path, encoding: str) -> None:
-    header = ["before_file_name", "after_file_name", "captions", "kind"]
+    header = ["before_file_name", "after_file_name", "captions", "change_type"]
     rows = [
         ["b/2.png", "a/2.png", "the car left", ""],
         ["b/2.png", "a/1.png", '["a dog", "ein Hündchen"]', "add"],
@@ -125,7 +125,7 @@ def test_prepared_rows_are_the_same_in_both_layouts(tmp_path: Path) -> None:
         builder.download_and_prepare()
         rows = builder.as_dataset("train").cast_column("before", datasets.Image(decode=False))
         tables.append(rows.cast_column("after", datasets.Image(decode=False)).to_list())
-    expected = {"pair_id": "1.png", "captions": ["it is blue now"], "kind": "", "provenance": ""}
+    expected = {"pair_id": "1.png", "captions": ["it is blue now"], "change_type": "", "provenance": ""}
     for side in ("before", "after"):
         expected[side] = {"path": "1.png", "bytes": (first / side / "1.png").read_bytes()}
     assert tables[0] == tables[1] == [expected]
@@ -160,7 +160,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         ({"captions": ["a text", 5]}, "line 2: captions of pair 'train-000002' should be a list of texts"),
         ({"captions": []}, "pair 'train-000002' has no caption"),
         ({"captions": ["a text", " "], "pair_id": "mine"}, "pair 'mine' has no caption, or one without text"),
-        ({"kind": ["add"]}, r"line 2: kind=\['add'\], which should be a text"),
+        ({"change_type": ["add"]}, r"line 2: change_type=\['add'\], which should be a text"),
         ({"pair_id": "first"}, "pair 'first' stands in split 'train' twice"),
     ],
 )

@@ -1,4 +1,4 @@
-"""benchmarks/full_size.py: the shape of BLIP-2 OPT-2.7B, and a smaller one made by the same code that captions."""
+"""measurements/full_size.py: the shape of BLIP-2 OPT-2.7B, and a smaller one made by the same code that captions."""
 
 import importlib.util
 import json
@@ -10,7 +10,7 @@ import torch
 from tiny_models import tiny_config
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, Blip2ForConditionalGeneration
 
-from modeling_blip2idc.captioning import caption, load
+from captioner_idc.captioning import caption, load
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_commands_it_prints_are_understood(full_size: ModuleType, tmp_path: Path
     import shlex
 
     import train
-    from modeling_blip2idc.captioning import _parse_arguments
+    from captioner_idc.captioning import _parse_arguments
 
     lines = full_size.next_commands(tmp_path / "a b").replace("\\\n", " ").splitlines()
     commands = [shlex.split(line) for line in lines if line.startswith("  python")]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from dataset_syned.benchmarks.image_editing_request import ImageEditingRequest
-from dataset_syned.pair_builder import FEATURES, DataError, read_row
+from dataset_syned.pairs import FEATURES, DataError, read_row
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "image-editing-request"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"the real annotations are not in {REAL}")
@@ -52,7 +52,7 @@ def test_every_item_is_a_pair(tmp_path: Path) -> None:
     assert rows.features == FEATURES
     assert rows["pair_id"][:] == ["Zhopped_2", "Reddit_1052", "Reddit_7"]
     assert rows["captions"][:] == [[" Change the back ground ", 'add "x', "add x"], ["remove it"], ["make it move"]]
-    assert set(rows["kind"]) == set(rows["provenance"]) == {""}
+    assert set(rows["change_type"]) == set(rows["provenance"]) == {""}
     assert [(row["before"].width, row["after"].width) for row in rows] == [(14, 12), (14, 12), (12, 13)]
     assert rows[2]["before"].convert("RGB").getpixel((0, 0)) == (0, 0, 255), "the first frame"
     raw = rows.cast_column("before", datasets.Image(decode=False))[2]["before"]

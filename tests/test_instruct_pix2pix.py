@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dataset_syned.benchmarks.instruct_pix2pix import InstructPix2Pix
-from dataset_syned.pair_builder import DataError, RawPair
+from dataset_syned.pairs import DataError, RawPair
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "instruct-pix2pix"
 LION = {"input": "a jungle leopard", "edit": "make it a lion", "output": "a jungle lion", "url": "http://x"}
@@ -97,7 +97,7 @@ def test_prepared_rows(tmp_path: Path) -> None:
         "before": {"path": "3_0.jpg", "bytes": (folder / "3_0.jpg").read_bytes()},
         "after": {"path": "3_1.jpg", "bytes": (folder / "3_1.jpg").read_bytes()},
         "captions": ["make it a lion"],
-        "kind": "",
+        "change_type": "",
     }
 
 

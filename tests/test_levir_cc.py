@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from dataset_syned.benchmarks.levir_cc import ANNOTATIONS, LevirCc
-from dataset_syned.pair_builder import DataError
+from dataset_syned.pairs import DataError
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "levir-cc"
 SAME = [
@@ -56,7 +56,7 @@ def build(root: Path) -> LevirCc:
 
 
 def listed(builder: LevirCc, split: str) -> list[tuple[str, list[str], str]]:
-    return [(pair.pair_id, pair.captions, pair.kind) for pair in builder.raw_pairs(split)]
+    return [(pair.pair_id, pair.captions, pair.change_type) for pair in builder.raw_pairs(split)]
 
 
 @pytest.mark.parametrize("annotations", [ANNOTATIONS, f"images/{ANNOTATIONS}"])
@@ -85,7 +85,7 @@ def test_prepared_rows_hold_before_and_after(tmp_path: Path) -> None:
             "before": {"path": "val_000002.png", "bytes": (folder / "A" / "val_000002.png").read_bytes()},
             "after": {"path": "val_000002.png", "bytes": (folder / "B" / "val_000002.png").read_bytes()},
             "captions": ["nothing to see here"],
-            "kind": "none",
+            "change_type": "none",
             "provenance": "",
         }
     ]
@@ -148,9 +148,11 @@ def real_entries() -> list[dict[str, Any]]:
 def test_counts_of_the_real_annotations(tmp_path: Path, real_entries: list[dict[str, Any]]) -> None:
     (tmp_path / ANNOTATIONS).write_text(json.dumps({"images": real_entries}))
     builder = build(tmp_path)
-    kinds = {split: Counter(pair.kind for pair in builder.raw_pairs(split)) for split in builder.raw_splits()}
-    assert {split: sum(counts.values()) for split, counts in kinds.items()} == builder.EXPECTED["default"]
-    assert [kinds[split]["none"] for split in kinds] == [3408, 666, 965]
+    change_types = {
+        split: Counter(pair.change_type for pair in builder.raw_pairs(split)) for split in builder.raw_splits()
+    }
+    assert {split: sum(counts.values()) for split, counts in change_types.items()} == builder.EXPECTED["default"]
+    assert [change_types[split]["none"] for split in change_types] == [3408, 666, 965]
 
 
 def test_the_real_example_pair(tmp_path: Path, real_entries: list[dict[str, Any]]) -> None:
@@ -164,5 +166,5 @@ def test_the_real_example_pair(tmp_path: Path, real_entries: list[dict[str, Any]
     (row,) = builder.as_dataset("train")
     tokens = json.loads((REAL / "tokens_sample" / "train_000016.txt").read_text())
     assert row["captions"] == [" ".join(sentence[1:-1]) for sentence in tokens]
-    assert row["before"].size == row["after"].size == (256, 256) and row["kind"] == ""
+    assert row["before"].size == row["after"].size == (256, 256) and row["change_type"] == ""
     assert row["before"].tobytes() != row["after"].tobytes()

@@ -12,7 +12,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from dataset_syned.benchmarks.magicbrush import MagicBrush, read_shard
-from dataset_syned.pair_builder import DataError, RawPair
+from dataset_syned.pairs import DataError, RawPair
 
 IMAGE = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
 NEW = {"before": "source_img", "after": "target_img"}
@@ -133,7 +133,7 @@ def test_prepared_rows_hold_no_path_of_anyone(tmp_path: Path) -> None:
         assert [row["before"], row["after"]] == [
             {"path": name, "bytes": picture(number)} for name, number in zip(names, numbers, strict=True)
         ]
-        assert (row["captions"], row["kind"], row["provenance"]) == ([text], "", "")
+        assert (row["captions"], row["change_type"], row["provenance"]) == ([text], "", "")
 
 
 def test_memory_is_that_of_a_few_rows(tmp_path: Path) -> None:

@@ -53,18 +53,18 @@ BREAKS_THEIRS = frozenset("\r\x0b\x0c\u2028\u2029")  # lines shift in their toke
 
 
 def caption(rng: random.Random) -> str:
-    kind = rng.random()
-    if kind < 0.03:
+    change_type = rng.random()
+    if change_type < 0.03:
         return ""
-    if kind < 0.06:
+    if change_type < 0.06:
         return rng.choice(WORDS)
-    if kind < 0.08:
+    if change_type < 0.08:
         return " ".join(rng.choices(WORDS, k=500))
     words = rng.choices(WORDS, k=rng.randint(1, 14))
-    if kind < 0.6:
+    if change_type < 0.6:
         for _ in range(rng.randint(1, 4)):
             words.insert(rng.randint(0, len(words)), rng.choice(PIECES))
-    return rng.choice(("", " ")).join(words) if kind < 0.12 else " ".join(words)
+    return rng.choice(("", " ")).join(words) if change_type < 0.12 else " ".join(words)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import metric_idc
-from metric_idc import bleu, change_kind, cider, java, meteor, ptb_tokenizer, rouge_l, scoring
+from metric_idc import bleu, cider, java, meteor, ptb_tokenizer, rouge_l, scoring, stated_change_type
 from metric_idc.predictions import read_coco, read_predictions, write_predictions
 from metric_idc.resampling import p_value, permuted_differences
 
@@ -29,8 +29,8 @@ def shared(*parts: str) -> Path:
     return path
 
 
-def make_row(pair_id: str, prediction: str, *references: str, kind: str = "") -> dict:
-    return {"pair_id": pair_id, "prediction": prediction, "references": list(references), "kind": kind}
+def make_row(pair_id: str, prediction: str, *references: str, change_type: str = "") -> dict:
+    return {"pair_id": pair_id, "prediction": prediction, "references": list(references), "change_type": change_type}
 
 
 def random_corpus(pairs: int = 40, seed: int = 0) -> tuple[list[str], list[list[str]]]:
@@ -293,11 +293,11 @@ def test_a_java_program_that_fails_is_an_error():
 
 def kind_rows() -> list[dict]:
     return [
-        make_row("1", "the red cube is gone", "the red cube was removed", "the cube is gone", kind="remove"),
-        make_row("2", "the ball is gone", "there is a new blue ball", "a ball was added", kind="add"),
-        make_row("3", "a ball was added", "a small ball was added", kind="add"),
-        make_row("4", "nothing has changed", "nothing has changed", "no change", kind="none"),
-        make_row("5", "the cube became metal", "the cube became rubber", kind="material"),
+        make_row("1", "the red cube is gone", "the red cube was removed", "the cube is gone", change_type="remove"),
+        make_row("2", "the ball is gone", "there is a new blue ball", "a ball was added", change_type="add"),
+        make_row("3", "a ball was added", "a small ball was added", change_type="add"),
+        make_row("4", "nothing has changed", "nothing has changed", "no change", change_type="none"),
+        make_row("5", "the cube became metal", "the cube became rubber", change_type="material"),
     ]
 
 
@@ -306,17 +306,17 @@ def test_result_has_the_promised_shape():
     result = metric_idc.score_rows(rows, QUICK)
     assert list(result["scores"]) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
     assert all(type(value) is float for value in result["scores"].values())
-    assert result["kind_accuracy"] == pytest.approx(3 / 4)
-    assert result["kind_pairs"] == 4, "a kind without rules is left out"
-    assert {kind: entry["pairs"] for kind, entry in result["per_kind"].items()} == {
+    assert result["change_type_accuracy"] == pytest.approx(3 / 4)
+    assert result["change_type_pairs"] == 4, "a change_type without rules is left out"
+    assert {change_type: entry["pairs"] for change_type, entry in result["per_change_type"].items()} == {
         "add": 2,
         "material": 1,
         "none": 1,
         "remove": 1,
     }
-    assert result["per_kind"]["add"]["kind_accuracy"] == 0.5
-    assert "kind_accuracy" not in result["per_kind"]["material"]
-    weighted = [entry["pairs"] * entry["scores"]["CIDEr"] for entry in result["per_kind"].values()]
+    assert result["per_change_type"]["add"]["change_type_accuracy"] == 0.5
+    assert "change_type_accuracy" not in result["per_change_type"]["material"]
+    weighted = [entry["pairs"] * entry["scores"]["CIDEr"] for entry in result["per_change_type"].values()]
     assert sum(weighted) / 5 == pytest.approx(result["scores"]["CIDEr"]), "CIDEr keeps the corpus' frequencies"
     control = result["controls"]["constant_caption"]
     assert control["chosen_from"] == "references"
@@ -330,8 +330,8 @@ def test_result_has_the_promised_shape():
 
 def test_rows_without_kinds_have_no_kind_scores():
     result = metric_idc.score_rows([make_row("1", "a car", "a car"), make_row("2", "a", "b")], ["CIDEr"])
-    assert result["per_kind"] == {}
-    assert "kind_accuracy" not in result
+    assert result["per_change_type"] == {}
+    assert "change_type_accuracy" not in result
 
 
 def test_the_tokenizer_is_called_once(monkeypatch):
@@ -463,7 +463,7 @@ def test_comparison_needs_the_same_pairs():
         metric_idc.paired_difference(rows, rows, metric="SPIDER")
 
 
-# ---- kinds of change
+# ---- types of change
 
 KIND_TABLE = {
     "add": [
@@ -558,13 +558,15 @@ KIND_TABLE = {
 }
 
 
-@pytest.mark.parametrize(("kind", "sentence"), [(kind, text) for kind, texts in KIND_TABLE.items() for text in texts])
-def test_change_kind(kind, sentence):
-    assert change_kind(sentence) == kind
+@pytest.mark.parametrize(
+    ("change_type", "sentence"), [(change_type, text) for change_type, texts in KIND_TABLE.items() for text in texts]
+)
+def test_change_kind(change_type, sentence):
+    assert stated_change_type(sentence) == change_type
 
 
 @pytest.mark.parametrize(
-    ("kind", "sentence"),
+    ("change_type", "sentence"),
     [
         ("remove", "there is no change except the car is gone"),
         ("remove", "the same car is no longer there"),
@@ -575,15 +577,15 @@ def test_change_kind(kind, sentence):
         ("none", "the scene appears to be the same"),
     ],
 )
-def test_no_change_wording_does_not_swallow_changes(kind, sentence):
-    assert change_kind(sentence) == kind
+def test_no_change_wording_does_not_swallow_changes(change_type, sentence):
+    assert stated_change_type(sentence) == change_type
 
 
 # ---- files
 
 
 def test_predictions_survive_the_file(tmp_path):
-    rows = [make_row(str(n), text, text, "b", kind="add") for n, text in enumerate(STRANGE)]
+    rows = [make_row(str(n), text, text, "b", change_type="add") for n, text in enumerate(STRANGE)]
     write_predictions(rows, tmp_path / "predictions.jsonl")
     assert read_predictions(tmp_path / "predictions.jsonl") == rows
 
@@ -603,10 +605,13 @@ def test_kind_may_be_absent_and_ids_may_be_numbers(tmp_path):
         (b"[1]", "pair_id, prediction, references missing"),
         (b'{"pair_id": "1", "prediction": 5, "references": ["a"]}', "prediction is 5"),
         (b'{"pair_id": "1", "prediction": "a", "references": "b"}', "references is 'b'"),
-        (b'{"pair_id": "1", "prediction": "a", "references": ["b"], "kind": null}', "kind is None"),
+        (b'{"pair_id": "1", "prediction": "a", "references": ["b"], "change_type": null}', "change_type is None"),
         (b'{"pair_id": null, "prediction": "a", "references": ["b"]}', "pair_id is None; it must be a string or"),
         (b'{"pair_id": true, "prediction": "a", "references": ["b"]}', "pair_id is True"),
-        (b'{"pair_id": "1", "prediction": "a", "references": ["b"], "kind": "\\ud800"}', "kind is .*is no text"),
+        (
+            b'{"pair_id": "1", "prediction": "a", "references": ["b"], "change_type": "\\ud800"}',
+            "change_type is .*is no text",
+        ),
     ],
 )
 def test_a_malformed_line_is_named(tmp_path, line, message):
@@ -706,4 +711,4 @@ def test_few_pairs_make_no_small_p_value():
     ],
 )
 def test_a_denial_of_sameness_is_no_denial_of_change(sentence, denies):
-    assert (change_kind(sentence) == "none") is denies
+    assert (stated_change_type(sentence) == "none") is denies

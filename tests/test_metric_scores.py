@@ -10,25 +10,25 @@ import pytest
 
 import metric_idc
 from metric_idc import spice
+from metric_idc.content_statistics import change_detection, wording
 from metric_idc.protocols import NO_CHANGE_SENTENCES, apply_protocol
 from metric_idc.published_scores import PUBLISHED, SOURCES, published
 from metric_idc.resampling import resampled_scores
-from metric_idc.tables import change_detection, wording
 
 LITERATURE = Path(__file__).resolve().parents[2] / "shared" / "facts" / "literature.md"
 QUICK = ["BLEU", "ROUGE-L", "CIDEr"]
 
 
-def make_row(pair_id: str, prediction: str, *references: str, kind: str = "") -> dict:
-    return {"pair_id": pair_id, "prediction": prediction, "references": list(references), "kind": kind}
+def make_row(pair_id: str, prediction: str, *references: str, change_type: str = "") -> dict:
+    return {"pair_id": pair_id, "prediction": prediction, "references": list(references), "change_type": change_type}
 
 
 ROWS = [
-    make_row("1", "the red cube is gone", "the red cube was removed", "the red cube is gone", kind="remove"),
-    make_row("2", "nothing has changed", "there is a new blue ball", kind="add"),
-    make_row("3", "the cube moved", "nothing has changed", "no change", kind="none"),
-    make_row("4", "the scene is the same as before", "nothing has changed", "there is no change", kind="none"),
-    make_row("5", "there is a new ball", "there is a new blue ball", "a ball was added", kind=""),
+    make_row("1", "the red cube is gone", "the red cube was removed", "the red cube is gone", change_type="remove"),
+    make_row("2", "nothing has changed", "there is a new blue ball", change_type="add"),
+    make_row("3", "the cube moved", "nothing has changed", "no change", change_type="none"),
+    make_row("4", "the scene is the same as before", "nothing has changed", "there is no change", change_type="none"),
+    make_row("5", "there is a new ball", "there is a new blue ball", "a ball was added", change_type=""),
 ]
 
 
@@ -54,7 +54,7 @@ def test_without_unchanged_pairs_there_is_nothing_to_detect():
 
 
 def test_detection_of_nothing_is_no_division_by_zero():
-    table = change_detection([make_row("1", "no change", "no change", kind="none")])["change_detection"]
+    table = change_detection([make_row("1", "no change", "no change", change_type="none")])["change_detection"]
     assert (table["accuracy"], table["precision"], table["recall"], table["f1"]) == (1, 0, 0, 0)
 
 
@@ -169,10 +169,10 @@ def test_paper_leaves_unlisted_denials_and_wrong_ones():
 
 
 def test_paper_lifts_scores_and_says_so():
-    rows = [make_row(str(n), NO_CHANGE_SENTENCES[0], *NO_CHANGE_SENTENCES[1:3], kind="none") for n in range(8)]
-    rows += [make_row(f"c{n}", "the cube moved", f"thing {n} moved away", kind="move") for n in range(8)]
+    rows = [make_row(str(n), NO_CHANGE_SENTENCES[0], *NO_CHANGE_SENTENCES[1:3], change_type="none") for n in range(8)]
+    rows += [make_row(f"c{n}", "the cube moved", f"thing {n} moved away", change_type="move") for n in range(8)]
     rows = [
-        row | {"references": [*row["references"], NO_CHANGE_SENTENCES[4]]} if row["kind"] == "none" else row
+        row | {"references": [*row["references"], NO_CHANGE_SENTENCES[4]]} if row["change_type"] == "none" else row
         for row in rows
     ]
     honest, paper = (metric_idc.score_rows(rows, QUICK, protocol=name) for name in ("honest", "paper"))

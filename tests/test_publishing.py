@@ -18,11 +18,11 @@ from PIL import Image
 from tiny_models import save_plain_blip2, tiny_processor
 from without_package import ALONE
 
+from captioner_idc.adapters import add_lora, save_adapter
+from captioner_idc.captioning import caption, load
 from modeling_blip2idc import Blip2IdcForConditionalGeneration
-from modeling_blip2idc.adapters import add_lora, save_adapter
-from modeling_blip2idc.captioning import caption, load
-from modeling_blip2idc.publishing import main, outdated, try_push, without_paths
-from modeling_blip2idc.run_card import read_run, write_card
+from run_idc.card import read_run, write_card
+from run_idc.publishing import main, outdated, try_push, without_paths
 
 BASE, REPO = "tester/tiny-blip2", "tester/toy"
 OPTIONS = {"train": 48, "validation": 8, "test": 12}
@@ -31,7 +31,7 @@ PROCESSOR = {"processor_config.json", "tokenizer.json", "tokenizer_config.json"}
 RECORDS = {".gitattributes", "README.md", "train_config.yaml", "log.jsonl"}
 ADAPTER = {"adapter_config.json", "adapter_model.safetensors"}
 TRY = """
-from modeling_blip2idc import publishing
+from run_idc import publishing
 publishing.DELAYS = (0.05, 0.1)
 for run, repo, options in {pushes!r}:
     print(publishing.try_push(run, repo, **options))
@@ -46,7 +46,7 @@ def hub(root: Path) -> Iterator[LoopbackHub]:
 
 def new_hub(root: Path) -> LoopbackHub:
     hub = LoopbackHub()
-    files = (root / "checkpoints" / "tiny-blip2").iterdir()
+    files = (root / "captioner_idc" / "tiny_captioner").iterdir()
     hub.add_repo(BASE, {file.name: file.read_bytes() for file in files})
     return hub
 
@@ -97,7 +97,7 @@ def evaluation(run: Path) -> list[str]:
 
 
 def publish(hub: LoopbackHub, root: Path, home: Path, run: Path, *options: str, repo: str = REPO, **more: str | None):
-    return program(hub, root, home, "-m", "modeling_blip2idc.publishing", run, repo, *options, **more)
+    return program(hub, root, home, "-m", "run_idc.publishing", run, repo, *options, **more)
 
 
 def tried(hub: LoopbackHub, home: Path, *pushes: tuple[Path, str, dict[str, bool]], **more: str | None) -> list[str]:
@@ -149,7 +149,7 @@ def test_an_adapter_works_by_its_cards_snippet_without_this_package(
     assert files["adapter_model.safetensors"] == (run / "adapter_model.safetensors").read_bytes()
     assert len(hub.asked("POST .*/commit/main 200")) == len(hub.asked("POST /api/validate-yaml 200")) == 1
 
-    base = root / "checkpoints" / "tiny-blip2"
+    base = root / "captioner_idc" / "tiny_captioner"
     model, processor = load(base, run, device="cpu")
     [expected] = caption(model, processor, [images()])
     before, after = images()
@@ -171,7 +171,7 @@ def test_a_merged_model_works_by_its_cards_snippet_without_this_package(
     code = CODE | {"configuration_blip2idc.py", "modeling_blip2idc.py"}
     assert set(files) >= RECORDS | PROCESSOR | model | code | {"LICENSE"} and not ADAPTER & set(files)
     assert {name for name in files if name.endswith(".py")} == code
-    [expected] = caption(*load(root / "checkpoints" / "tiny-blip2", run, device="cpu"), [images()])
+    [expected] = caption(*load(root / "captioner_idc" / "tiny_captioner", run, device="cpu"), [images()])
     assert said_alone(hub, tmp_path / "theirs", snippet(files["README.md"].decode())) == expected
     header = ModelCard(files["README.md"].decode()).data
     assert (header.library_name, header.base_model) == ("transformers", BASE)
@@ -181,12 +181,12 @@ def test_a_merged_model_works_by_its_cards_snippet_without_this_package(
     assert hub.files(REPO) == files
 
 
-@pytest.mark.parametrize("kind", ["opt", "t5"])
+@pytest.mark.parametrize("change_type", ["opt", "t5"])
 def test_the_adapters_snippet_fits_both_kinds_of_language_model(
-    hub: LoopbackHub, root: Path, tmp_path: Path, run: Path, kind: str
+    hub: LoopbackHub, root: Path, tmp_path: Path, run: Path, change_type: str
 ) -> None:
     """With a prompt, and a canvas of another size than the vision model's."""
-    base = save_plain_blip2(tmp_path / "base", kind)
+    base = save_plain_blip2(tmp_path / "base", change_type)
     hub.add_repo("tester/base", {file.name: file.read_bytes() for file in base.iterdir()})
     model = add_lora(Blip2IdcForConditionalGeneration.from_pretrained(base), rank=2, alpha=4, dropout=0.0, seed=0)
     for name, parameter in model.named_parameters():
@@ -194,7 +194,7 @@ def test_the_adapters_snippet_fits_both_kinds_of_language_model(
             torch.nn.init.normal_(parameter, std=0.5, generator=torch.Generator().manual_seed(1))
     for name in PROCESSOR:
         (run / name).unlink()
-    processor = tiny_processor(kind, prompt="Question: what?", canvas=(64, 32), max_caption_length=12)
+    processor = tiny_processor(change_type, prompt="Question: what?", canvas=(64, 32), max_caption_length=12)
     save_adapter(model, processor, run, base="tester/base", revision=None)
     done = publish(hub, root, tmp_path / "mine", run)
     assert done.returncode == 0, done.stderr
@@ -320,7 +320,7 @@ def test_a_hub_that_stays_down_costs_nothing_but_the_push(
     # the command that it names is one that works
     hub.faults.clear()
     command = line.split("push it later with: ")[1]
-    assert command == f"python -m modeling_blip2idc.publishing '{run}' {REPO} --private --merge"
+    assert command == f"python -m run_idc.publishing '{run}' {REPO} --private --merge"
     environment = hub.environment(tmp_path / "mine")
     shell = command.replace("python ", f"{sys.executable} ", 1)
     done = subprocess.run(["bash", "-c", shell], cwd=root, env=environment, capture_output=True, text=True)

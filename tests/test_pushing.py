@@ -8,7 +8,7 @@ from huggingface_hub import DatasetCard
 from loopback_hub import TOKEN, LoopbackHub
 
 from dataset_syned import benchmark_builder
-from dataset_syned.pair_builder import DataError
+from dataset_syned.pairs import DataError
 from dataset_syned.pushing import PushError, push
 
 PUSH = """

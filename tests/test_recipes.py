@@ -100,8 +100,8 @@ def test_accelerate_knows_every_key(name: str) -> None:
     options = vars(launch_command_parser().parse_args(["train.py"]))
     for nested in (config.fsdp_config, config.deepspeed_config):  # copied over the options, known or not
         assert set(nested) <= set(options)
-    kinds = {"one_gpu": "NO", "fsdp2": "FSDP", "deepspeed_zero2": "DEEPSPEED", "deepspeed_zero3": "DEEPSPEED"}
-    assert config.distributed_type == DistributedType(kinds.get(name, "MULTI_GPU"))
+    change_types = {"one_gpu": "NO", "fsdp2": "FSDP", "deepspeed_zero2": "DEEPSPEED", "deepspeed_zero3": "DEEPSPEED"}
+    assert config.distributed_type == DistributedType(change_types.get(name, "MULTI_GPU"))
 
 
 @each_launch

@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metric_idc import change_kind, cider, read_predictions, report, score_rows, tokenize, write_predictions
-from metric_idc.report import write_report
+from metric_idc import cider, read_predictions, score_rows, stated_change_type, tokenize, write_predictions
+from run_idc import report
+from run_idc.report import write_report
 
-KINDS = ("add", "remove", "move", "none")
+CHANGE_TYPES = ("add", "remove", "move", "none")
 THINGS = ("red cube", "blue ball", "green cone", "small dog", "tall man", "parked car", "wooden chair")
 PHRASES = {
     "add": "a {} has appeared",
@@ -65,16 +66,21 @@ const seen = () => ({
 
 
 def example_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Half of the answers are right, the others speak of another thing or of another kind."""
+    """Half of the answers are right, the others speak of another thing or of another change_type."""
     random_ = random.Random(seed)
     rows = []
     for number in range(count):
-        kind, thing = random_.choice(KINDS), random_.choice(THINGS)
-        right = PHRASES[kind].format(thing)
-        wrong = PHRASES[random_.choice(KINDS)].format(random_.choice(THINGS))
+        change_type, thing = random_.choice(CHANGE_TYPES), random_.choice(THINGS)
+        right = PHRASES[change_type].format(thing)
+        wrong = PHRASES[random_.choice(CHANGE_TYPES)].format(random_.choice(THINGS))
         answer = right if random_.random() < 0.5 else wrong
         rows.append(
-            {"pair_id": f"p{number}", "prediction": answer, "references": [right, f"{right} now"], "kind": kind}
+            {
+                "pair_id": f"p{number}",
+                "prediction": answer,
+                "references": [right, f"{right} now"],
+                "change_type": change_type,
+            }
         )
     return rows
 
@@ -211,8 +217,8 @@ def test_the_worst_pairs_come_first_with_their_pictures_and_only_a_page_of_them(
 
 
 def test_the_address_alone_gives_the_view(page: Path, rows: list[dict[str, Any]], tmp_path: Path) -> None:
-    (look,) = browse(page, tmp_path, "#sort=best&kind=add&view=slider&chart=BLEU-4")
-    added = {row["pair_id"] for row in rows if row["kind"] == "add"}
+    (look,) = browse(page, tmp_path, "#sort=best&change_type=add&view=slider&chart=BLEU-4")
+    added = {row["pair_id"] for row in rows if row["change_type"] == "add"}
     assert look["ids"] == [pair for pair in sorted_ids(rows, reverse=True) if pair in added][:20] and look["ids"]
     assert set(look["stacks"]) == {1} and set(look["cut"]) == {"inset(0px 0px 0px 50%)"}
     assert look["charts"] == ["BLEU-4"]
@@ -228,8 +234,8 @@ def test_a_pair_has_its_own_link(page: Path, rows: list[dict[str, Any]], tmp_pat
 
 def test_filters_by_kind_score_words_and_told_kind(page: Path, rows: list[dict[str, Any]], tmp_path: Path) -> None:
     steps = """
-      set("kind", "move"); await look();
-      set("kind", ""); set("min", "0.5"); set("max", "4"); await look();
+      set("change_type", "move"); await look();
+      set("change_type", ""); set("min", "0.5"); set("max", "4"); await look();
       set("min", ""); set("max", ""); set("q", "Moved  DOG"); await look();
       set("q", ""); set("told", "wrong"); await look();
       set("q", "p7"); set("told", ""); set("sort", "id"); await look();
@@ -243,8 +249,8 @@ def test_filters_by_kind_score_words_and_told_kind(page: Path, rows: list[dict[s
     def words(pair: str) -> str:
         return " ".join([by_id[pair]["prediction"], *by_id[pair]["references"]])
 
-    wrong = {pair for pair, row in by_id.items() if change_kind(row["prediction"]) != row["kind"]}
-    assert looks[0]["ids"] == [pair for pair in order if by_id[pair]["kind"] == "move"][:20]
+    wrong = {pair for pair, row in by_id.items() if stated_change_type(row["prediction"]) != row["change_type"]}
+    assert looks[0]["ids"] == [pair for pair in order if by_id[pair]["change_type"] == "move"][:20]
     assert looks[1]["ids"] == [pair for pair in order if 0.5 <= scores[pair] <= 4][:20]
     assert looks[2]["ids"] == [pair for pair in order if "moved" in words(pair) and "dog" in words(pair)][:20]
     assert looks[3]["ids"] == [pair for pair in order if pair in wrong][:20]
@@ -267,7 +273,7 @@ def test_keys_pages_slider_and_flicker(page: Path, rows: list[dict[str, Any]], t
       range.value = 80; range.dispatchEvent(new Event("input")); await look();
       press("ArrowRight", range); await look();
       document.getElementById("next").click(); await look();
-      location.hash = "#kind=add"; await look();
+      location.hash = "#change_type=add"; await look();
       history.back(); await look();
     """
     start, first, over, back, flicker, slider, same, page_2, link, again = browse(page, tmp_path, steps=steps)
@@ -279,7 +285,7 @@ def test_keys_pages_slider_and_flicker(page: Path, rows: list[dict[str, Any]], t
     assert slider["cut"][0] == "inset(0px 0px 0px 80%)" and set(slider["cut"][1:]) == {"inset(0px 0px 0px 50%)"}
     assert same["current"] == slider["current"] and same["cut"] == slider["cut"], "arrows in a field are the field's"
     assert page_2["ids"] == order[20:40] and page_2["current"] == []
-    assert {row["kind"] for row in rows if row["pair_id"] in link["ids"]} == {"add"}
+    assert {row["change_type"] for row in rows if row["pair_id"] in link["ids"]} == {"add"}
     assert again["ids"] == page_2["ids"] and again["address"] == page_2["address"]
 
 
@@ -306,7 +312,7 @@ def test_captions_are_text_in_the_browser(hostile: Path, tmp_path: Path) -> None
     assert not look["owned"] and look["foreign"] == 0
     assert look["sentences"] == [rows[pair]["prediction"] for pair in look["ids"]]
     assert look["references"] == [rows[pair]["references"] for pair in look["ids"]]
-    (look,) = browse(hostile, tmp_path, "#" + urlencode({"kind": HOSTILE[0], "q": HOSTILE[0]}))
+    (look,) = browse(hostile, tmp_path, "#" + urlencode({"change_type": HOSTILE[0], "q": HOSTILE[0]}))
     assert look["ids"] == [HOSTILE[0]] and not look["owned"] and look["foreign"] == 0
 
 
@@ -315,9 +321,10 @@ def test_captions_are_text_in_the_browser(hostile: Path, tmp_path: Path) -> None
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Captions, references, ids, kinds, names of the run: all try to break out."""
+    """Captions, references, ids, change_types, names of the run: all try to break out."""
     rows = [
-        {"pair_id": text, "prediction": text, "references": [text, "a \udcff b"], "kind": text} for text in HOSTILE
+        {"pair_id": text, "prediction": text, "references": [text, "a \udcff b"], "change_type": text}
+        for text in HOSTILE
     ]
     folder = results_in(tmp_path_factory.mktemp("hostile"), rows, {"benchmark": HOSTILE[1], "model": HOSTILE[0]})
     return write_report(folder, example_images(len(rows)))
@@ -325,8 +332,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_captions_are_escaped_in_the_file(hostile: Path) -> None:
     elements = Elements(hostile)
-    kinds = [attributes.get("type", "program") for attributes, _ in elements.scripts]
-    assert kinds == ["application/json", "program"] + ["text/plain"] * len(HOSTILE)
+    change_types = [attributes.get("type", "program") for attributes, _ in elements.scripts]
+    assert change_types == ["application/json", "program"] + ["text/plain"] * len(HOSTILE)
     assert [pair["prediction"] for pair in page_data(hostile)["pairs"]] == list(HOSTILE)
     (data,) = (text for attributes, text in elements.scripts if attributes.get("id") == "data")
     assert data.isascii() and not set("<>&") & set(data)
@@ -452,16 +459,16 @@ def test_summary_holds_scores_intervals_controls_and_the_chart_of_kinds(page: Pa
     control = metrics["controls"]["constant_caption"]
     assert f"CIDEr {metrics['scores']['CIDEr']:.3f} {low:.3f} – {high:.3f} {control['scores']['CIDEr']:.3f}" in plain
     assert f"“{control['caption']}” as the answer to every pair" in plain
-    assert f"{100 * metrics['kind_accuracy']:.1f} % of {metrics['kind_pairs']}" in plain
+    assert f"{100 * metrics['change_type_accuracy']:.1f} % of {metrics['change_type_pairs']}" in plain
     assert '"tokenizer": "PTBTokenizer' in plain and "protocol honest" in plain and "model some/model" in plain
     (chart,) = re.findall(r'<svg class="chart" data-score="CIDEr".*?</svg>', text, re.DOTALL)
-    lengths = dict(re.findall(r'href="#kind=(\w+)">.*?<rect y="\d+" width="([\d.]+)%"', chart, re.DOTALL))
-    values = {kind: group["scores"]["CIDEr"] for kind, group in metrics["per_kind"].items()}
-    assert {kind: float(length) for kind, length in lengths.items()} == pytest.approx(
-        {kind: 100 * value / max(values.values()) for kind, value in values.items()}, abs=0.01
+    lengths = dict(re.findall(r'href="#change_type=(\w+)">.*?<rect y="\d+" width="([\d.]+)%"', chart, re.DOTALL))
+    values = {change_type: group["scores"]["CIDEr"] for change_type, group in metrics["per_change_type"].items()}
+    assert {change_type: float(length) for change_type, length in lengths.items()} == pytest.approx(
+        {change_type: 100 * value / max(values.values()) for change_type, value in values.items()}, abs=0.01
     )
-    for kind, group in metrics["per_kind"].items():
-        assert f"{kind} {group['pairs']} pairs {values[kind]:.3f}" in plain
+    for change_type, group in metrics["per_change_type"].items():
+        assert f"{change_type} {group['pairs']} pairs {values[change_type]:.3f}" in plain
 
 
 def test_all_that_scoring_tells_is_shown(tmp_path: Path) -> None:
@@ -471,7 +478,7 @@ def test_all_that_scoring_tells_is_shown(tmp_path: Path) -> None:
     folder = results_in(tmp_path, rows, copies=copies, metrics=["BLEU", "ROUGE-L", "CIDEr"])
     metrics = json.loads((folder / "metrics.json").read_text())
     metrics["controls"]["identical_images"] = {"pairs": 40, "said_unchanged": 0.987654}
-    metrics["per_kind"]["add"]["intervals"] = {"CIDEr": [0.5, 99.0]}
+    metrics["per_change_type"]["add"]["intervals"] = {"CIDEr": [0.5, 99.0]}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     page = write_report(folder)
     text = plain_text(page)
@@ -520,7 +527,7 @@ def test_scores_of_pairs_are_taken_from_the_file_if_it_has_them(tmp_path: Path) 
 
 
 def test_scores_and_a_signature_are_enough(tmp_path: Path) -> None:
-    rows = [row | {"kind": ""} for row in example_rows(3)]
+    rows = [row | {"change_type": ""} for row in example_rows(3)]
     folder = results_in(tmp_path, rows)
     metrics = json.loads((folder / "metrics.json").read_text())
     least = {"scores": metrics["scores"], "signature": {"pairs": 3}}

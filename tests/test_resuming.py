@@ -22,7 +22,7 @@ import yaml
 from safetensors.torch import load_file
 
 import train
-from modeling_blip2idc.checkpoints import latest_checkpoint, read_state, write_checkpoint
+from run_idc.checkpoints import latest_checkpoint, read_state, write_checkpoint
 
 CONFIG = {
     "benchmark": "toy",

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from loopback_hub import LoopbackHub
 
+from captioner_idc.adapters import add_lora, save_adapter
+from captioner_idc.captioning import load
 from dataset_syned import load_benchmark
 from metric_idc import read_predictions, score_rows, write_predictions
-from modeling_blip2idc.adapters import add_lora, save_adapter
-from modeling_blip2idc.captioning import load
 
 BASE, ADAPTER = "tester/base", "tester/adapter"
 OPTIONS = {"train": 8, "validation": 4, "test": 6}
@@ -106,7 +106,12 @@ def test_everything_a_number_hangs_on_is_told(program: ModuleType, tiny_captione
 
 def test_the_hash_of_the_data_is_of_pairs_and_references_alone(tmp_path: Path) -> None:
     rows = [
-        {"pair_id": str(number), "prediction": "a", "references": ["a ball", f"ball {number} é\ud800"], "kind": "add"}
+        {
+            "pair_id": str(number),
+            "prediction": "a",
+            "references": ["a ball", f"ball {number} é\ud800"],
+            "change_type": "add",
+        }
         for number in range(5)
     ]
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dataset_syned.benchmarks.spot_the_diff import SpotTheDiff
-from dataset_syned.pair_builder import FEATURES, DataError, read_row
+from dataset_syned.pairs import FEATURES, DataError, read_row
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 REAL = SHARED / "spot-the-diff"
@@ -71,7 +71,7 @@ def test_rows_of_one_id_are_one_pair(tmp_path: Path, config: str, captions: list
     assert rows.features == FEATURES
     assert rows["pair_id"][:] == ["400", "56", "256"]
     assert rows["captions"][:] == captions
-    assert set(rows["kind"]) == set(rows["provenance"]) == {""}
+    assert set(rows["change_type"]) == set(rows["provenance"]) == {""}
     assert [row["before"].getpixel((0, 0)) for row in rows] == [(0, 0, 255), (255, 0, 0), (0, 128, 0)]
     assert [(row["before"].height, row["after"].height) for row in rows] == [(8, 9)] * 3
 

@@ -16,7 +16,7 @@ from test_pushing import loaded
 
 from dataset_syned.__main__ import main
 from dataset_syned.benchmarks.syned import Syned
-from dataset_syned.pair_builder import FEATURES, DataError
+from dataset_syned.pairs import FEATURES, DataError
 
 RELEASED = Path(__file__).resolve().parents[2] / "shared" / "data" / "syned"
 needs_released = pytest.mark.skipif(
@@ -143,7 +143,7 @@ def test_prepared_rows_with_further_edits(raw: Path) -> None:
     told = {"source": SOURCE, "input": "before", "output": "after"}
     base = {idx: {**told, "idx": idx, "hash": f"v{idx}"} for idx in (0, 2, 7)}
     assert list(
-        zip(rows["pair_id"], rows["captions"], rows["kind"], map(json.loads, rows["provenance"]), strict=True)
+        zip(rows["pair_id"], rows["captions"], rows["change_type"], map(json.loads, rows["provenance"]), strict=True)
     ) == [
         ("train-0", ["Make the sky night"], "add", base[0]),
         ("train-0-1", ["Night falls"], "add", base[0] | made_by),

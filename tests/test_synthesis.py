@@ -23,7 +23,7 @@ from test_image_fusion import BROKEN_EXIF
 from dataset_syned import benchmark_builder
 from dataset_syned.__main__ import main
 from dataset_syned.benchmarks.toy import compose
-from dataset_syned.pair_builder import RawPair
+from dataset_syned.pairs import RawPair
 from dataset_syned.scene_drawing import Thing
 from dataset_syned.synthesis import no_change, stages
 from dataset_syned.synthesis.editing import EDITORS
@@ -84,7 +84,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_every_pair_is_edited_once_and_keeps_its_provenance(made: Path) -> None:
     lines = lines_of(made)
     assert len({line["pair_id"] for line in lines}) == len(lines)
-    edited = [line for line in lines if line["kind"] != "none"]
+    edited = [line for line in lines if line["change_type"] != "none"]
     failed = [json.loads(line)["pair_id"] for line in (made / "problems.jsonl").read_text().splitlines()]
     assert len(edited) + len(failed) == 22
     told = edited[0]["provenance"]
@@ -97,8 +97,8 @@ def test_statistics_add_up(made: Path) -> None:
     told = json.loads((made / "statistics.json").read_text())
     lines = lines_of(made)
     assert told["source_pairs"] == 22 and sum(told["candidates"].values()) == 44
-    assert told["pairs"] == len(lines) == sum(told["kinds"].values())
-    assert told["no_change_pairs"] == sum(line["kind"] == "none" for line in lines)
+    assert told["pairs"] == len(lines) == sum(told["change_types"].values())
+    assert told["no_change_pairs"] == sum(line["change_type"] == "none" for line in lines)
     assert told["candidates"]["accepted"] == told["pairs"] - told["no_change_pairs"]
     with Image.open(made / "contact_sheet.png") as sheet:
         sheet.load()
@@ -286,7 +286,7 @@ THINGS = [Thing("circle", "red", "large", 0.3, 0.5), Thing("square", "blue", "sm
 
 
 @pytest.mark.parametrize(
-    ("instruction", "kind", "expected"),
+    ("instruction", "change_type", "expected"),
     [
         ("make the red circle blue", "color", ["large blue circle", "small blue square"]),
         ("Paint the large red circle cyan.", "color", ["large cyan circle", "small blue square"]),
@@ -297,10 +297,10 @@ THINGS = [Thing("circle", "red", "large", 0.3, 0.5), Thing("square", "blue", "sm
         ("put the red circle somewhere else", "move", ["large red circle", "small blue square"]),
     ],
 )
-def test_the_drawing_editor_understands(instruction: str, kind: str, expected: list[str]) -> None:
+def test_the_drawing_editor_understands(instruction: str, change_type: str, expected: list[str]) -> None:
     told, things = change(THINGS, instruction, random.Random(0), 2.0, 0.3)
-    assert (told, [thing.phrase for thing in things]) == (kind, expected)
-    if kind == "move":
+    assert (told, [thing.phrase for thing in things]) == (change_type, expected)
+    if change_type == "move":
         assert (things[0].x, things[0].y) != (THINGS[0].x, THINGS[0].y) and things[1] == THINGS[1]
 
 
@@ -321,7 +321,7 @@ def test_the_drawing_editor_says_what_it_cannot_do(instruction: str, reason: str
 
 def test_an_edited_scene_differs_where_the_instruction_says(made: Path) -> None:
     """A removed thing's pixels turn to background, and the thing's colour is gone from there."""
-    line = next(line for line in lines_of(made) if line["kind"] == "remove")
+    line = next(line for line in lines_of(made) if line["change_type"] == "remove")
     builder = benchmark_builder("toy", **TOY)
     pair, _, _ = compose(builder.config, "train", line["provenance"]["source"]["index"])
     names = [made / "dataset" / line[name] for name in ("before_file_name", "after_file_name")]
@@ -487,7 +487,7 @@ def test_images_are_seen_as_people_see_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "kind"),
+    ("reason", "change_type"),
     [
         ("text_not_shown: image_text 0.100 < 0.3", "text_not_shown"),
         ("editor: hidden by the editor's safety checker", "editor: hidden by the editor's safety checker"),
@@ -495,8 +495,8 @@ def test_images_are_seen_as_people_see_them() -> None:
         ("image 'a.png' cannot be read (x)", "image … cannot be read (x)"),
     ],
 )
-def test_reasons_are_counted_without_their_numbers_and_names(reason: str, kind: str) -> None:
-    assert kind_of(reason) == kind
+def test_reasons_are_counted_without_their_numbers_and_names(reason: str, change_type: str) -> None:
+    assert kind_of(reason) == change_type
 
 
 def test_a_model_from_the_hub_is_told_with_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

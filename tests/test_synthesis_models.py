@@ -434,7 +434,7 @@ def test_the_whole_way_with_models(pipeline: Path, clip: Path, chat: Path, tmp_p
     synthesize(settings)
     root = Path(settings.output_dir) / "dataset"
     pairs = list(benchmark_builder("folder", root=root).raw_pairs("train"))
-    edited = [pair for pair in pairs if pair.kind != "none"]
+    edited = [pair for pair in pairs if pair.change_type != "none"]
     assert len(edited) == 12 and len(pairs) > 12  # the two best of four candidates each
     for pair in edited:
         with Image.open(pair.before) as before, Image.open(pair.after) as after:

@@ -1,4 +1,4 @@
-"""benchmarks/synthetic_pairs.py: what it runs, what it estimates, and that the README tells it."""
+"""measurements/synthetic_pairs.py: what it runs, what it estimates, and that the README tells it."""
 
 import importlib.util
 import json

@@ -15,9 +15,9 @@ from PIL import Image
 
 from dataset_syned import BENCHMARKS, FEATURES, benchmark_builder, load_benchmark
 from dataset_syned.__main__ import main
-from dataset_syned.benchmarks.toy import KINDS, SENTENCES, SETTINGS, ToyConfig, draw_pair, draw_row
+from dataset_syned.benchmarks.toy import CHANGE_TYPES, SENTENCES, SETTINGS, ToyConfig, draw_pair, draw_row
 from dataset_syned.scene_drawing import COLORS, View, coverage, draw_background, draw_scene, draw_things, separate
-from metric_idc import change_kind
+from metric_idc import stated_change_type
 
 SMALL = {"train": 60, "validation": 20, "test": 30}
 
@@ -31,12 +31,14 @@ def digest(rows: list[dict[str, Any]]) -> str:
     hashed = hashlib.sha256()
     for row in rows:
         hashed.update(pixels(row["before"]).tobytes() + pixels(row["after"]).tobytes())
-        hashed.update(json.dumps([row["pair_id"], row["captions"], row["kind"]]).encode())
+        hashed.update(json.dumps([row["pair_id"], row["captions"], row["change_type"]]).encode())
     return hashed.hexdigest()
 
 
-def pairs(kind: str, count: int = 20, difficulty: str = "easy") -> list[Any]:
-    return [draw_pair(random.Random(f"{kind}/{i}"), kind, SETTINGS[difficulty], 2.0) for i in range(count)]
+def pairs(change_type: str, count: int = 20, difficulty: str = "easy") -> list[Any]:
+    return [
+        draw_pair(random.Random(f"{change_type}/{i}"), change_type, SETTINGS[difficulty], 2.0) for i in range(count)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,7 @@ def test_rows_have_the_one_schema_and_all_kinds() -> None:
         rows = load_benchmark("toy", split, **SMALL)
         assert rows.features == FEATURES and len(rows) == count
     rows = load_benchmark("toy", "train", **SMALL)
-    assert set(rows["kind"]) == set(KINDS)
+    assert set(rows["change_type"]) == set(CHANGE_TYPES)
     assert all(len(set(captions)) >= 3 for captions in rows["captions"])
     assert rows[0]["before"].size == (128, 64)
     assert len(set(rows["pair_id"])) == len(rows)
@@ -99,37 +101,37 @@ def test_load_dataset_finds_the_prepared_benchmark(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("difficulty", SETTINGS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_change_is_the_one_that_is_named(kind: str, difficulty: str) -> None:
-    for pair in pairs(kind, difficulty=difficulty):
+@pytest.mark.parametrize("change_type", CHANGE_TYPES)
+def test_the_change_is_the_one_that_is_named(change_type: str, difficulty: str) -> None:
+    for pair in pairs(change_type, difficulty=difficulty):
         before, after = set(pair.before), set(pair.after)
         gone, new = before - after, after - before
         assert {t.phrase for t in pair.before if separate(t, [o for o in pair.before if o is not t])} == {
             t.phrase for t in pair.before
         }, "phrases are unique and things do not touch"
-        if kind == "none":
+        if change_type == "none":
             assert before == after
-        elif kind == "add":
+        elif change_type == "add":
             assert (gone, new) == (set(), {pair.subject})
-        elif kind == "remove":
+        elif change_type == "remove":
             assert (gone, new) == ({pair.subject}, set())
         else:
             (old,), (now,) = gone, new
             assert old == pair.subject and (old.shape, old.size) == (now.shape, now.size)
             moved = ((old.x - now.x) ** 2 + (old.y - now.y) ** 2) ** 0.5
-            assert (old.color == now.color) == (kind == "move") == (moved >= SETTINGS[difficulty].move)
-            assert pair.new_color == (now.color if kind == "color" else "")
+            assert (old.color == now.color) == (change_type == "move") == (moved >= SETTINGS[difficulty].move)
+            assert pair.new_color == (now.color if change_type == "color" else "")
 
 
 def test_a_person_can_see_every_change() -> None:
     """Where the change is, the pictures differ much more than light and shift make other places differ."""
-    for kind in ("add", "remove", "move", "color"):
-        for number, pair in enumerate(pairs(kind, 30)):
+    for change_type in ("add", "remove", "move", "color"):
+        for number, pair in enumerate(pairs(change_type, 30)):
             background = draw_background((128, 64), "paper", random.Random(number))
             before, after = (draw_scene(s, background, "paper").astype(int) for s in (pair.before, pair.after))
             (rows, columns), alpha = coverage(pair.subject, (128, 64))
             inside = np.abs(before - after)[rows, columns][alpha > 0.99]
-            assert inside.max(axis=-1).mean() > 60, (kind, number, pair)
+            assert inside.max(axis=-1).mean() > 60, (change_type, number, pair)
 
 
 def test_distractors_are_there_and_one_none_pair_in_four_has_none() -> None:
@@ -148,12 +150,12 @@ def test_captions_say_what_changed_and_how() -> None:
         for index in range(60):
             row = draw_row(config, "train", index)
             for caption in row["captions"]:
-                assert change_kind(caption) == row["kind"], caption
-                assert (row["kind"] == "none") != any(color in caption for color in COLORS), caption
+                assert stated_change_type(caption) == row["change_type"], caption
+                assert (row["change_type"] == "none") != any(color in caption for color in COLORS), caption
 
 
 def test_kinds_are_balanced() -> None:
-    counts = Counter(draw_row(ToyConfig(), "train", index)["kind"] for index in range(1000))
+    counts = Counter(draw_row(ToyConfig(), "train", index)["change_type"] for index in range(1000))
     assert min(counts.values()) > 150
 
 

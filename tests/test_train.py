@@ -22,9 +22,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import train
+from captioner_idc.captioning import caption, load
 from dataset_syned import load_benchmark
-from modeling_blip2idc.captioning import caption, load
-from modeling_blip2idc.checkpoints import latest_checkpoint
+from run_idc.checkpoints import latest_checkpoint
 
 OPTIONS = {"train": 48, "validation": 8, "test": 12}
 SMOKE = {
@@ -138,7 +138,7 @@ def test_parts_of_the_validation_split_make_up_the_whole(tiny_captioner: Path) -
 
 def test_batches_hold_the_images_in_order_and_no_labels_of_fillers(tiny_captioner: Path) -> None:
     _, processor = load(tiny_captioner, device="cpu")
-    row = next(row for row in load_benchmark("toy", "train", **OPTIONS) if row["kind"] == "add")
+    row = next(row for row in load_benchmark("toy", "train", **OPTIONS) if row["change_type"] == "add")
     example = {**row, "caption": "x", "weight": 1}
     batch, ids = train.Collate(processor)([example, {**example, "weight": 0}])
     expected = processor(before=row["before"], after=row["after"])["pixel_values"]

@@ -27,7 +27,7 @@ CONFIG = {
 # train.py, but with short pauses between two attempts
 QUICK = """
 import sys, train
-from modeling_blip2idc import publishing
+from run_idc import publishing
 publishing.DELAYS = (0.05, 0.05)
 sys.exit(train.main(sys.argv[1:]))
 """

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import datasets
 
-from ..pair_builder import DataError, Fault, PairBuilder, RawPair, by_split, read_each
+from ..annotations import by_split, read_each
+from ..pair_builder import PairBuilder
+from ..pairs import BrokenEntry, DataError, RawPair
 
 ANNOTATIONS = "birds-to-words-v1.0.tsv"
 SPLITS = {"train": "train", "val": "validation", "test": "test"}  # the authors' name, ours
@@ -39,7 +41,7 @@ def photo_file(images: Path, photo: str) -> Path:
     return next((path for path in candidates if path.is_file()), candidates[0])
 
 
-def read_lines(path: Path) -> Iterator[tuple[str, dict[str, str]] | Fault]:
+def read_lines(path: Path) -> Iterator[tuple[str, dict[str, str]] | BrokenEntry]:
     """Place, and cells by column."""
     with path.open(encoding="utf-8") as file:
         header = file.readline().rstrip("\r\n").split("\t")
@@ -51,7 +53,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, str]] | Fault]:
             if len(cells) == len(header):
                 yield place, dict(zip(header, map(unquoted, cells), strict=True))
             elif line.strip():
-                yield Fault(DataError(f"{place}: {len(cells)} cells, which should be {len(header)}"))
+                yield BrokenEntry(DataError(f"{place}: {len(cells)} cells, which should be {len(header)}"))
 
 
 def read_paragraph(row: dict[str, str]) -> tuple[tuple[str, str], str]:
@@ -85,11 +87,11 @@ class BirdsToWords(PairBuilder):
     def raw_splits(self) -> list[str]:
         return list(self.listed())
 
-    def entries(self, split: str) -> Iterator[RawPair | Fault]:
+    def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
         """One row is one paragraph. Some pairs are listed twice, hence more paragraphs than the five of one round."""
         pairs: dict[tuple[str, str], list[str]] = {}
         for paragraph in read_each(self.listed().get(split, []), read_paragraph):
-            if isinstance(paragraph, Fault):
+            if isinstance(paragraph, BrokenEntry):
                 yield paragraph
             else:
                 pairs.setdefault(paragraph[0], []).append(paragraph[1])
@@ -97,7 +99,7 @@ class BirdsToWords(PairBuilder):
         for (first, second), captions in pairs.items():
             yield RawPair(f"{first}-{second}", photo_file(images, first), photo_file(images, second), captions)
 
-    def listed(self) -> dict[str, list[tuple[str, dict[str, str]] | Fault]]:
+    def listed(self) -> dict[str, list[tuple[str, dict[str, str]] | BrokenEntry]]:
         """Places and rows by split."""
         path = self.root / ANNOTATIONS
         if not path.is_file():

@@ -12,10 +12,12 @@ from typing import Any
 
 import datasets
 
-from ..pair_builder import DataError, Fault, PairBuilder, RawPair, read_each, read_json
+from ..annotations import read_each, read_json
+from ..pair_builder import PairBuilder
+from ..pairs import BrokenEntry, DataError, RawPair
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}  # our name -> the authors'
-KINDS = {"color": "color", "material": "material", "add": "add", "drop": "remove", "move": "move"}
+CHANGE_TYPES = {"color": "color", "material": "material", "add": "add", "drop": "remove", "move": "move"}
 ANNOTATIONS = ("splits.json", "change_captions.json", "no_change_captions.json", "type_mapping.json")
 
 
@@ -49,16 +51,16 @@ def sentences_of(captions: dict[str, Any], key: str, path: Path) -> list[str]:
     return sentences
 
 
-def change_kinds(path: Path) -> dict[str, str]:
-    """The kind of change of each scene, by `006594.png`. Raises: DataError for an unknown kind."""
-    kinds = {}
+def change_types_of(path: Path) -> dict[str, str]:
+    """The type of change of each scene, by `006594.png`. Raises: DataError for an unknown change_type."""
+    change_types = {}
     for theirs, names in read_object(path).items():
-        if theirs not in KINDS:
-            raise DataError(f"{str(path)!r}: unknown change {theirs!r}, expected one of {', '.join(KINDS)}")
+        if theirs not in CHANGE_TYPES:
+            raise DataError(f"{str(path)!r}: unknown change {theirs!r}, expected one of {', '.join(CHANGE_TYPES)}")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise DataError(f"{str(path)!r}, {theirs!r}: no list of names such as '006594.png'")
-        kinds |= dict.fromkeys(names, KINDS[theirs])
-    return kinds
+        change_types |= dict.fromkeys(names, CHANGE_TYPES[theirs])
+    return change_types
 
 
 class ClevrChange(PairBuilder):
@@ -97,10 +99,14 @@ class ClevrChange(PairBuilder):
     def raw_splits(self) -> list[str]:
         return list(split_numbers(self.annotations()[0]))
 
-    def entries(self, split: str) -> Iterator[RawPair | Fault]:
+    def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
         splits, changed_file, unchanged_file, types = self.annotations()
         images, changed_images, unchanged_images = (self.folder / f"{prefix}images" for prefix in ("", "sc_", "nsc_"))
-        changed, unchanged, kinds = read_object(changed_file), read_object(unchanged_file), change_kinds(types)
+        changed, unchanged, change_types = (
+            read_object(changed_file),
+            read_object(unchanged_file),
+            change_types_of(types),
+        )
 
         def read(entry: tuple[str, bool]) -> RawPair:
             name, is_changed = entry
@@ -108,10 +114,10 @@ class ClevrChange(PairBuilder):
             if not is_changed:
                 same = unchanged_images / f"CLEVR_nonsemantic_{name}"
                 return RawPair(f"{name}_n", images / key, same, sentences_of(unchanged, key, unchanged_file), "none")
-            if name not in kinds:
+            if name not in change_types:
                 raise DataError(f"{str(types)!r} names no change for {name!r}")
             after = changed_images / f"CLEVR_semantic_{name}"
-            return RawPair(name, images / key, after, sentences_of(changed, key, changed_file), kinds[name])
+            return RawPair(name, images / key, after, sentences_of(changed, key, changed_file), change_types[name])
 
         # The number names the files. Its rank in the sorted folder, which other code uses, is another file as soon as
         # one is absent: 197 scenes have no captions.

@@ -2,7 +2,7 @@
 
     python -m dataset_syned prepare clevr_dc        # raw files in data/clevr_dc, see BY_HAND
 
-The authors say that there are six kinds of change, but no file says which pair has which. So `kind` is "none" where
+The authors say that there are six types of change, but no file says which pair has which. So `change_type` is "none" where
 all references are sentences that say so, and empty elsewhere.
 """
 
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import datasets
 
-from ..pair_builder import Fault, PairBuilder, RawPair, read_each
+from ..annotations import read_each
+from ..pair_builder import PairBuilder
+from ..pairs import BrokenEntry, RawPair
 from .clevr_change import read_object, sentences_of, split_numbers
 
 # What CLEVR-Change says of pairs without a change, in all its spellings.
@@ -82,7 +84,7 @@ class ClevrDc(PairBuilder):
     def raw_splits(self) -> list[str]:
         return list(split_numbers(self.root / self.layout().split))
 
-    def entries(self, split: str) -> Iterator[RawPair | Fault]:
+    def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
         layout = self.layout()
         path, before, after = (self.root / name for name in (layout.captions, layout.before, layout.after))
         captions = read_object(path)
@@ -95,7 +97,7 @@ class ClevrDc(PairBuilder):
                 before=before / image,
                 after=after / image,
                 captions=references,
-                kind="none" if all(map(says_no_change, references)) else "",
+                change_type="none" if all(map(says_no_change, references)) else "",
             )
 
         numbers = split_numbers(self.root / layout.split).get(split, [])

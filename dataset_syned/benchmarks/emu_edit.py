@@ -16,7 +16,9 @@ import datasets
 import pyarrow
 from pyarrow.parquet import ParquetFile
 
-from ..pair_builder import DataError, Fault, Mirror, PairBuilder, RawPair, read_json
+from ..annotations import read_json
+from ..pair_builder import Mirror, PairBuilder
+from ..pairs import BrokenEntry, DataError, RawPair
 
 SOURCE = "facebook/emu_edit_test_set_generations"
 PARTS = {"train": "validation", "validation": "validation", "test": "test"}  # our split -> the authors' part
@@ -177,6 +179,6 @@ class EmuEdit(PairBuilder):
     def count_pairs(self, split: str) -> int:
         return len(self.split_ids(split))
 
-    def entries(self, split: str) -> Iterator[RawPair | Fault]:
+    def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
         for edit in read_edits(shards(self.root, split), self.split_ids(split)):
             yield edit_pair(f"{split}-{edit.idx}", edit, [edit.instruction])

@@ -1,7 +1,7 @@
 """folder: anyone's own pairs, in one of two layouts.
 
     metadata.jsonl   {"before_file_name": "a.png", "after_file_name": "b.png", "captions": ["the car left", ..]}
-                     and, if wanted, "pair_id", "kind", "provenance" (an object); or metadata.csv, without the last
+                     and, if wanted, "pair_id", "change_type", "provenance" (an object); or metadata.csv, without the last
     before/ after/   with equal file names, and captions.json {"a.png": ["the car left", ..]};
                      or captions.csv with the columns file_name, captions
 
@@ -17,17 +17,9 @@ from typing import Any
 
 import datasets
 
-from ..pair_builder import (
-    DataError,
-    Fault,
-    PairBuilder,
-    RawPair,
-    inside,
-    json_object,
-    numbered_lines,
-    read_each,
-    read_json,
-)
+from ..annotations import inside, json_object, numbered_lines, read_each, read_json
+from ..pair_builder import PairBuilder
+from ..pairs import BrokenEntry, DataError, RawPair
 
 SPLITS = ("train", "validation", "test")
 ANNOTATIONS = ("metadata.jsonl", "metadata.csv", "captions.json", "captions.csv")
@@ -85,7 +77,7 @@ def cell_captions(cell: str | None) -> list[str]:
         raise DataError(f"captions begin with '[' and are no JSON list ({error})") from error
 
 
-def merged(rows: Iterator[tuple[str, Numbered]]) -> Iterator[tuple[str, Numbered] | Fault]:
+def merged(rows: Iterator[tuple[str, Numbered]]) -> Iterator[tuple[str, Numbered] | BrokenEntry]:
     """One row per pair, with the captions of all its rows in their order, as a list."""
     pairs: dict[Any, tuple[str, Numbered]] = {}
 
@@ -105,7 +97,7 @@ def merged(rows: Iterator[tuple[str, Numbered]]) -> Iterator[tuple[str, Numbered
     yield from pairs.values()
 
 
-def metadata_pairs(path: Path, split: str) -> Iterator[RawPair | Fault]:
+def metadata_pairs(path: Path, split: str) -> Iterator[RawPair | BrokenEntry]:
     def read(numbered: Numbered) -> RawPair:
         number, row = numbered
         names = field(row, "before_file_name"), field(row, "after_file_name")
@@ -116,14 +108,14 @@ def metadata_pairs(path: Path, split: str) -> Iterator[RawPair | Fault]:
         if not isinstance(provenance, dict):
             raise DataError(f"provenance={provenance!r}, which should be an object")
         captions = checked_captions(row.get("captions"), pair_id)
-        return RawPair(pair_id, before, after, captions, optional(row, "kind"), provenance)
+        return RawPair(pair_id, before, after, captions, optional(row, "change_type"), provenance)
 
     if path.suffix == ".jsonl":
         return read_each(numbered_lines(path), lambda line: read((line[0], json_object(line[1]))))
     return read_each(merged(read_csv(path, ("before_file_name", "after_file_name", "captions"))), read)
 
 
-def sibling_pairs(path: Path) -> Iterator[RawPair | Fault]:
+def sibling_pairs(path: Path) -> Iterator[RawPair | BrokenEntry]:
     def read(entry: tuple[str, Any]) -> RawPair:
         name, captions = entry
         before, after = inside(path.parent / "before", name), inside(path.parent / "after", name)
@@ -161,7 +153,7 @@ class Folder(PairBuilder):
             raise self.missing(f"a file of annotations in {without}/ ({', '.join(ANNOTATIONS)})")
         return splits
 
-    def entries(self, split: str) -> Iterator[RawPair | Fault]:
+    def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
         path = annotations(self.root / split) or annotations(self.root)
         if path is None:
             raise self.missing(f"a file of annotations for {split}")

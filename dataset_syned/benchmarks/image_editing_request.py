@@ -9,7 +9,9 @@ from typing import Any
 
 import datasets
 
-from ..pair_builder import DataError, Fault, PairBuilder, RawPair, inside, read_each, read_json
+from ..annotations import inside, read_each, read_json
+from ..pair_builder import PairBuilder
+from ..pairs import BrokenEntry, DataError, RawPair
 
 SPLITS = {"train": "train.json", "validation": "valid.json", "test": "test.json"}
 FIELDS = ("uid", "img0", "img1")
@@ -52,7 +54,7 @@ class ImageEditingRequest(PairBuilder):
             raise self.missing(SPLITS["train"])
         return splits
 
-    def entries(self, split: str) -> Iterator[RawPair | Fault]:
+    def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
         path, images = self.root / SPLITS[split], self.root / "images"
         if not path.is_file():
             raise self.missing(SPLITS[split])

@@ -10,17 +10,9 @@ from typing import Any
 
 import datasets
 
-from ..pair_builder import (
-    DataError,
-    Fault,
-    PairBuilder,
-    RawPair,
-    inside,
-    json_object,
-    numbered_lines,
-    read_each,
-    read_json,
-)
+from ..annotations import inside, json_object, numbered_lines, read_each, read_json
+from ..pair_builder import PairBuilder
+from ..pairs import BrokenEntry, DataError, RawPair
 
 # By position in seeds.json, as the authors cut: their bounds are the floors of these shares of its length.
 SPLITS = {"train": (0.0, 0.9), "validation": (0.9, 0.9 + 0.05), "test": (0.9 + 0.05, 1.0)}
@@ -58,14 +50,14 @@ def read_prompt(path: Path) -> dict[str, str]:
     return {name: prompt[name] for name in ("input", "edit", "output") if name in prompt}
 
 
-def folder_pairs(folder: Path, seeds: list[str]) -> Iterator[RawPair | Fault]:
+def folder_pairs(folder: Path, seeds: list[str]) -> Iterator[RawPair | BrokenEntry]:
     try:
         # The release lacks some folders that its seeds.json names, as does whoever took a few of its archives. Their
         # pairs then fail by missing images, one by one, which a skip log can take.
         prompt = read_prompt(folder / "prompt.json") if folder.is_dir() else {"edit": ""}
         made = read_metadata(folder / "metadata.jsonl")
     except DataError as error:
-        yield from (Fault(error, f"{folder.name}-{seed}") for seed in seeds)
+        yield from (BrokenEntry(error, f"{folder.name}-{seed}") for seed in seeds)
         return
     source = {name: prompt[name] for name in ("input", "output") if name in prompt}
 
@@ -108,7 +100,7 @@ class InstructPix2Pix(PairBuilder):
             raise self.missing("seeds.json, or a folder with prompt.json and images,")
         return splits
 
-    def entries(self, split: str) -> Iterator[RawPair | Fault]:
+    def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
         data = self.data_folder()
         for name, seeds in self.folders(split):
             yield from folder_pairs(inside(data, name), seeds)

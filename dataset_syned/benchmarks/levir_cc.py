@@ -9,7 +9,9 @@ from typing import Any
 
 import datasets
 
-from ..pair_builder import DataError, Fault, Mirror, PairBuilder, RawPair, by_split, inside, read_each, read_json
+from ..annotations import by_split, inside, read_each, read_json
+from ..pair_builder import Mirror, PairBuilder
+from ..pairs import BrokenEntry, DataError, RawPair
 
 ANNOTATIONS = "LevirCCcaptions.json"
 SPLITS = {"train": "train", "val": "validation", "test": "test"}  # the authors' name, ours
@@ -28,7 +30,7 @@ def caption(sentence: dict[str, Any]) -> str:
     return " ".join(sentence["tokens"]) if "tokens" in sentence else sentence["raw"].strip(" .\n")
 
 
-def change_kind(entry: dict[str, Any], captions: list[str]) -> str:
+def stated_change_type(entry: dict[str, Any], captions: list[str]) -> str:
     flag = entry.get("changeflag", 0 if set(captions) <= NO_CHANGE else 1)
     if flag not in (0, 1):
         raise ValueError(f"changeflag={flag!r}, which should be 0 or 1")
@@ -42,7 +44,7 @@ def read_pair(entry: dict[str, Any], images: Path) -> RawPair:
     if not captions or not all(captions):
         raise ValueError(f"pair {pair_id!r} has no caption, or one without text")
     before, after = inside(folder / "A", filename), inside(folder / "B", filename)
-    return RawPair(pair_id, before, after, captions, change_kind(entry, captions))
+    return RawPair(pair_id, before, after, captions, stated_change_type(entry, captions))
 
 
 class LevirCc(PairBuilder):
@@ -72,11 +74,11 @@ class LevirCc(PairBuilder):
     def raw_splits(self) -> list[str]:
         return list(self.listed())
 
-    def entries(self, split: str) -> Iterator[RawPair | Fault]:
+    def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
         images = self.images_folder()
         return read_each(self.listed().get(split, []), lambda entry: read_pair(entry, images))
 
-    def listed(self) -> dict[str, list[tuple[str, dict[str, Any]] | Fault]]:
+    def listed(self) -> dict[str, list[tuple[str, dict[str, Any]] | BrokenEntry]]:
         """Places and entries by split. The folders hold images that have none: they are no pairs."""
         path = self.annotations()
         data = read_json(path)

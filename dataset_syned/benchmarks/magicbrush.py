@@ -11,7 +11,9 @@ import datasets
 import pyarrow
 from pyarrow.parquet import ParquetFile, read_metadata
 
-from ..pair_builder import DataError, Fault, Mirror, PairBuilder, RawPair, inside, read_each, read_json
+from ..annotations import inside, read_each, read_json
+from ..pair_builder import Mirror, PairBuilder
+from ..pairs import BrokenEntry, DataError, RawPair
 
 SHARDS = {"train": ("train-*.parquet",), "validation": ("dev-*.parquet", "validation-*.parquet")}
 SESSIONS = "test/edit_sessions.json"
@@ -101,7 +103,7 @@ class MagicBrush(PairBuilder):
             raise self.missing("data/train-*.parquet")
         return splits
 
-    def entries(self, split: str) -> Iterator[RawPair | Fault]:
+    def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
         return self.test_pairs() if split == "test" else self.shard_pairs(split)
 
     def count_pairs(self, split: str) -> int:
@@ -114,12 +116,12 @@ class MagicBrush(PairBuilder):
         found = (sorted((self.root / "data").glob(pattern)) for pattern in SHARDS[split])
         return next(filter(None, found), [])
 
-    def shard_pairs(self, split: str) -> Iterator[RawPair | Fault]:
+    def shard_pairs(self, split: str) -> Iterator[RawPair | BrokenEntry]:
         for path in self.shards(split):
             rows = ((f"{str(path)!r}, row {index}", row) for index, row in enumerate(read_shard(path)))
             yield from read_each(rows, row_pair)
 
-    def test_pairs(self) -> Iterator[RawPair | Fault]:
+    def test_pairs(self) -> Iterator[RawPair | BrokenEntry]:
         path, images = self.root / SESSIONS, self.root / "test" / "images"
         sessions = read_json(path)
         if not isinstance(sessions, dict):
@@ -127,7 +129,7 @@ class MagicBrush(PairBuilder):
         for img_id, turns in sessions.items():
             if not isinstance(turns, list):
                 text = f"image {img_id!r}: {turns!r}, which should be a list of turns"
-                yield Fault(DataError(f"{str(path)!r}, {text}"))
+                yield BrokenEntry(DataError(f"{str(path)!r}, {text}"))
                 continue
             places = (
                 (f"{str(path)!r}, pair '{img_id}-{turn}'", (img_id, turn, fields))

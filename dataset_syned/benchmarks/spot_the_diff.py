@@ -13,12 +13,14 @@ from typing import Any
 
 import datasets
 
-from ..pair_builder import DataError, Fault, PairBuilder, RawPair, inside, read_each, read_json
+from ..annotations import inside, read_each, read_json
+from ..pair_builder import PairBuilder
+from ..pairs import BrokenEntry, DataError, RawPair
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}  # our name -> the authors'
 
 
-def read_answers(path: Path) -> Iterator[tuple[str, list[str]] | Fault]:
+def read_answers(path: Path) -> Iterator[tuple[str, list[str]] | BrokenEntry]:
     """Image id and sentences of each annotator: an id stands in as many rows as it has annotators."""
     rows = read_json(path)
     if not isinstance(rows, list):
@@ -95,12 +97,12 @@ class SpotTheDiff(PairBuilder):
             raise self.missing("annotations/train.json")
         return splits
 
-    def entries(self, split: str) -> Iterator[RawPair | Fault]:
+    def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
         if not self.annotations(split).is_file():
             raise self.missing(f"annotations/{SPLITS[split]}.json")
         answers: dict[str, list[list[str]]] = {}
         for answer in read_answers(self.annotations(split)):
-            if isinstance(answer, Fault):
+            if isinstance(answer, BrokenEntry):
                 yield answer
             else:
                 answers.setdefault(answer[0], []).append(answer[1])

@@ -15,19 +15,10 @@ from typing import Any
 
 import datasets
 
+from ..annotations import inside, json_object, numbered_lines, read_each, read_json
 from ..caption_cleaning import clean, report
-from ..pair_builder import (
-    DataError,
-    Fault,
-    Mirror,
-    PairBuilder,
-    RawPair,
-    inside,
-    json_object,
-    numbered_lines,
-    read_each,
-    read_json,
-)
+from ..pair_builder import Mirror, PairBuilder
+from ..pairs import BrokenEntry, DataError, RawPair
 from .emu_edit import (
     PARTS,
     SOURCE,
@@ -96,7 +87,7 @@ def read_paraphrases(path: Path) -> dict[int, list[str]]:
     return {int(key): lines for key, lines in content.items()}
 
 
-def read_further_edits(folder: Path, train: set[int]) -> list[tuple[int, FurtherEdit] | Fault]:
+def read_further_edits(folder: Path, train: set[int]) -> list[tuple[int, FurtherEdit] | BrokenEntry]:
     """(idx, edit) in the order of metadata.jsonl; empty where there is no such folder."""
     path = folder / "metadata.jsonl"
     if not folder.is_dir():
@@ -200,11 +191,11 @@ class Syned(PairBuilder):
         ids = set(self.split_instructions(split))
         return len(ids) + (len(read_further_edits(self.root / EDITS, ids)) if split == "train" else 0)
 
-    def entries(self, split: str) -> Iterator[RawPair | Fault]:
+    def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
         instructions = self.split_instructions(split)
         further: dict[int, list[FurtherEdit]] = {}
         for edit in read_further_edits(self.root / EDITS, set(instructions)) if split == "train" else ():
-            if isinstance(edit, Fault):
+            if isinstance(edit, BrokenEntry):
                 yield edit
             else:
                 further.setdefault(edit[0], []).append(edit[1])
@@ -222,6 +213,6 @@ def further_pair(pair_id: str, edit: Edit, extra: FurtherEdit, captions: list[st
         before=named(f"{pair_id}-before", edit.before),
         after=extra.after,
         captions=extra.captions or captions,
-        kind=edit.task,
+        change_type=edit.task,
         provenance=edit.provenance | extra.provenance,
     )

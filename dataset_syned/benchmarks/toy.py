@@ -16,7 +16,8 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from ..pair_builder import Fault, PairBuilder, RawPair, image_bytes, pair_row
+from ..pair_builder import PairBuilder
+from ..pairs import BrokenEntry, RawPair, image_bytes, pair_row
 from ..scene_drawing import (
     COLORS,
     Look,
@@ -34,10 +35,10 @@ from ..scene_drawing import (
 VERSION = "1.0.0"
 Wording = Literal["description", "instruction"]
 Difficulty = Literal["easy", "hard"]
-KINDS = ("color", "add", "remove", "move", "none")
+CHANGE_TYPES = ("color", "add", "remove", "move", "none")
 REFERENCES = 5
 
-# {o}: the thing's phrase, {c}: its new colour. A row takes REFERENCES of the sentences of its kind, in random order.
+# {o}: the thing's phrase, {c}: its new colour. A row takes REFERENCES of the sentences of its change_type, in random order.
 SENTENCES: dict[Wording, dict[str, tuple[str, ...]]] = {
     "description": {
         "add": (
@@ -142,7 +143,7 @@ SETTINGS: dict[Difficulty, Setting] = {
 class Pair:
     """A pair before it is drawn."""
 
-    kind: str
+    change_type: str
     before: list[Thing]
     after: list[Thing]
     subject: Thing | None  # the changed thing as it was (for `add`: as it is now)
@@ -168,7 +169,7 @@ def moved(rng: random.Random, thing: Thing, others: list[Thing], aspect: float, 
     return None
 
 
-def draw_pair(rng: random.Random, kind: str, setting: Setting, aspect: float) -> Pair:
+def draw_pair(rng: random.Random, change_type: str, setting: Setting, aspect: float) -> Pair:
     """A random pair of this kind. One `none` pair in four is the same picture twice."""
     low, high = setting.things
     while True:
@@ -178,26 +179,28 @@ def draw_pair(rng: random.Random, kind: str, setting: Setting, aspect: float) ->
         views = (draw_view(rng, setting), draw_view(rng, setting))
         index = int(rng.random() * len(things))
         subject, others = things[index], things[:index] + things[index + 1 :]
-        if kind == "none":
+        if change_type == "none":
             same = views[0] if rng.random() < 0.25 else views[1]
-            return Pair(kind, things, things, None, "", (views[0], same))
-        if kind == "add":
-            return Pair(kind, others, things, subject, "", views)
-        if kind == "remove":
-            return Pair(kind, things, others, subject, "", views)
-        if kind == "color":
+            return Pair(change_type, things, things, None, "", (views[0], same))
+        if change_type == "add":
+            return Pair(change_type, others, things, subject, "", views)
+        if change_type == "remove":
+            return Pair(change_type, things, others, subject, "", views)
+        if change_type == "color":
             other = replace(subject, color=pick(rng, [c for c in COLORS if c != subject.color]))
             if all(other.phrase != thing.phrase for thing in others):
-                return Pair(kind, things, things[:index] + [other] + things[index + 1 :], subject, other.color, views)
+                return Pair(
+                    change_type, things, things[:index] + [other] + things[index + 1 :], subject, other.color, views
+                )
         else:
             other = moved(rng, subject, others, aspect, setting.move)
             if other:
-                return Pair(kind, things, things[:index] + [other] + things[index + 1 :], subject, "", views)
+                return Pair(change_type, things, things[:index] + [other] + things[index + 1 :], subject, "", views)
 
 
 def draw_captions(rng: random.Random, pair: Pair, wording: Wording, count: int = REFERENCES) -> list[str]:
     """`count` differently worded sentences about the pair, in random order."""
-    sentences = list(SENTENCES[wording][pair.kind])
+    sentences = list(SENTENCES[wording][pair.change_type])
     phrase = pair.subject.phrase if pair.subject else ""
     chosen = [sentences.pop(int(rng.random() * len(sentences))) for _ in range(count)]
     return [sentence.format(o=phrase, c=pair.new_color) for sentence in chosen]
@@ -253,13 +256,13 @@ def draw_row(config: ToyConfig, split: str, index: int) -> dict[str, Any]:
     """Row `index` of a split."""
     pair = draw_raw(config, split, index)
     images = image_bytes(*pair.before), image_bytes(*pair.after)
-    return pair_row(pair.pair_id, *images, pair.captions, pair.kind, pair.provenance)
+    return pair_row(pair.pair_id, *images, pair.captions, pair.change_type, pair.provenance)
 
 
 def compose(config: ToyConfig, split: str, index: int) -> tuple[Pair, np.ndarray, random.Random]:
     """Row `index` of a split before it is drawn, its background, and the chance that is left for its captions."""
     rng = random.Random(f"{config.seed}/{split}/{index}")
-    pair = draw_pair(rng, pick(rng, KINDS), SETTINGS[config.difficulty], config.width / config.height)
+    pair = draw_pair(rng, pick(rng, CHANGE_TYPES), SETTINGS[config.difficulty], config.width / config.height)
     return pair, draw_background((config.width, config.height), config.look, rng), rng
 
 
@@ -273,7 +276,7 @@ def draw_raw(config: ToyConfig, split: str, index: int) -> RawPair:
         before=(f"{pair_id}-before.png", png(Image.fromarray(before))),
         after=(f"{pair_id}-after.png", png(Image.fromarray(after))),
         captions=draw_captions(rng, pair, config.wording),
-        kind=pair.kind,
+        change_type=pair.change_type,
         provenance={"drawn_by": f"toy {VERSION}", "seed": config.seed, "split": split, "index": index},
     )
 
@@ -297,7 +300,7 @@ class Toy(PairBuilder):
     def count_pairs(self, split: str) -> int:
         return getattr(self.config, split)
 
-    def entries(self, split: str) -> Iterator[RawPair | Fault]:
+    def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
         return (draw_raw(self.config, split, index) for index in range(self.count_pairs(split)))
 
     def _generate_examples(self, split: str, shards: list[tuple[int, int]]) -> Iterator[tuple[int, dict[str, Any]]]:

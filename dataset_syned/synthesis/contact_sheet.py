@@ -54,7 +54,7 @@ def draw_panel(panel: Panel) -> Image.Image:
 
 
 def draw_sheet(panels: list[Panel], columns: int = 2) -> Image.Image | None:
-    """None where there is nothing to show. `columns` of each kind."""
+    """None where there is nothing to show. `columns` of each change_type."""
     if not panels:
         return None
     sides = {accepted: [panel for panel in panels if panel.accepted is accepted] for accepted in (True, False)}

@@ -12,7 +12,8 @@ from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from ..whole_files import TEMPORARY, write_beside, write_text
+from common_idc.atomic_files import TEMPORARY, write_atomically, write_text
+
 from .contact_sheet import Panel, draw_sheet
 from .rows import DATASET, METADATA, join_lines
 from .selection import ACCEPTED, THRESHOLDS
@@ -55,7 +56,7 @@ class Statistics:
     verdicts: Counter[str] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
     captions: Counter[int] = field(default_factory=Counter)
-    kinds: Counter[str] = field(default_factory=Counter)
+    change_types: Counter[str] = field(default_factory=Counter)
     alterations: Counter[str] = field(default_factory=Counter)
     scores: dict[str, dict[str, Sample]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(Sample)))
     pairs: int = 0
@@ -81,7 +82,7 @@ class Statistics:
         for row in rows:
             line = row["line"]
             self.rows += 1
-            self.kinds[line["kind"] or "not told"] += 1
+            self.change_types[line["change_type"] or "not told"] += 1
             self.captions[len(line["captions"])] += 1
             if "no_change" in line["provenance"]:
                 self.alterations[line["provenance"]["no_change"]["alteration"]] += 1
@@ -98,7 +99,7 @@ class Statistics:
             "candidates": ordered(self.verdicts),
             "paraphrase_answers": ordered(self.answers),
             "captions_per_pair": ordered(self.captions),
-            "kinds": ordered(self.kinds),
+            "change_types": ordered(self.change_types),
             "no_change": ordered(self.alterations),
             "scores": {
                 name: {verdict: spread(sample.values) for verdict, sample in sorted(groups.items())}
@@ -137,7 +138,7 @@ def write_problems(path: Path, shards: list[int], read: Callable[[int], ShardRea
                         entry = {"pair_id": inputs["sources"]["pair_id"], "stage": stage, "problem": problem}
                         file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
-    write_beside(path, write)
+    write_atomically(path, write)
     return statistics
 
 
@@ -218,7 +219,7 @@ def finish(
     write_text(root / "statistics.json", json.dumps(told, indent=2, ensure_ascii=False) + "\n")
     sheet = draw_sheet(list(panels(config, shards, read)))
     if sheet is not None:
-        write_beside(root / "contact_sheet.png", lambda unfinished: sheet.save(unfinished, "PNG"))
+        write_atomically(root / "contact_sheet.png", lambda unfinished: sheet.save(unfinished, "PNG"))
     if not statistics.rows:
         reasons = told["candidates"] or {
             name: count for part in told["failed_pairs"].values() for name, count in part.items()

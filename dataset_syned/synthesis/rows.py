@@ -14,7 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..whole_files import write_beside
+from common_idc.atomic_files import write_atomically
+
 from .no_change import ALTERATIONS, captions, wanted
 from .settings import SynthesisConfig
 from .shards import Row, ShardReader, StageFolder, seed_of
@@ -29,11 +30,11 @@ def suffix(data: bytes) -> str:
 
 
 def write_image(root: Path, name: str, data: bytes) -> str:
-    write_beside(root / name, lambda unfinished: unfinished.write_bytes(data))
+    write_atomically(root / name, lambda unfinished: unfinished.write_bytes(data))
     return name
 
 
-def line(pair_id: str, names: tuple[str, str], texts: list[str], kind: str, provenance: dict[str, Any]) -> Row:
+def line(pair_id: str, names: tuple[str, str], texts: list[str], change_type: str, provenance: dict[str, Any]) -> Row:
     """An entry of metadata.jsonl."""
     before, after = names
     entry = {
@@ -41,7 +42,7 @@ def line(pair_id: str, names: tuple[str, str], texts: list[str], kind: str, prov
         "before_file_name": before,
         "after_file_name": after,
         "captions": texts,
-        "kind": kind,
+        "change_type": change_type,
         "provenance": provenance,
     }
     idx = provenance["source"].get("idx")
@@ -80,7 +81,7 @@ class Rows:
             after = write_image(self.root, f"images/{shard:05d}/{source['position']:04d}-after-{rank}.png", data)
             told = self.provenance(inputs, number)
             pair_id = f"{source['pair_id']}-{rank}"
-            yield line(pair_id, (before, after), inputs["paraphrases"]["captions"], source["kind"], told)
+            yield line(pair_id, (before, after), inputs["paraphrases"]["captions"], source["change_type"], told)
 
     def provenance(self, inputs: dict[str, Row], number: int) -> dict[str, Any]:
         row = inputs["instructions"]
@@ -127,4 +128,4 @@ def join_lines(folder: StageFolder, shards: list[int], path: Path) -> None:
                 for row in folder.read(shard):
                     file.write(json.dumps(row["line"], ensure_ascii=False, sort_keys=True) + "\n")
 
-    write_beside(path, write)
+    write_atomically(path, write)

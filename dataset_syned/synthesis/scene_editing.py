@@ -29,21 +29,21 @@ class EditError(ValueError):
 def patterns() -> list[tuple[str, re.Pattern[str]]]:
     """Kind of change and what asks for it: the wordings of the benchmark's instructions, with any phrase in them."""
     found = []
-    for kind, sentences in SENTENCES["instruction"].items():
+    for change_type, sentences in SENTENCES["instruction"].items():
         for sentence in sentences:
             text = re.escape(sentence).replace(r"\{o\}", r"(?P<thing>[\w ]+?)").replace(r"\{c\}", r"(?P<color>\w+)")
-            found.append((kind, re.compile(text.replace(r"a\ ", r"an?\ ") + r"\.?", re.IGNORECASE)))
+            found.append((change_type, re.compile(text.replace(r"a\ ", r"an?\ ") + r"\.?", re.IGNORECASE)))
     return found
 
 
 def understand(instruction: str) -> tuple[str, dict[str, str]]:
-    """The kind of change, and `thing` and `color` where it names them. Raises: EditError."""
-    for kind, pattern in patterns():
+    """The type of change, and `thing` and `color` where it names them. Raises: EditError."""
+    for change_type, pattern in patterns():
         match = pattern.fullmatch(instruction.strip())
         named = {name: text.lower() for name, text in match.groupdict().items()} if match else {}
         # "put the red circle somewhere else" could read as another sentence with a long phrase: words decide.
         if match and named.get("color", "red") in COLORS and known(named.get("thing", "thing")):
-            return kind, named
+            return change_type, named
     raise EditError(f"{instruction!r} asks for nothing that can be drawn")
 
 
@@ -53,8 +53,8 @@ def known(phrase: str) -> bool:
 
 def attributes(phrase: str) -> dict[str, str]:
     """`size`, `color` and `shape`, those of them that a phrase such as "small red circle" names."""
-    kinds = {"size": RADII, "color": COLORS, "shape": SHAPES}
-    return {name: word for word in phrase.split() for name, words in kinds.items() if word in words}
+    change_types = {"size": RADII, "color": COLORS, "shape": SHAPES}
+    return {name: word for word in phrase.split() for name, words in change_types.items() if word in words}
 
 
 def find(things: list[Thing], phrase: str) -> Thing:
@@ -69,28 +69,28 @@ def find(things: list[Thing], phrase: str) -> Thing:
 def change(
     things: list[Thing], instruction: str, rng: random.Random, aspect: float, least_move: float
 ) -> tuple[str, list[Thing]]:
-    """The kind of change, and the things after it. Raises: EditError."""
-    kind, named = understand(instruction)
-    if kind == "none":
-        return kind, things
-    if kind == "add":
+    """The type of change, and the things after it. Raises: EditError."""
+    change_type, named = understand(instruction)
+    if change_type == "none":
+        return change_type, things
+    if change_type == "add":
         wanted = {"size": pick(rng, list(RADII)), "color": pick(rng, list(COLORS)), "shape": pick(rng, list(SHAPES))}
         thing = place(rng, **wanted | attributes(named["thing"]), others=things, aspect=aspect)
         if thing is None:
             raise EditError("there is no room for another thing")
-        return kind, [*things, thing]
+        return change_type, [*things, thing]
     thing = find(things, named["thing"])
     others = [other for other in things if other is not thing]
-    if kind == "remove":
-        return kind, others
+    if change_type == "remove":
+        return change_type, others
     new = (
         replace(thing, color=named["color"])
-        if kind == "color"
+        if change_type == "color"
         else moved(rng, thing, others, aspect, least_move)  # None where there is no other spot
     )
     if new is None or new == thing or any(new.phrase == other.phrase for other in others):
         raise EditError(f"{instruction!r} cannot be done here, or not be told apart")
-    return kind, [new if other is thing else other for other in things]
+    return change_type, [new if other is thing else other for other in things]
 
 
 class SceneEditor:

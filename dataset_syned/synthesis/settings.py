@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from huggingface_hub import try_to_load_from_cache
 
-from ..config_files import Options, parse_settings
+from common_idc.settings import Options, parse_settings
+
 from .no_change import SENTENCES
 
 STAGES = ("instructions", "edits", "scores", "selection", "paraphrases", "rows")

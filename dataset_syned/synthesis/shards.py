@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..whole_files import TEMPORARY, write_beside, write_text
+from common_idc.atomic_files import TEMPORARY, write_atomically, write_text
 
 Row = dict[str, Any]  # of one pair; `position` is its place in the shard, `problem` why there is no more to it
 
@@ -68,7 +68,7 @@ class StageFolder:
             text = "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows)
             write_text(path, text)
         else:
-            write_beside(path, lambda unfinished: self._write_table(unfinished, rows))
+            write_atomically(path, lambda unfinished: self._write_table(unfinished, rows))
 
     def _write_table(self, path: Path, rows: Iterable[Row]) -> None:
         """A row group per row, so that one can be read without the others."""

@@ -12,8 +12,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageOps
 
-from ..pair_builder import DataError, ImageSource, RawPair, inside, json_object, numbered_lines, read_image
-from ..whole_files import write_text
+from common_idc.atomic_files import write_text
+
+from ..annotations import inside, json_object, numbered_lines
+from ..pairs import DataError, ImageSource, RawPair, read_image
 from .settings import SynthesisConfig
 from .shards import IMAGE, Row, Share, StageFolder
 
@@ -27,7 +29,7 @@ SCHEMA = pa.schema(
         "captions": pa.list_(pa.string()),  # instructions of one edit
         "image_caption": pa.string(),
         "edited_caption": pa.string(),
-        "kind": pa.string(),
+        "change_type": pa.string(),
         "provenance": pa.string(),
         "problem": pa.string(),
     }
@@ -44,14 +46,16 @@ class Source:
     captions: list[str] = field(default_factory=list)
     image_caption: str = ""
     edited_caption: str = ""
-    kind: str = ""
+    change_type: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
 def benchmark_source(pair: RawPair) -> Source:
     """The before image; a benchmark that was generated from captions tells them as `input` and `output`."""
     made = {name: str(pair.provenance.get(name) or "") for name in ("input", "output")}
-    return Source(pair.pair_id, pair.before, pair.captions, made["input"], made["output"], pair.kind, pair.provenance)
+    return Source(
+        pair.pair_id, pair.before, pair.captions, made["input"], made["output"], pair.change_type, pair.provenance
+    )
 
 
 def benchmark_sources(config: SynthesisConfig) -> Iterator[Source]:
@@ -64,8 +68,8 @@ def benchmark_sources(config: SynthesisConfig) -> Iterator[Source]:
         raise ValueError(
             f"benchmark {config.benchmark!r} has no split {config.split!r}, it has: {', '.join(builder.raw_splits())}"
         )
-    # A pair of kind `none` asks for no edit.
-    return (benchmark_source(pair) for pair in builder.raw_pairs(config.split) if pair.kind != "none")
+    # A pair of change_type `none` asks for no edit.
+    return (benchmark_source(pair) for pair in builder.raw_pairs(config.split) if pair.change_type != "none")
 
 
 def text_of(row: Row, name: str, place: str) -> str:
@@ -96,7 +100,7 @@ def folder_sources(folder: Path) -> Iterator[Source]:
         if hash(pair_id) in seen:
             raise DataError(f"{place}: pair_id {pair_id!r} for a second time")
         seen.add(hash(pair_id))
-        texts = {key: text_of(row, key, place) for key in ("instruction", "caption", "edited_caption", "kind")}
+        texts = {key: text_of(row, key, place) for key in ("instruction", "caption", "edited_caption", "change_type")}
         # An empty instruction is told as one, and not asked from the chat model.
         captions = [texts["instruction"]] if row.get("instruction") is not None else []
         provenance = {"file_name": name}
@@ -106,7 +110,7 @@ def folder_sources(folder: Path) -> Iterator[Source]:
             captions,
             texts["caption"],
             texts["edited_caption"],
-            texts["kind"],
+            texts["change_type"],
             provenance,
         )
 
@@ -158,7 +162,7 @@ def read_source(source: Source, position: int) -> Row:
         "captions": source.captions,
         "image_caption": source.image_caption,
         "edited_caption": source.edited_caption,
-        "kind": source.kind,
+        "change_type": source.change_type,
         "provenance": json.dumps(source.provenance, sort_keys=True, ensure_ascii=False),
         "problem": problem,
     }

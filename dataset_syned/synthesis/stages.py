@@ -25,7 +25,8 @@ import pyarrow as pa
 import yaml
 from tqdm import tqdm
 
-from ..whole_files import write_text
+from common_idc.atomic_files import write_text
+
 from .settings import STAGES, SettingsError, SynthesisConfig
 from .shards import Row, ShardReader, Share, StageFolder, batched
 from .sources import SCHEMA as SOURCES

@@ -1,30 +1,34 @@
-"""What predictions are like beside their scores: right kinds of change, change seen or not, length and variety."""
+"""What predictions are like beside their scores: right types of change, change seen or not, length and variety."""
 
 from collections import Counter
 from typing import Any
 
-from .change_kind import KINDS, change_kind
+from .change_type import CHANGE_TYPES, stated_change_type
 
 Row = dict[str, Any]
-NO_CHANGE = "none"  # of KINDS; every benchmark marks pairs without a change so
+NO_CHANGE = "none"  # of CHANGE_TYPES; every benchmark marks pairs without a change so
 
 
-def kind_accuracy(rows: list[Row]) -> dict[str, float | int]:
-    """How often the prediction tells the row's kind of change; kinds without rules are left out of it."""
-    right = [change_kind(row["prediction"]) == row["kind"] for row in rows if row.get("kind", "") in KINDS]
-    return {"kind_accuracy": sum(right) / len(right), "kind_pairs": len(right)} if right else {}
+def change_type_accuracy(rows: list[Row]) -> dict[str, float | int]:
+    """How often the prediction tells the row's type of change; change_types without rules are left out of it."""
+    right = [
+        stated_change_type(row["prediction"]) == row["change_type"]
+        for row in rows
+        if row.get("change_type", "") in CHANGE_TYPES
+    ]
+    return {"change_type_accuracy": sum(right) / len(right), "change_type_pairs": len(right)} if right else {}
 
 
 def change_detection(rows: list[Row]) -> dict[str, dict[str, float | int]]:
     """Whether the predictions say that something changed where something did; nothing where no pair is without one.
 
-    "Changed" is the positive class. A sentence says so unless the rules of `change_kind` find that it denies it, and
-    a pair has changed unless its kind is "none": also one of unknown kind, if others of the data set are marked.
+    "Changed" is the positive class. A sentence says so unless the rules of `stated_change_type` find that it denies it, and
+    a pair has changed unless its change_type is "none": also one of unknown change_type, if others of the data set are marked.
     """
-    truth = [row.get("kind", "") != NO_CHANGE for row in rows]
+    truth = [row.get("change_type", "") != NO_CHANGE for row in rows]
     if all(truth):
         return {}
-    said = [change_kind(row["prediction"]) != NO_CHANGE for row in rows]
+    said = [stated_change_type(row["prediction"]) != NO_CHANGE for row in rows]
     both = Counter(zip(truth, said, strict=True))
     found, missed, invented, right = both[True, True], both[True, False], both[False, True], both[False, False]
     return {
@@ -42,7 +46,7 @@ def change_detection(rows: list[Row]) -> dict[str, dict[str, float | int]]:
 
 def said_unchanged(sentences: list[str]) -> float:
     """Share of the sentences that deny a change."""
-    return sum(change_kind(sentence) == NO_CHANGE for sentence in sentences) / len(sentences)
+    return sum(stated_change_type(sentence) == NO_CHANGE for sentence in sentences) / len(sentences)
 
 
 def wording(sentences: list[str]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""A report that people look at: one HTML file with the scores, their controls, a chart per kind, and the pairs.
+"""A report that people look at: one HTML file with the scores, their controls, a chart per change_type, and the pairs.
 
     write_report(Path("runs/toy/eval/toy-test"), images=((row["before"], row["after"]) for row in rows))
 
@@ -16,9 +16,9 @@ from typing import Any
 
 from PIL.Image import Image
 
-from .change_kind import KINDS, change_kind
-from .predictions import read_predictions
-from .scoring import segment_scores
+from metric_idc.change_type import CHANGE_TYPES, stated_change_type
+from metric_idc.predictions import read_predictions
+from metric_idc.scoring import segment_scores
 
 TEMPLATE = Path(__file__).with_name("report.html")
 PICTURES_LIMIT = 40_000_000  # characters of all pictures: what a browser opens without effort
@@ -157,17 +157,17 @@ def _numbers(metrics: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def _charts(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Per score its bars, a kind each: lengths in percent of the longest, or of the highest end of an interval."""
+    """Per score its bars, a change_type each: lengths in percent of the longest, or of the highest end of an interval."""
     charts = {}
     for score, overall in metrics["scores"].items():
         bars = [
             {
-                "kind": kind,
+                "change_type": change_type,
                 "pairs": group.get("pairs"),
                 "value": group["scores"][score],
                 "interval": group.get("intervals", {}).get(score),
             }
-            for kind, group in metrics.get("per_kind", {}).items()
+            for change_type, group in metrics.get("per_change_type", {}).items()
             if score in group["scores"]
         ]
         scale = max([overall, 1e-9, *(b["value"] for b in bars), *(b["interval"][1] for b in bars if b["interval"])])
@@ -183,9 +183,9 @@ def _page_data(
     pairs = [
         {
             "id": row["pair_id"],
-            "kind": row["kind"],
-            # only kinds that the rules know can be told right or wrong
-            "told": change_kind(row["prediction"]) if row["kind"] in KINDS else None,
+            "change_type": row["change_type"],
+            # only change_types that the rules know can be told right or wrong
+            "told": stated_change_type(row["prediction"]) if row["change_type"] in CHANGE_TYPES else None,
             "prediction": row["prediction"],
             "references": row["references"],
             "scores": list(own.values()),

@@ -1,6 +1,6 @@
 """BLIP-2 OPT-2.7B with random weights: the time and memory of full size, where the real checkpoint cannot be had.
 
-    python benchmarks/full_size.py /somewhere/full-size
+    python measurements/full_size.py /somewhere/full-size
 
 writes 7.5 GB (bfloat16, in shards, a fraction of that in memory) outside the repository, and prints what can be done
 with it. What the model says is noise; its tokenizer knows the toy benchmark's words as single tokens, as OPT's does.
@@ -29,7 +29,7 @@ from transformers import (
 )
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-from dataset_syned.benchmarks.toy import KINDS, SETTINGS, ToyConfig, draw_captions, draw_pair, pick
+from dataset_syned.benchmarks.toy import CHANGE_TYPES, SETTINGS, ToyConfig, draw_captions, draw_pair, pick
 
 ROOT = Path(__file__).resolve().parents[1]
 BOS, PAD, EOS, NEWLINE = 2, 1, 2, 50118  # OPT's ids; BLIP-2 ends its texts with the newline
@@ -125,7 +125,7 @@ def toy_sentences(pairs: int) -> list[str]:
     rng, config = random.Random(0), ToyConfig()
     sentences = []
     for _ in range(pairs):
-        pair = draw_pair(rng, pick(rng, KINDS), SETTINGS[config.difficulty], config.width / config.height)
+        pair = draw_pair(rng, pick(rng, CHANGE_TYPES), SETTINGS[config.difficulty], config.width / config.height)
         sentences += draw_captions(rng, pair, config.wording)
     return sentences
 
@@ -146,9 +146,9 @@ def next_commands(folder: Path) -> str:
     return f"""two steps of training on four drawn pairs, and a sentence of the adapter:
   python train.py --model {place} --benchmark toy --benchmark_options {options} \\
     --output_dir runs/full-size --lora_rank 16 --batch_size 2 --epochs 1 --validation_captions 0 --log_every 1
-  python -m modeling_blip2idc.captioning docs/before.png docs/after.png --adapter runs/full-size --max_new_tokens 10
+  python -m captioner_idc.captioning docs/before.png docs/after.png --adapter runs/full-size --max_new_tokens 10
 a sentence of the model itself:
-  python -m modeling_blip2idc.captioning docs/before.png docs/after.png --model {place} --max_new_tokens 10"""
+  python -m captioner_idc.captioning docs/before.png docs/after.png --model {place} --max_new_tokens 10"""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """Two images in, one sentence out: from Python and from the command line.
 
-python -m modeling_blip2idc.captioning before.png after.png --model DIR_OR_ID
-python -m modeling_blip2idc.captioning --pairs pairs.csv --model DIR_OR_ID --output predictions.jsonl
+python -m captioner_idc.captioning before.png after.png --model DIR_OR_ID
+python -m captioner_idc.captioning --pairs pairs.csv --model DIR_OR_ID --output predictions.jsonl
 """
 
 import argparse
@@ -24,10 +24,10 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoProcessor
 from transformers.utils import find_adapter_config_file, logging
 
+from modeling_blip2idc import Blip2IdcForConditionalGeneration, Blip2IdcProcessor, ImageError, load_image
+from modeling_blip2idc.processing_blip2idc import load_named_image, settings_of_model
+
 from .adapters import load_adapter
-from .image_fusion import ImageError, load_image
-from .modeling_blip2idc import Blip2IdcForConditionalGeneration
-from .processing_blip2idc import Blip2IdcProcessor, load_named_image, settings_of_model
 
 DEFAULT_MODEL = "gautierevn/blip2idc"
 
@@ -276,7 +276,7 @@ def _write_predictions(path: Path | None, rows: list[dict[str, Any]], sentences:
 
 def _parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m modeling_blip2idc.captioning",
+        prog="python -m captioner_idc.captioning",
         description="Say in one sentence what changed between two images.",
     )
     parser.add_argument("before", nargs="?", metavar="BEFORE", help="image file")

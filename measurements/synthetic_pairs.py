@@ -1,7 +1,7 @@
 """Do synthetic pairs help where real ones are few? The question of the paper, at the size that runs on a CPU.
 
-    python benchmarks/synthetic_pairs.py                                           # about an hour on two cores
-    python benchmarks/synthetic_pairs.py --real 100 --seeds 1 --synthetic 300      # a quick look
+    python measurements/synthetic_pairs.py                                           # about an hour on two cores
+    python measurements/synthetic_pairs.py --real 100 --seeds 1 --synthetic 300      # a quick look
 
 Toy pairs stand for the real ones. The synthetic pairs are made by `synthesize` from toy scenes of another look, with
 the wording of edit instructions. Per number of real pairs and per seed, which draws other real pairs, an adapter of
@@ -25,12 +25,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from metric_idc import change_kind, read_predictions, segment_scores
+from metric_idc import read_predictions, segment_scores, stated_change_type
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIG = "configs/toy.yaml"
 ARMS = ("real only", "synthetic first")
-SCORES = ("CIDEr", "right kind")
+SCORES = ("CIDEr", "right change type")
 STEPS = 256  # of each training on real pairs, whatever their number; validation loss is flat by then
 PRETRAINING_EPOCHS = 4
 BATCH = 32
@@ -95,7 +95,7 @@ def finish(cell: Cell, folder: Path, data: Path) -> None:
     results = folder / cell.name / "eval" / "toy-test"
     if (results / "metrics.json").is_file():
         return
-    model = ["--model", "checkpoints/tiny-blip2"]
+    model = ["--model", "captioner_idc/tiny_captioner"]
     if cell.real or cell.synthetic:
         train(cell, folder, data)
         model = ["--adapter", str(folder / cell.name)]
@@ -111,15 +111,17 @@ def finish_all(cells: list[Cell], folder: Path, data: Path, jobs: int) -> None:
 
 
 def scores_of(cells: list[Cell], folder: Path) -> dict[str, np.ndarray]:
-    """Of each test pair its CIDEr and whether the sentence tells its kind of change, [cells, pairs].
+    """Of each test pair its CIDEr and whether the sentence tells its type of change, [cells, pairs].
 
     Both, because CIDEr is high where the right thing is named with a wrong change.
     """
     files = [folder / cell.name / "eval" / "toy-test" / "predictions.jsonl" for cell in cells]
     rows = [read_predictions(file) for file in files]
     cider = [[one["CIDEr"] for one in segment_scores(each, ["CIDEr"])] for each in rows]
-    kinds = [[float(change_kind(row["prediction"]) == row["kind"]) for row in each] for each in rows]
-    return dict(zip(SCORES, (np.array(cider), np.array(kinds)), strict=True))
+    change_types = [
+        [float(stated_change_type(row["prediction"]) == row["change_type"]) for row in each] for each in rows
+    ]
+    return dict(zip(SCORES, (np.array(cider), np.array(change_types)), strict=True))
 
 
 def estimate(values: np.ndarray) -> dict[str, float | list[float]]:

@@ -5,7 +5,7 @@ from collections import Counter
 import datasets
 import pytest
 
-from dataset_syned.pair_order import PairOrder, TrainingPairs
+from dataset_syned.epoch_order import PairOrder, TrainingPairs
 
 
 def order(**changes: object) -> PairOrder:

@@ -1,6 +1,6 @@
 """Drawing toy pairs: rows per second on one core, against the usual way to get smooth edges with Pillow.
 
-    python benchmarks/drawing.py
+    python measurements/drawing.py
 
 Baseline: the same things with ImageDraw at four times the size, then reduced; without ruled lines, light and shift,
 which makes the baseline faster than a true equal. Both include PNG compression.
@@ -12,7 +12,16 @@ from collections.abc import Callable
 
 from PIL import Image, ImageDraw
 
-from dataset_syned.benchmarks.toy import KINDS, SETTINGS, ToyConfig, draw_captions, draw_pair, draw_row, pick, png
+from dataset_syned.benchmarks.toy import (
+    CHANGE_TYPES,
+    SETTINGS,
+    ToyConfig,
+    draw_captions,
+    draw_pair,
+    draw_row,
+    pick,
+    png,
+)
 from dataset_syned.scene_drawing import COLORS, Thing
 
 PAIRS, SCALE = 1000, 4
@@ -39,7 +48,7 @@ def pillow_picture(things: list[Thing], width: int, height: int) -> Image.Image:
 
 def pillow_row(config: ToyConfig, index: int) -> list[bytes | str]:
     rng = random.Random(index)
-    pair = draw_pair(rng, pick(rng, KINDS), SETTINGS[config.difficulty], config.width / config.height)
+    pair = draw_pair(rng, pick(rng, CHANGE_TYPES), SETTINGS[config.difficulty], config.width / config.height)
     pictures = [pillow_picture(things, config.width, config.height) for things in (pair.before, pair.after)]
     return [*map(png, pictures), *draw_captions(rng, pair, config.wording)]
 

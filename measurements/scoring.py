@@ -1,7 +1,7 @@
 """Scoring against pycocoevalcap's own evaluation, in the same run: time as a ratio, and the largest difference.
 
-    python benchmarks/scoring.py
-    python benchmarks/scoring.py --pairs 500                     # a quick look
+    python measurements/scoring.py
+    python measurements/scoring.py --pairs 500                     # a quick look
 
 The baseline is what COCOEvalCap.evaluate does, without SPICE: PTBTokenizer for references and for predictions, then
 Bleu, Meteor, Rouge and Cider, one after the other. Ours is the same work: tokens, statistics of each pair, the same
@@ -58,7 +58,7 @@ def make_rows(pairs: int, references: int) -> list[dict[str, Any]]:
     rows = []
     for number in range(pairs):
         texts = [new() for _ in range(references)]
-        rows.append({"pair_id": str(number), "prediction": near(texts[0]), "references": texts, "kind": ""})
+        rows.append({"pair_id": str(number), "prediction": near(texts[0]), "references": texts, "change_type": ""})
     return rows
 
 

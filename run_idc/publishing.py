@@ -1,8 +1,8 @@
 """A run folder to the Hub, in one commit: the adapter or the merged model, with card, config, log and scores.
 
-python -m modeling_blip2idc.publishing runs/toy user/blip2idc-toy --dry_run     # lists what would be pushed
-python -m modeling_blip2idc.publishing runs/toy user/blip2idc-toy --private
-python -m modeling_blip2idc.publishing runs/toy user/blip2idc --merge           # the whole model with its code
+python -m run_idc.publishing runs/toy user/blip2idc-toy --dry_run     # lists what would be pushed
+python -m run_idc.publishing runs/toy user/blip2idc-toy --private
+python -m run_idc.publishing runs/toy user/blip2idc --merge           # the whole model with its code
 """
 
 import argparse
@@ -26,9 +26,10 @@ import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled  # HTTPError: of the HTTP library
 
-from .adapters import merge as merge_adapter
-from .captioning import load
-from .run_card import read_run, write_card, write_eval_results
+from captioner_idc.adapters import merge as merge_adapter
+from captioner_idc.captioning import load
+
+from .card import read_run, write_card, write_eval_results
 
 DELAYS = (2.0, 8.0)  # seconds before the second and the third attempt
 TRANSIENT = (408, 409, 412, 429, 500, 502, 503, 504)  # 409 and 412: somebody else commits at the same time
@@ -79,7 +80,7 @@ def try_push(run: Path | str, repo: str, private: bool = False, merge: bool = Fa
 
 
 def told_failure(error: Exception, run: Path | str, repo: str, private: bool, merge: bool) -> str:
-    command = ["python", "-m", "modeling_blip2idc.publishing", str(run), repo]
+    command = ["python", "-m", "run_idc.publishing", str(run), repo]
     command += ["--private"] * private + ["--merge"] * merge
     said = str(error) if isinstance(error, PushError) else f"{repo!r} could not be pushed: {reason(error)}"
     return f"{said}. Nothing is lost, all of it is in {str(run)!r}; push it later with: {shlex.join(command)}"
@@ -296,7 +297,7 @@ def listing(folder: Path) -> str:
 
 def _parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m modeling_blip2idc.publishing", description="Push a run folder of train.py to the Hub."
+        prog="python -m run_idc.publishing", description="Push a run folder of train.py to the Hub."
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("repo", metavar="REPO", help="<user>/<name>, created where it does not exist")

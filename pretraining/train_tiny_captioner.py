@@ -1,11 +1,11 @@
 """Train the tiny BLIP-2 that the offline demo adapts, as Salesforce/blip2-opt-2.7b is adapted in earnest.
 
-    python checkpoints/train_tiny_captioner.py --output_dir checkpoints/tiny-blip2 --bf16 --compile
+    python pretraining/train_tiny_captioner.py --output_dir captioner_idc/tiny_captioner --bf16 --compile
 
 What it learns from: drawn pairs mostly of another look and only with other sentences (instructions) than the toy
 benchmark's defaults. A captioner of this size that sees nothing but pair sentences sits on a plateau where it ignores
 the images. Two auxiliary losses get it off: every patch names the thing that covers it and what happens to it (vision
-part), and single queries name kind, size, colour, shape and new colour of the change (Q-Former). Their heads are
+part), and single queries name change_type, size, colour, shape and new colour of the change (Q-Former). Their heads are
 thrown away at the end. The language model also reads sentences of both wordings without pictures, as OPT has read
 English.
 """
@@ -33,14 +33,20 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from dataset_syned.benchmarks.toy import KINDS, SENTENCES, SETTINGS, Pair, draw_captions, draw_pair, pick
+from dataset_syned.benchmarks.toy import CHANGE_TYPES, SENTENCES, SETTINGS, Pair, draw_captions, draw_pair, pick
 from dataset_syned.scene_drawing import COLORS, RADII, SHAPES, coverage, draw_background, draw_scene
 from modeling_blip2idc.image_fusion import fuse
 
 CANVAS, PATCH, QUERIES, WIDTH = 96, 8, 8, 128
 GRID = CANVAS // PATCH
-STATUS = ("nothing", "unchanged", *KINDS[:-1])
-ATTRIBUTES = {"kind": len(KINDS), "size": 3, "color": 8, "shape": 5, "new_color": 8}  # 0 = none, but for kind
+STATUS = ("nothing", "unchanged", *CHANGE_TYPES[:-1])
+ATTRIBUTES = {
+    "change_type": len(CHANGE_TYPES),
+    "size": 3,
+    "color": 8,
+    "shape": 5,
+    "new_color": 8,
+}  # 0 = none, but for change_type
 PATCH_TARGETS = {"shape": 5, "color": 8, "size": 3, "status": len(STATUS)}
 PICTURE = (128, 64)
 MAX_TOKENS = 16  # of a sentence with its EOS
@@ -55,10 +61,10 @@ def attribute_labels(pair: Pair) -> list[int]:
     thing = pair.subject
     names = (thing.size, thing.color, thing.shape) if thing else ("", "", "")
     values = [number(value, table) for value, table in zip(names, (RADII, COLORS, SHAPES), strict=True)]
-    return [KINDS.index(pair.kind), *values, number(pair.new_color, COLORS)]
+    return [CHANGE_TYPES.index(pair.change_type), *values, number(pair.new_color, COLORS)]
 
 
-def patch_labels(things: list, others: list, kind: str, view) -> np.ndarray:
+def patch_labels(things: list, others: list, change_type: str, view) -> np.ndarray:
     """What covers each patch of one picture, uint8 [GRID / 2, GRID, 4] in the order of PATCH_TARGETS."""
     rows, columns = GRID // 2, GRID
     labels = np.zeros((rows, columns, 4), dtype=np.uint8)
@@ -70,7 +76,7 @@ def patch_labels(things: list, others: list, kind: str, view) -> np.ndarray:
         box, alpha = coverage(thing, (CANVAS, CANVAS // 2), view)
         mask[box] = alpha
         share = mask.reshape(rows, PATCH, columns, PATCH).mean(axis=(1, 3))
-        status = STATUS.index("unchanged" if thing in others else kind)
+        status = STATUS.index("unchanged" if thing in others else change_type)
         values = (number(thing.shape, SHAPES), number(thing.color, COLORS), number(thing.size, RADII), status)
         won = share > best
         labels[won] = values
@@ -82,14 +88,14 @@ def draw_example(index: int) -> tuple[np.ndarray, np.ndarray, list[int], list[st
     """Canvas uint8 [96, 96, 3], patch labels [144, 4], attribute labels [5], five instructions."""
     rng = random.Random(f"tiny captioner/{index}")
     look = "paper" if rng.random() < PAPER_SHARE else "studio"
-    pair = draw_pair(rng, pick(rng, KINDS), SETTINGS["easy"], PICTURE[0] / PICTURE[1])
+    pair = draw_pair(rng, pick(rng, CHANGE_TYPES), SETTINGS["easy"], PICTURE[0] / PICTURE[1])
     background = draw_background(PICTURE, look, rng)
     pictures = [draw_scene(s, background, look, v) for s, v in zip((pair.before, pair.after), pair.views, strict=True)]
     canvas = np.asarray(fuse(*pictures, layout="vertical", canvas=(CANVAS, CANVAS)))
     labels = np.concatenate(
         [
-            patch_labels(pair.before, pair.after, pair.kind, pair.views[0]),
-            patch_labels(pair.after, pair.before, pair.kind, pair.views[1]),
+            patch_labels(pair.before, pair.after, pair.change_type, pair.views[0]),
+            patch_labels(pair.after, pair.before, pair.change_type, pair.views[1]),
         ]
     )
     return canvas, labels.reshape(-1, 4), attribute_labels(pair), draw_captions(rng, pair, "instruction")
@@ -109,7 +115,7 @@ def reading_sentences(count: int) -> list[str]:
     rng = random.Random("tiny captioner/reading")
     sentences = []
     for _ in range(count):
-        pair = draw_pair(rng, pick(rng, KINDS), SETTINGS["easy"], 2.0)
+        pair = draw_pair(rng, pick(rng, CHANGE_TYPES), SETTINGS["easy"], 2.0)
         sentences.append(draw_captions(rng, pair, pick(rng, list(SENTENCES)))[0])
     return sentences
 
@@ -267,11 +273,11 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 300) -> floa
 
 @torch.no_grad()
 def exact_share(model, tokenizer, image_processor, pool, batch: int = 100) -> dict[str, float]:
-    """Share of held-out pairs whose greedy sentence is one of all the sentences that fit the pair, by kind."""
+    """Share of held-out pairs whose greedy sentence is one of all the sentences that fit the pair, by change_type."""
     model.eval()
     canvases, _, attributes, captions = pool
     prefix = [model.config.image_token_id] * QUERIES + [tokenizer.bos_token_id]
-    right: dict[str, list[bool]] = {kind: [] for kind in KINDS}
+    right: dict[str, list[bool]] = {change_type: [] for change_type in CHANGE_TYPES}
     for start in range(0, len(canvases), batch):
         part = slice(start, start + batch)
         ids = torch.tensor([prefix] * len(canvases[part]))
@@ -280,8 +286,8 @@ def exact_share(model, tokenizer, image_processor, pool, batch: int = 100) -> di
         )
         texts = tokenizer.batch_decode(out[:, len(prefix) :], skip_special_tokens=True)
         for text, label, fitting in zip(texts, attributes[part], captions[part], strict=True):
-            right[KINDS[label[0]]].append(text.strip() in fitting)
-    return {kind: float(np.mean(values)) for kind, values in right.items()}
+            right[CHANGE_TYPES[label[0]]].append(text.strip() in fitting)
+    return {change_type: float(np.mean(values)) for change_type, values in right.items()}
 
 
 def train(args: argparse.Namespace) -> None:
@@ -403,7 +409,7 @@ def write_card(folder: Path, args: argparse.Namespace, parameters: int) -> None:
         patch=PATCH,
         width=WIDTH,
         queries=QUERIES,
-        command="python checkpoints/train_tiny_captioner.py "
+        command="python pretraining/train_tiny_captioner.py "
         + " ".join(f"--{k} {v}" if v is not True else f"--{k}" for k, v in vars(args).items() if v is not False),
         pairs=args.pairs,
         seen=last["step"] * args.batch,
@@ -412,7 +418,7 @@ def write_card(folder: Path, args: argparse.Namespace, parameters: int) -> None:
         torch=version("torch"),
         transformers=version("transformers"),
         paper=PAPER_SHARE,
-        exact=", ".join(f"{kind} {share:.1%}" for kind, share in last["exact"].items()),
+        exact=", ".join(f"{change_type} {share:.1%}" for change_type, share in last["exact"].items()),
         **{name: last[name] for name in names},
     )
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from .image_fusion import load_image
+from modeling_blip2idc.image_fusion import load_image
 
 
 def draw_curves(run: Path) -> Path:

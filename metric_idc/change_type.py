@@ -1,4 +1,4 @@
-"""The kind of change an English sentence talks about, by rules: add, remove, color, move, none, or "".
+"""The type of change an English sentence talks about, by rules: add, remove, color, move, none, or "".
 
 Works on descriptions ("a red cube has appeared") and on instructions ("add a red cube"). The rules are tried from
 the top and the first that fits decides; so a sentence about several changes gets one kind.
@@ -6,7 +6,7 @@ the top and the first that fits decides; so a sentence about several changes get
 
 import re
 
-KINDS = ("add", "remove", "color", "move", "none")
+CHANGE_TYPES = ("add", "remove", "color", "move", "none")
 
 COLOR = (
     r"(?:(?:dark|light|bright|pale|deep)(?:er)?[ -])?(?:red|green|blue|yellow|orange|purple|violet|pink|magenta|cyan|"
@@ -60,7 +60,7 @@ RULES = [
     ),
     ("none", rf"\b(?:leave|keep) {WHOLE} (?:alone|be)\b"),
     ("none", rf"\b(?:show|depict|contain)s? (?:\w+ )?the same {SCENE}$"),
-    # An instruction names its kind with its first word, whatever follows ("add the missing dog").
+    # An instruction names its change_type with its first word, whatever follows ("add the missing dog").
     ("move", r"^(?:please )?(?:put|place|set|add)\b.*\b(?:elsewhere|somewhere else)\b"),
     ("color", r"^(?:please )?add (?:(?:some|more|a|the) )*colou?rs?\b"),
     ("add", r"^(?:please )?(?:add|insert|include|introduce|draw)\b"),
@@ -98,13 +98,13 @@ RULES = [
     ("add", r"\b(?:arrived|entered|joined|came in(?:to)?)\b|\bnot (?:\w+ ){0,3}?(?:before|earlier|previously)\b"),
     ("add", rf"\bnot (?:\w+ ){{0,4}}(?:before|left|first|old) {SCENE}\b"),
 ]
-_COMPILED = [(kind, re.compile(pattern)) for kind, pattern in RULES]
+_COMPILED = [(change_type, re.compile(pattern)) for change_type, pattern in RULES]
 
 
-def change_kind(sentence: str) -> str:
-    """The kind of change the sentence tells, one of KINDS, or "" if no rule fits."""
+def stated_change_type(sentence: str) -> str:
+    """The type of change the sentence tells, one of CHANGE_TYPES, or "" if no rule fits."""
     text = _plain(sentence)
-    return next((kind for kind, rule in _COMPILED if rule.search(text)), "")
+    return next((change_type for change_type, rule in _COMPILED if rule.search(text)), "")
 
 
 def _plain(sentence: str) -> str:

@@ -1,7 +1,7 @@
 """Preparing a data set of pairs: time and memory, as ratios.
 
-    python benchmarks/preparing.py
-    python benchmarks/preparing.py --pairs 500 --many 2000      # a quick look
+    python measurements/preparing.py
+    python measurements/preparing.py --pairs 500 --many 2000      # a quick look
 
 1. `prepare` of a folder of pairs against rows of images opened by `Image.open(..).convert("RGB")`, which `datasets`
    has to encode again. (Opened and not converted, they go in as a bare path: fast, and unchecked.)
@@ -57,7 +57,7 @@ def prepare_ours(folder: Path, cache: Path) -> None:
 def prepare_opened(folder: Path, cache: Path) -> None:
     import datasets
 
-    from dataset_syned.pair_builder import FEATURES
+    from dataset_syned.pairs import FEATURES
 
     def rows(path: str):
         for line in (Path(path) / "train" / "metadata.jsonl").open():
@@ -66,7 +66,7 @@ def prepare_opened(folder: Path, cache: Path) -> None:
                 Image.open(Path(path) / "train" / row[f"{side}_file_name"]).convert("RGB")
                 for side in ("before", "after")
             ]
-            values = {"pair_id": row["pair_id"], "captions": row["captions"], "kind": "", "provenance": ""}
+            values = {"pair_id": row["pair_id"], "captions": row["captions"], "change_type": "", "provenance": ""}
             yield {**values, "before": images[0], "after": images[1]}
 
     datasets.Dataset.from_generator(rows, features=FEATURES, gen_kwargs={"path": str(folder)}, cache_dir=str(cache))

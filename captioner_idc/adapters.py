@@ -1,6 +1,6 @@
 """LoRA adapters: what they adapt, how they are made, trained, saved and loaded. The one place that knows PEFT.
 
-    python -m modeling_blip2idc.adapters OLD_DIR NEW_DIR --revision 59a1ef6c1e5117b3f65523d1c6066825bcf315e3
+    python -m captioner_idc.adapters OLD_DIR NEW_DIR --revision 59a1ef6c1e5117b3f65523d1c6066825bcf315e3
 
 writes an adapter of the paper's time (PEFT 0.5, pickled) as safetensors that PEFT loads today.
 """
@@ -21,8 +21,7 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import save_file
 
-from .modeling_blip2idc import Blip2IdcForConditionalGeneration
-from .processing_blip2idc import Blip2IdcProcessor
+from modeling_blip2idc import Blip2IdcForConditionalGeneration, Blip2IdcProcessor
 
 LoraPart = Literal["vision", "qformer", "language"]
 LoraVariant = Literal["lora", "rslora", "dora", "pissa"]
@@ -289,7 +288,7 @@ def _is_lora(name: str, tensor: Any, rank: int) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m modeling_blip2idc.adapters",
+        prog="python -m captioner_idc.adapters",
         description="Write a pickled LoRA adapter (PEFT 0.5) as safetensors.",
     )
     parser.add_argument("old", type=Path, metavar="OLD_DIR", help=f"holds {CONFIG_NAME} and {OLD_WEIGHTS_NAME}")

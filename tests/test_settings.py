@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from dataset_syned.config_files import Options, parse_settings
+from common_idc.settings import Options, parse_settings
 
 
 @dataclass

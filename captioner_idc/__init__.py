@@ -1,0 +1,1 @@
+"""Any captioner behind one interface: two images in, a sentence out."""
