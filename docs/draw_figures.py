@@ -9,7 +9,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from captioner_idc.captioning import caption, load
+from captioner_idc.captioning import caption
+from captioner_idc.loading import load
 from dataset_syned.benchmarks.toy import CHANGE_TYPES, ToyConfig, draw_row
 
 FOLDER = Path(__file__).parent

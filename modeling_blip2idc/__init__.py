@@ -1,7 +1,6 @@
-"""BLIP-2 adapted to image difference captioning. `captioning` is imported on its own: it is also a program.
+"""BLIP2IDC: BLIP-2 adapted to image difference captioning. Exactly these files travel with the weights.
 
-Importing this package makes the Auto classes of this process know the model; the files saved with the weights do not
-need it.
+Importing this package registers the model with the Auto classes of this process; the saved files do not need it.
 """
 
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor

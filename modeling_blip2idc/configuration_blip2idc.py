@@ -1,4 +1,4 @@
-"""Configuration of BLIP2IDC: BLIP-2's own, under a model type of its own and with the remote classes named."""
+"""Configuration of BLIP2IDC: BLIP-2's under its own model type, with the classes of the remote code."""
 
 import os
 from typing import Any
@@ -16,7 +16,7 @@ AUTO_MAP = {
 
 @strict
 class Blip2IdcConfig(Blip2Config):
-    """What a BLIP-2 config holds; what the network sees (layout, canvas, prompt) is saved with the processor."""
+    """BLIP-2's configuration; what the network sees (layout, canvas, prompt) is saved with the processor."""
 
     model_type = "blip2idc"
     _auto_class = "AutoConfig"
@@ -32,7 +32,7 @@ class Blip2IdcConfig(Blip2Config):
     def get_config_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A plain BLIP-2 config is one of ours: taking over its type avoids a warning about mixed types."""
+        """Read a plain BLIP-2 config as one of this class, without transformers' warning about mixed model types."""
         config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if config_dict.get("model_type") == "blip-2":
             config_dict["model_type"] = cls.model_type

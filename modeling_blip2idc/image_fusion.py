@@ -1,7 +1,6 @@
 """The idea of the paper: two images become one picture, so that every attention layer of BLIP-2 sees both.
 
-`fuse` is all of it. `load_image` turns whatever holds an image into RGB, the same way for
-both cells.
+`fuse` is all of it. `load_image` is the one decoder of the project: it turns any image into RGB.
 """
 
 import io
@@ -15,18 +14,21 @@ from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 
 Layout = Literal["vertical", "horizontal"]
 WHITE = (255, 255, 255, 255)
-MOST_BLUR = 5.0  # sigma; a kernel of 3x3 is flat by then
+MOST_BLUR = 5.0  # sigma in pixels; a 3x3 kernel is flat by then
 
 
 class ImageError(ValueError):
-    """An image that cannot be read; the message names it and says what to do."""
+    """An unreadable image; the message names it and says what to do."""
 
 
 def fuse(before: Any, after: Any, layout: Layout, canvas: tuple[int, int], blur: float = 0.0) -> Image.Image:
-    """One RGB picture of `canvas` (height, width): before on top or left, after below or right.
+    """Return one RGB picture of `canvas` (height, width): before on top or left, after below or right.
 
     Args:
-        blur: sigma, in pixels of the images as they came, of a 3x3 Gaussian over each before it is resized; 0: none.
+        before, after: anything that `load_image` takes.
+        blur: sigma in pixels of the original image of a 3x3 Gaussian, applied before resizing; 0 means none.
+
+    Raises: ImageError for an unreadable image, ValueError for an impossible layout, canvas or blur.
     """
     check_blur(blur)
     height, width = cell_size(layout, canvas)
@@ -39,7 +41,10 @@ def fuse(before: Any, after: Any, layout: Layout, canvas: tuple[int, int], blur:
 
 
 def cell_size(layout: Layout, canvas: tuple[int, int]) -> tuple[int, int]:
-    """Height and width that each image gets."""
+    """Return height and width of the cell of each image.
+
+    Raises: ValueError for an unknown layout, or a canvas that cannot be halved.
+    """
     if layout not in ("vertical", "horizontal"):
         raise ValueError(f"layout must be 'vertical' or 'horizontal', got {layout!r}.")
     if len(canvas) != 2 or not all(isinstance(size, int) and size > 0 for size in canvas):
@@ -55,12 +60,13 @@ def cell_size(layout: Layout, canvas: tuple[int, int]) -> tuple[int, int]:
 
 
 def check_blur(blur: float) -> None:
+    """Raise ValueError unless `blur` is a sigma in pixels from 0 to below MOST_BLUR."""
     if isinstance(blur, bool) or not isinstance(blur, (int, float)) or not 0 <= blur < MOST_BLUR:
         raise ValueError(f"blur must be a number of pixels from 0 to below {MOST_BLUR:g}, got {blur!r}.")
 
 
 def _blurred(image: Image.Image, sigma: float) -> Image.Image:
-    """As torchvision's GaussianBlur(3, sigma): edges are mirrored, values rounded."""
+    """Apply torchvision's GaussianBlur(3, sigma): edges are mirrored, values rounded."""
     if sigma < 0.1:
         return image  # a neighbour would weigh less than e^-50
     side = math.exp(-0.5 / sigma**2)
@@ -72,7 +78,14 @@ def _blurred(image: Image.Image, sigma: float) -> Image.Image:
 
 
 def load_image(source: Any) -> Image.Image:
-    """Return an RGB image from a path, the bytes of a file, a PIL image, an array or a tensor; alpha goes over white."""
+    """Return an RGB image from a path, the bytes of a file, a PIL image, an array or a tensor.
+
+    Transparent parts become white, 16 bits become 8, and the EXIF orientation is applied.
+
+    Raises: ImageError for what cannot be read or is not an image.
+    """
+    if type(source) is Image.Image and source.mode == "RGB" and not source.info:
+        return source  # nothing to convert, e.g. an image that this function returned
     if isinstance(source, (str, os.PathLike)):
         return _from_file(source)
     if isinstance(source, bytes):
@@ -85,7 +98,8 @@ def load_image(source: Any) -> Image.Image:
     if isinstance(source, np.ndarray):
         return _from_array(source)
     raise ImageError(
-        f"a {type(source).__name__} is no image; pass a path, a PIL image, a numpy array or a torch tensor."
+        f"a {type(source).__name__} is not an image; pass a path, the bytes of a file, a PIL image, a numpy array or "
+        "a torch tensor."
     )
 
 
@@ -106,9 +120,10 @@ def _from_file(file: str | os.PathLike | io.BytesIO) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    """Return a new RGB image, upright as its EXIF block says, without metadata."""
     try:
         image = ImageOps.exif_transpose(image)
-    except Exception:  # whatever Pillow stumbles over in a broken EXIF block; if the picture is broken, load says so
+    except Exception:  # any error that Pillow raises for a broken EXIF block; a broken picture fails in load
         image.load()
     if image.mode.startswith("I;16"):
         return _from_array(np.asarray(image).astype(np.uint16))
@@ -116,17 +131,19 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return _from_wide_values(np.asarray(image))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, WHITE), rgba).convert("RGB")
-    return image.convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, WHITE), rgba)
+    rgb = image.convert("RGB")
+    rgb.info = {}
+    return rgb
 
 
 def _from_wide_values(values: np.ndarray) -> Image.Image:
-    """Modes I and F do not say what their white is: the smallest usual range that holds the values is taken."""
+    """Scale modes I and F, which do not define white, by the smallest usual range that contains the values."""
     lowest, highest = float(values.min()), float(values.max())
     ranges = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (255.0, 65535.0)
     white = next((white for white in ranges if highest <= white), None)
     if white is None or not lowest >= 0:  # "not >=" holds for NaN too
-        raise ImageError(f"values from {lowest:g} to {highest:g} are no grey levels; scale them to 0..65535.")
+        raise ImageError(f"values from {lowest:g} to {highest:g} are not grey levels; scale them to 0..65535.")
     return Image.fromarray(np.rint(values * (255.0 / white)).astype(np.uint8)).convert("RGB")
 
 
@@ -138,7 +155,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
         lowest, highest = float(array.min()), float(array.max())
         if not (lowest >= 0 and highest <= 1):
             raise ImageError(
-                f"float arrays must hold values from 0 to 1, this one holds {lowest:g} to {highest:g}; "
+                f"float arrays must contain values from 0 to 1, this one contains {lowest:g} to {highest:g}; "
                 "scale it or convert it to uint8."
             )
         array = np.rint(array * 255.0).astype(np.uint8)

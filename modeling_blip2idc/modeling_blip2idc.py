@@ -1,4 +1,4 @@
-"""BLIP-2 for image difference captioning: BLIP-2's weights and layers, with checks where it would run blind.
+"""BLIP-2 for image difference captioning, which refuses inputs for which BLIP-2 would silently ignore the images.
 
 model = Blip2IdcForConditionalGeneration.from_pretrained("Salesforce/blip2-opt-2.7b")
 new_tokens = model.generate(**processor(before="a.png", after="b.png"))
@@ -13,6 +13,7 @@ from transformers import Blip2ForConditionalGeneration, GenerationConfig, Genera
 from .configuration_blip2idc import Blip2IdcConfig
 
 OPT_NEWLINE = 50118  # BLIP-2 was pre-trained with OPT's newline as its end of text
+NO_INPUT_IDS = "input_ids is missing: pass the one that Blip2IdcProcessor makes, which contains the image tokens."
 
 
 # GenerationMixin is named although the parent has it: the loader of remote code wraps classes that do not name it.
@@ -31,14 +32,20 @@ class Blip2IdcForConditionalGeneration(Blip2ForConditionalGeneration, Generation
         num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs: Any,
     ) -> Any:
-        """As in BLIP-2; canvases of another size than the vision model's are interpolated without being asked.
+        """Return BLIP-2's outputs; position embeddings are interpolated automatically for other canvas sizes.
 
         With `labels`, the loss is the sum over their tokens divided by `num_items_in_batch` (the tokens of a whole
-        step, shared out over processes and batches), or by the number of these tokens when None; of a decoder-only
-        model `logits` then holds only the positions that some row has a label for, [B, labelled, V].
+        step, over all its processes and batches), or by the number of these tokens when None. A decoder-only model
+        then returns only the logits of positions where some row has a label, [B, labelled, V].
+
+        Args:
+            pixel_values: canvases, [B, 3, H, W].
+            input_ids, attention_mask, labels: [B, T], as Blip2IdcProcessor makes them.
+
+        Raises: ValueError unless each row contains exactly `num_query_tokens` image tokens.
         """
         if input_ids is None and kwargs.get("inputs_embeds") is None:
-            raise ValueError("input_ids is missing: it holds the image tokens, and Blip2IdcProcessor makes it.")
+            raise ValueError(NO_INPUT_IDS)
         if pixel_values is not None:
             self._check_batch(pixel_values, kwargs["inputs_embeds"] if input_ids is None else input_ids)
             interpolate_pos_encoding = self.must_interpolate(*pixel_values.shape[-2:]) or interpolate_pos_encoding
@@ -58,10 +65,10 @@ class Blip2IdcForConditionalGeneration(Blip2ForConditionalGeneration, Generation
         return outputs
 
     def _targets(self, labels: torch.LongTensor) -> tuple[torch.LongTensor, dict[str, Any]]:
-        """What the logits are compared with, [B, T], and the arguments that make the model give just these logits."""
+        """Return the tokens to compare the logits with, [B, T], and the arguments that limit the logits to these."""
         if self.language_model.config.is_encoder_decoder:
             return labels, {"decoder_input_ids": self.language_model.prepare_decoder_input_ids_from_labels(labels)}
-        following = labels[:, 1:]  # position t tells token t + 1
+        following = labels[:, 1:]  # position t predicts token t + 1
         if torch.compiler.is_compiling():  # how many columns remain depends on the data, which would break the graph
             columns = torch.arange(following.shape[1], device=labels.device)
         else:
@@ -78,11 +85,14 @@ class Blip2IdcForConditionalGeneration(Blip2ForConditionalGeneration, Generation
         generation_config: GenerationConfig | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The new tokens only, for decoder-only and encoder-decoder language models alike."""
+        """Return the new tokens only, [B, new], for decoder-only and encoder-decoder language models alike.
+
+        Raises: ValueError as `forward` does.
+        """
         if kwargs.get("inputs_embeds") is not None:
             raise ValueError("generate takes input_ids, not inputs_embeds: Blip2IdcProcessor makes them.")
         if input_ids is None:
-            input_ids = self._input_ids_without_prompt(pixel_values)
+            raise ValueError(NO_INPUT_IDS)
         self._check_batch(pixel_values, input_ids)
         self._check_image_tokens(input_ids == self.config.image_token_id)
         settings, kwargs = self._generation_settings(generation_config, kwargs)
@@ -104,13 +114,13 @@ class Blip2IdcForConditionalGeneration(Blip2ForConditionalGeneration, Generation
     def get_placeholder_mask(
         self, input_ids: torch.LongTensor | None, inputs_embeds: torch.Tensor
     ) -> torch.BoolTensor:
-        """Where the image features go, [B, T, 1]; BLIP-2's own would accept any number of places, even none."""
+        """Return where the image features go, [B, T, 1]; BLIP-2 itself accepts any number of places, even none."""
         mask = super().get_placeholder_mask(input_ids, inputs_embeds)
         self._check_image_tokens(mask.squeeze(-1))
         return mask
 
     def _check_batch(self, pixel_values: torch.Tensor, rows: torch.Tensor) -> None:
-        if len(pixel_values) != len(rows):  # fewer rows than canvases would be filled in silence
+        if len(pixel_values) != len(rows):  # BLIP-2 would silently reuse the rows
             raise ValueError(f"{len(pixel_values)} canvases in pixel_values, but {len(rows)} rows of tokens.")
 
     def _check_image_tokens(self, mask: torch.BoolTensor) -> None:
@@ -119,39 +129,33 @@ class Blip2IdcForConditionalGeneration(Blip2ForConditionalGeneration, Generation
         found, wanted = mask.sum(dim=1).tolist(), self.config.num_query_tokens
         if any(count != wanted for count in found):
             raise ValueError(
-                f"Each row of input_ids must hold exactly {wanted} image tokens (id {self.config.image_token_id}), "
+                f"Each row of input_ids must contain exactly {wanted} image tokens (id {self.config.image_token_id}), "
                 f"found {found}. Blip2IdcProcessor makes them: pass its input_ids, and check its num_query_tokens."
             )
 
     def must_interpolate(self, height: int, width: int) -> bool:
-        """Whether a canvas differs from the size that the position embeddings were trained for.
+        """Return whether a canvas differs from the size that the position embeddings were trained for.
 
-        Raises: ValueError for a canvas that is no multiple of the patch size.
+        Raises: ValueError for a canvas that is not a multiple of the patch size.
         """
         patch, image_size = self.config.vision_config.patch_size, self.config.vision_config.image_size
         if height % patch or width % patch:
             raise ValueError(
-                f"Canvas {height}x{width} is no multiple of the patch size {patch}: set the processor's canvas to "
+                f"Canvas {height}x{width} is not a multiple of the patch size {patch}: set the processor's canvas to "
                 f"multiples of {patch} such as {[-(-height // patch) * patch, -(-width // patch) * patch]}."
             )
         return (height, width) != (image_size, image_size)
 
-    def _input_ids_without_prompt(self, pixel_values: torch.Tensor) -> torch.LongTensor:
-        text_config = self.config.text_config
-        start = text_config.eos_token_id if text_config.bos_token_id is None else text_config.bos_token_id
-        row = [self.config.image_token_id] * self.config.num_query_tokens + [start]
-        return torch.tensor([row], device=pixel_values.device).repeat(len(pixel_values), 1)  # [B, queries + 1]
-
     def _generation_settings(
         self, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
     ) -> tuple[GenerationConfig, dict[str, Any]]:
-        """This model's generation_config: left alone, BLIP-2 would use its language model's."""
+        """Return this model's generation_config and unused keywords; BLIP-2 itself would use its language model's."""
         settings = copy.deepcopy(self.generation_config if generation_config is None else generation_config)
         for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
             if getattr(settings, name) is None:
                 setattr(settings, name, getattr(self.config.text_config, name, None))
         if settings.eos_token_id == OPT_NEWLINE and settings.bos_token_id is not None:
-            # Fine-tuned captions end with </s>, which is OPT's BOS as well; without it generation runs to the limit.
+            # Fine-tuned captions end with </s>, which is also OPT's BOS; without it generation runs to the limit.
             settings.eos_token_id = [OPT_NEWLINE, settings.bos_token_id]
         return settings, settings.update(**kwargs)
 
@@ -159,6 +163,6 @@ class Blip2IdcForConditionalGeneration(Blip2ForConditionalGeneration, Generation
 def _loss(
     logits: torch.Tensor, targets: torch.LongTensor, num_items_in_batch: torch.Tensor | int | None
 ) -> torch.Tensor:
-    """Cross-entropy in float32; [B, T, V] and [B, T] -> scalar."""
+    """Return the cross-entropy in float32; [B, T, V] and [B, T] -> scalar."""
     total = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum")
     return total / ((targets >= 0).sum() if num_items_in_batch is None else num_items_in_batch)

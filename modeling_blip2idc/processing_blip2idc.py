@@ -1,9 +1,10 @@
-"""Everything between two image files with their sentence and the tensors of the model.
+"""From two images and a caption to the tensors of the model.
 
     inputs = processor(before="a.png", after="b.png", captions="the red ball is gone")  # training
     inputs = processor(before=["a.png"], after=["b.png"])                               # generation
 
-The settings (layout, canvas, blur, prompt, caption length) are saved in processor_config.json beside the weights.
+`processor.settings` is everything that decides what the network sees; it is saved in processor_config.json next to
+the weights.
 """
 
 import os
@@ -20,21 +21,25 @@ from .image_fusion import ImageError, Layout, cell_size, check_blur, fuse, load_
 logger = logging.get_logger(__name__)
 
 IGNORED = -100  # the label that cross-entropy skips
+SETTINGS = ("layout", "canvas", "blur", "prompt", "max_caption_length", "num_query_tokens", "decoder_only")
 
 
 class Blip2IdcProcessor(Blip2Processor):
-    """Fuses the two images, normalises, tokenises, builds labels.
+    """Processor that fuses the two images, normalises, tokenises and builds labels.
 
     Args:
         num_query_tokens: image tokens per row; 32, BLIP-2's number, when None.
-        decoder_only: True for OPT, False for an encoder-decoder (FLAN-T5); when None, a tokenizer that ends every text
-            with EOS by itself is taken for an encoder-decoder's.
-        canvas: height and width of the fused picture, multiples of the vision patch size (the model checks).
-        blur: sigma of a 3x3 Gaussian over each image before it is resized, in pixels of that image; 0: none. One fixed
-            value, so that a pair always gives the same sentence (the paper draws it from 0.1 to 0.5 at each look).
+        decoder_only: True for OPT, False for an encoder-decoder (FLAN-T5); when None, a tokenizer that appends EOS to
+            every text is taken for an encoder-decoder's.
+        layout: "vertical" puts before on top of after (the paper's), "horizontal" puts it on the left.
+        canvas: height and width of the fused picture in pixels, multiples of the vision patch size (the model checks).
+        blur: sigma of a 3x3 Gaussian over each image before it is resized, in pixels of that image; 0 means none. It
+            is fixed, so that a pair always gives the same sentence (the paper draws it from 0.1 to 0.5 each time).
         prompt: text before every caption, unless a call passes `text`.
-        max_caption_length: tokens of a caption with its EOS; longer captions are cut, which is warned about once
-            (128 keeps 99 % of Birds-to-Words, the benchmark with the longest sentences; short captions cost no more).
+        max_caption_length: tokens of a caption with its EOS; longer captions are cut, with one warning (128 keeps 99 %
+            of Birds-to-Words, the benchmark with the longest sentences; short captions cost no more).
+
+    Raises: ValueError that quotes an impossible value.
     """
 
     _auto_class = "AutoProcessor"
@@ -52,13 +57,17 @@ class Blip2IdcProcessor(Blip2Processor):
         blur: float = 0.0,
     ):
         if not isinstance(image_processor, BlipImageProcessorPil):
-            # Where torchvision is installed the auto class picks its back-end, whose pixels differ a little.
+            # Where torchvision is installed, the auto class chooses its back-end, whose pixels differ slightly.
             image_processor = BlipImageProcessorPil(**image_processor.to_dict())
         super().__init__(image_processor, tokenizer, 32 if num_query_tokens is None else num_query_tokens)
         cell_size(layout, canvas)
         check_blur(blur)
-        if max_caption_length < 2:
-            raise ValueError(f"max_caption_length must be at least 2 (a token and EOS), got {max_caption_length}.")
+        if not isinstance(prompt, str):
+            raise ValueError(f"prompt must be a text, got {prompt!r}.")
+        if type(max_caption_length) is not int or max_caption_length < 2:
+            raise ValueError(
+                f"max_caption_length must be a whole number from 2 (a token and EOS), got {max_caption_length!r}."
+            )
         self.decoder_only = not _ends_with_eos(tokenizer) if decoder_only is None else decoder_only
         self.layout = layout
         self.canvas = list(canvas)
@@ -66,9 +75,24 @@ class Blip2IdcProcessor(Blip2Processor):
         self.max_caption_length = max_caption_length
         self.blur = blur
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides what the network sees of a pair, ready for JSON."""
+        return {name: getattr(self, name) for name in SETTINGS}
+
+    def with_settings(self, **changes: Any) -> "Blip2IdcProcessor":
+        """Return a processor with some settings changed.
+
+        Raises: ValueError for an unknown name or an impossible value.
+        """
+        unknown = sorted(set(changes) - set(SETTINGS))
+        if unknown:
+            raise ValueError(f"unknown processor setting {unknown[0]!r}: use any of {', '.join(SETTINGS)}.")
+        return type(self)(self.image_processor, self.tokenizer, **{**self.settings, **changes})
+
     @classmethod
     def from_blip2(cls, processor: "Blip2Processor | str | os.PathLike", **settings: Any) -> "Blip2IdcProcessor":
-        """Ours from a plain BLIP-2 processor, or from the folder or Hub id of a BLIP-2 model."""
+        """Return a processor made from a plain BLIP-2 processor, or from the folder or Hub id of a BLIP-2 model."""
         if isinstance(processor, (str, os.PathLike)):
             settings = {**settings_of_model(AutoConfig.from_pretrained(processor)), **settings}
             processor = Blip2Processor.from_pretrained(processor)
@@ -87,14 +111,24 @@ class Blip2IdcProcessor(Blip2Processor):
         text: str | list[str] | None = None,
         return_tensors: str = "pt",
     ) -> BatchFeature:
-        """Model inputs for one pair or, from lists, for many; with `captions` they hold labels."""
+        """Return model inputs for one pair or, from lists, for many; with `captions` they include labels.
+
+        Args:
+            before, after: images as `load_image` takes them, or two lists of these.
+            captions: one per pair; the labels are -100 on image tokens, prompt, BOS and padding.
+            text: prompt for this call, instead of the one in the settings; one for all pairs or one per pair.
+
+        Returns: `pixel_values` [B, 3, H, W] and `input_ids`, `attention_mask` (and `labels`) [B, T].
+
+        Raises: ValueError for arguments that do not match; ImageError that names side and pair of an unreadable image.
+        """
         befores, afters = _as_pairs(before, after)
         prompts = self._prompts(text, len(befores))
         pictures = [self._picture(*pair, index) for index, pair in enumerate(zip(befores, afters, strict=True))]
         # [B, 3, H, W]; fuse has already given the pictures their size
         pixel_values = self.image_processor(pictures, do_resize=False, return_tensors="pt")["pixel_values"]
         if captions is None:
-            inputs = self._pad([self._head(prompt) for prompt in prompts], left=self.decoder_only)
+            inputs = self._pad([self._prompt_tokens(prompt) for prompt in prompts], left=self.decoder_only)
         else:
             inputs = self._training_inputs(prompts, _as_texts(captions, len(befores), "captions"))
         return BatchFeature({"pixel_values": pixel_values, **inputs}, tensor_type=return_tensors)
@@ -109,28 +143,28 @@ class Blip2IdcProcessor(Blip2Processor):
         return fuse(*images, layout=self.layout, canvas=self.canvas, blur=self.blur)
 
     def _training_inputs(self, prompts: list[str], captions: list[str]) -> dict[str, torch.Tensor]:
-        heads = [self._head(prompt) for prompt in prompts]
-        tails = [self._tail(prompt, caption) for prompt, caption in zip(prompts, captions, strict=True)]
+        given = [self._prompt_tokens(prompt) for prompt in prompts]
+        targets = [self._target_tokens(prompt, caption) for prompt, caption in zip(prompts, captions, strict=True)]
         if not self.decoder_only:
-            return {**self._pad(heads, left=False), "labels": _stack(tails, IGNORED, left=False)}
-        # Masked by position: OPT's BOS is its EOS, some tokenizers pad with EOS: ids do not tell what to skip.
-        rows = [head + tail for head, tail in zip(heads, tails, strict=True)]
-        labels = [[IGNORED] * len(head) + tail for head, tail in zip(heads, tails, strict=True)]
+            return {**self._pad(given, left=False), "labels": _stack(targets, IGNORED, left=False)}
+        # Masked by position, not by id: OPT's BOS is its EOS, and some tokenizers pad with EOS.
+        rows = [prompt + target for prompt, target in zip(given, targets, strict=True)]
+        labels = [[IGNORED] * len(prompt) + target for prompt, target in zip(given, targets, strict=True)]
         return {**self._pad(rows, left=False), "labels": _stack(labels, IGNORED, left=False)}
 
-    def _head(self, prompt: str) -> list[int]:
-        """What the language model is given: image tokens, then BOS and prompt (OPT) or prompt and EOS (T5)."""
+    def _prompt_tokens(self, prompt: str) -> list[int]:
+        """Return the input of the language model: image tokens, then BOS and prompt (OPT) or prompt and EOS (T5)."""
         image_tokens = [self.image_token_id] * self.num_query_tokens
         if not self.decoder_only:
             return image_tokens + self._tokens(prompt) + [self.tokenizer.eos_token_id]
         bos = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
         return image_tokens + bos + self._tokens(prompt)
 
-    def _tail(self, prompt: str, caption: str) -> list[int]:
-        """What the language model has to say: the caption and EOS, without which it would not learn to stop."""
+    def _target_tokens(self, prompt: str, caption: str) -> list[int]:
+        """Return the target tokens: the caption and EOS, so that the model learns to stop."""
         caption = caption.strip()
         if self.decoder_only and prompt and not prompt[-1].isspace():
-            caption = " " + caption  # the word goes on after the prompt, as in generation
+            caption = " " + caption  # as generation continues after the prompt
         tokens = self._tokens(caption)
         if len(tokens) >= self.max_caption_length:
             logger.warning_once(
@@ -143,7 +177,7 @@ class Blip2IdcProcessor(Blip2Processor):
         # A user's text may spell "<image>" or "</s>"; split into pieces, it stays text.
         ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         if self.image_token_id in ids:
-            raise ValueError(f"{text!r} holds the image token {str(self.image_token)!r}; remove it from the text.")
+            raise ValueError(f"{text!r} contains the image token {str(self.image_token)!r}; remove it from the text.")
         return ids
 
     def _pad(self, rows: list[list[int]], left: bool) -> dict[str, torch.Tensor]:
@@ -154,7 +188,7 @@ class Blip2IdcProcessor(Blip2Processor):
 
 
 def settings_of_model(config: Blip2Config) -> dict[str, Any]:
-    """The settings that a BLIP-2 model dictates; the canvas has the size that its vision model was trained on."""
+    """Return the settings that a BLIP-2 model dictates; the canvas is as large as its vision model's images."""
     size = config.vision_config.image_size
     return {
         "num_query_tokens": config.num_query_tokens,
@@ -164,7 +198,7 @@ def settings_of_model(config: Blip2Config) -> dict[str, Any]:
 
 
 def load_named_image(image: Any, side: str, index: int) -> Image.Image:
-    """`load_image` whose error says which image of which pair it was."""
+    """Return `load_image(image)`; its error says which image of which pair it was."""
     try:
         return load_image(image)
     except ImageError as error:
@@ -189,9 +223,7 @@ def _as_pairs(before: Any, after: Any) -> tuple[list[Any], list[Any]]:
         )
     befores, afters = (list(before), list(after)) if many else ([before], [after])
     if len(befores) != len(afters) or not befores:
-        raise ValueError(
-            f"before holds {len(befores)} images, after holds {len(afters)}: each pair needs one of both."
-        )
+        raise ValueError(f"before has {len(befores)} images, after has {len(afters)}: each pair needs one of both.")
     return befores, afters
 
 
@@ -201,12 +233,12 @@ def _as_texts(texts: str | list[str], count: int, name: str) -> list[str]:
         if not isinstance(text, str):
             raise ValueError(f"{name} must be strings, got {text!r}: one per pair.")
     if len(texts) != count:
-        raise ValueError(f"{name} holds {len(texts)} texts for {count} pairs: pass one per pair.")
+        raise ValueError(f"{name} has {len(texts)} texts for {count} pairs: pass one per pair.")
     return texts
 
 
 def _stack(rows: list[list[int]], fill: int, left: bool) -> torch.Tensor:
-    """Rows of different lengths as one tensor [B, T], filled up on the left or the right."""
+    """Return rows of different lengths as one tensor [B, T], padded on the left or the right."""
     longest = max(len(row) for row in rows)
     fills = [[fill] * (longest - len(row)) for row in rows]
     return torch.tensor([gap + row if left else row + gap for row, gap in zip(rows, fills, strict=True)])

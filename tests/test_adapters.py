@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import AutoPeftModel, PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft import PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from tiny_models import save_plain_blip2, tiny_model, tiny_processor
 from transformers import Blip2Config, Blip2ForConditionalGeneration
@@ -18,8 +18,6 @@ from captioner_idc.adapters import (
     LORA_VARIANTS,
     adapter_weights,
     add_lora,
-    continue_adapter,
-    convert,
     count_parameters,
     load_adapter,
     main,
@@ -27,7 +25,7 @@ from captioner_idc.adapters import (
     merge,
     save_adapter,
 )
-from captioner_idc.captioning import load
+from captioner_idc.loading import load
 from modeling_blip2idc import Blip2IdcForConditionalGeneration
 
 VARIANTS = pytest.mark.parametrize("variant", LORA_VARIANTS)
@@ -316,7 +314,7 @@ def test_another_process_gets_the_very_same_model(variant: Any, root: Path, tmp_
 def test_training_goes_on_from_a_saved_adapter(variant: Any, tmp_path: Path) -> None:
     first = train(add_lora(tiny_model(), rank=2, alpha=4, dropout=0.0, seed=0, variant=variant))
     save_adapter(first, tiny_processor(), tmp_path / "first", base="base", revision=None)
-    second = continue_adapter(tiny_model(), str(tmp_path / "first"))
+    second = load_adapter(tiny_model(), str(tmp_path / "first"), trainable=True)
     assert (logits(second) - logits(first)).abs().max() < 1e-5
     trainable = {name for name, parameter in second.named_parameters() if parameter.requires_grad}
     assert trainable == {name for name, _ in second.named_parameters() if "lora_" in name}
@@ -339,18 +337,18 @@ def test_adapters_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ("wide", {**weights, first: torch.zeros(3, 32)}),
     ):
         save_file(others, tmp_path / "adapter_model.safetensors", metadata={"format": "pt"})
-        for loads in (load_adapter, continue_adapter):
+        for trainable in (False, True):
             with pytest.raises(ValueError, match="does not fit this model"):
-                loads(tiny_model(), str(tmp_path))
+                load_adapter(tiny_model(), str(tmp_path), trainable=trainable)
                 pytest.fail(name)
     with pytest.raises(ValueError, match="nowhere"):
-        continue_adapter(tiny_model(), str(tmp_path / "nowhere"))
+        load_adapter(tiny_model(), str(tmp_path / "nowhere"))
 
 
 def test_unconverted_pissa_is_not_trained_on(tmp_path: Path) -> None:
     add_lora(tiny_model(), 2, 4, 0.0, 0, variant="pissa").save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="init_lora_weights='pissa_niter_16'.* save it as plain LoRA first"):
-        continue_adapter(tiny_model(), str(tmp_path))
+        load_adapter(tiny_model(), str(tmp_path), trainable=True)
 
 
 def test_failed_save_keeps_the_last_good_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,108 +367,30 @@ def test_failed_save_keeps_the_last_good_adapter(tmp_path: Path, monkeypatch: py
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == good
 
 
-def write_old_adapter(folder: Path, base: str = "Salesforce/blip2-opt-2.7b") -> Any:
-    """An adapter as PEFT 0.5 left it: the fields of the released adapter_config.json, a pickle, half precision."""
-    model = add_lora(tiny_model(), rank=2, alpha=4, dropout=0.05, seed=0)
-    randomise(model)
-    targets = ["qformer.encoder.layer.0.crossattention.attention.query", "value", "key", "qkv"]
-    config = {
-        "auto_mapping": {
-            "base_model_class": "Blip2ForConditionalGeneration",
-            "parent_library": "transformers.models.blip_2.modeling_blip_2",
-        },
-        "base_model_name_or_path": base,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "inference_mode": True,
-        "init_lora_weights": True,
-        "layers_pattern": None,
-        "layers_to_transform": None,
-        "lora_alpha": 4,
-        "lora_dropout": 0.05,
-        "modules_to_save": None,
-        "peft_type": "LORA",
-        "r": 2,
-        "revision": None,
-        "target_modules": [*targets, "q_proj", "k_proj", "v_proj"],
-        "task_type": None,
-    }
-    folder.mkdir()
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    # PEFT 0.5 left out the adapter's name, as today, and the paper trained in half precision
-    halves = {
-        name.replace(".default", ""): parameter.detach().half()
-        for name, parameter in model.named_parameters()
-        if "lora_" in name
-    }
-    for name, parameter in model.named_parameters():
-        if "lora_" in name:
-            parameter.data.copy_(parameter.data.half())
-    torch.save(halves, folder / "adapter_model.bin")
-    return model
-
-
-def test_old_format_loads_merges_and_converts(root: Path, tmp_path: Path) -> None:
-    base, old, new = tmp_path / "base", tmp_path / "old", tmp_path / "made" / "new"
+def test_command_writes_the_whole_model(root: Path, tmp_path: Path) -> None:
+    base, run, whole = tmp_path / "base", tmp_path / "run", tmp_path / "whole"
     save_plain_blip2(base)
-    wanted = logits(write_old_adapter(old))
-    assert (logits(tiny_model()) - wanted).abs().max() > 1e-2
-    loaded = load_adapter(tiny_model(), str(old))
-    assert (logits(loaded) - wanted).abs().max() < 1e-6
-    assert (logits(merge(loaded)) - wanted).abs().max() < 1e-4  # of 3; this adapter is a large one
-
-    command = [sys.executable, "-m", "captioner_idc.adapters", old, new, "--base", base, "--revision", "abc"]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "") and "30 tensors" in done.stdout, done
-    assert sorted(path.name for path in new.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
-    config = json.loads((new / "adapter_config.json").read_text())
-    assert (config["base_model_name_or_path"], config["revision"], config["r"]) == (str(base), "abc", 2)
-    assert (logits(AutoPeftModel.from_pretrained(new, revision=None)) - wanted).abs().max() < 1e-6
-    assert (logits(continue_adapter(tiny_model(), str(new))) - wanted).abs().max() < 1e-6
+    model = train(add_lora(Blip2IdcForConditionalGeneration.from_pretrained(base), 2, 4, 0.0, 0))
+    save_adapter(model, tiny_processor(layout="horizontal"), run, base=str(base), revision=None)
+    command = [sys.executable, "-m", "captioner_idc.adapters", run, whole]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    loaded, processor = load(whole, device="cpu")
+    assert processor.settings["layout"] == "horizontal" and type(loaded) is Blip2IdcForConditionalGeneration
+    assert (logits(loaded) - logits(model)).abs().max() < 1e-5
+    assert (whole / "modeling_blip2idc.py").is_file() and not list(tmp_path.glob(".*"))
 
 
-class Harmful:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, ("harmed",)
-
-
-def test_old_adapters_that_cannot_be_converted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    old, new = tmp_path / "old", tmp_path / "new"
-    write_old_adapter(old)
-    weights = torch.load(old / "adapter_model.bin", weights_only=True)
-
-    def fails(message: str) -> None:
-        assert main([str(old), str(new)]) == 2
+def test_command_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base, run = tmp_path / "base", tmp_path / "run"
+    save_plain_blip2(base)
+    save_adapter(add_lora(tiny_model(), 2, 4, 0.0, 0), tiny_processor(), run, base=str(base), revision=None)
+    for source, folder, message in (
+        (base, tmp_path / "new", "is a whole model, not an adapter"),
+        (run, base, "already exists and is not empty"),
+        (tmp_path / "nowhere", tmp_path / "new", "does not exist"),
+    ):
+        assert main([str(source), str(folder)]) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ") and message in error and error.count("\n") == 1, error
-
-    for content, message in (
-        (Harmful(), "something else than tensors"),
-        ({**weights, "base.weight": torch.zeros(2, 2)}, "no plain LoRA adapter of the rank"),
-        ({name: torch.cat([t, t], 0 if "lora_A" in name else 1) for name, t in weights.items()}, "of the rank in its"),
-        ({}, "no plain LoRA"),
-        ([1, 2], "no plain LoRA"),
-        ({name: 1 for name in weights}, "no plain LoRA"),
-    ):
-        torch.save(content, old / "adapter_model.bin")
-        fails(message)
-    (old / "adapter_model.bin").write_bytes(b"cut")
-    fails("or is damaged")
-    assert not Path("harmed").exists() and not new.exists()
-    (old / "adapter_model.bin").unlink()
-    fails("holds no adapter_model.bin")
-    torch.save(weights, old / "adapter_model.bin")
-    new.mkdir()
-    (new / "mine.txt").write_text("mine")
-    fails("is there already")
-    (new / "mine.txt").unlink()
-    assert main([str(old), str(new)]) == 0  # an empty folder will do
-    saved = load_file(new / "adapter_model.safetensors")
-    assert saved.keys() == weights.keys() and all(torch.equal(saved[name], weights[name]) for name in saved)
-    (old / "adapter_config.json").unlink()
-    with pytest.raises(ValueError, match="holds no adapter_config.json"):
-        convert(old, tmp_path / "other")
+    assert not (tmp_path / "new").exists()

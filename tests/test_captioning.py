@@ -16,7 +16,10 @@ from PIL import Image
 from tiny_models import save_plain_blip2, save_tiny, tiny_model, tiny_processor
 
 from captioner_idc import captioning
-from modeling_blip2idc import Blip2IdcForConditionalGeneration, Blip2IdcProcessor
+from captioner_idc.__main__ import SHIPPED_NOTE, main
+from captioner_idc.loading import SHIPPED, load
+from captioner_idc.pair_lists import read_pairs
+from modeling_blip2idc import Blip2IdcForConditionalGeneration, Blip2IdcProcessor, image_fusion
 from modeling_blip2idc.image_fusion import ImageError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,17 +108,17 @@ def test_caption_uses_text_limits_and_keywords() -> None:
     assert captioning.caption(model, processor, pairs_of(1)) == captioning.caption(
         model, processor, pairs_of(1), max_new_tokens=2
     )
-    with pytest.raises(ValueError, match="2 sentences came out for 1 pairs"):
+    with pytest.raises(ValueError, match="2 sentences for 1 pairs"):
         captioning.caption(model, processor, pairs_of(1), num_beams=2, num_return_sequences=2)
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         captioning.caption(model, processor, pairs_of(1), batch_size=0)
 
 
 def test_load_ours_and_plain_blip2(work: Path) -> None:
-    model, processor = captioning.load(work / "model", device="cpu")
+    model, processor = load(work / "model", device="cpu")
     assert type(model) is Blip2IdcForConditionalGeneration and not model.training
     assert processor.max_caption_length == 6 and model.dtype == torch.float32
-    model, processor = captioning.load(str(work / "plain"), device="cpu", dtype=torch.bfloat16)
+    model, processor = load(str(work / "plain"), device="cpu", dtype=torch.bfloat16)
     assert type(processor) is Blip2IdcProcessor and processor.decoder_only is False
     assert processor.canvas == [32, 32] and model.dtype == torch.bfloat16
     assert len(captioning.caption(model, processor, pairs_of(2), max_new_tokens=3)) == 2
@@ -126,7 +129,7 @@ def test_load_repairs_blip2_older_than_the_image_token(work: Path, tmp_path: Pat
     for name, key in (("config.json", "image_token_index"), ("processor_config.json", "num_query_tokens")):
         values = json.loads((tmp_path / name).read_text())
         (tmp_path / name).write_text(json.dumps({**values, key: None}))
-    model, processor = captioning.load(tmp_path, device="cpu")
+    model, processor = load(tmp_path, device="cpu")
     assert model.config.image_token_index == 3 and processor.num_query_tokens == 4
     assert captioning.caption(model, processor, pairs_of(1), max_new_tokens=4) == captioning.caption(
         tiny_model(), tiny_processor(), pairs_of(1), max_new_tokens=4
@@ -135,18 +138,18 @@ def test_load_repairs_blip2_older_than_the_image_token(work: Path, tmp_path: Pat
 
 def test_load_refuses_a_processor_that_does_not_fit_its_model(work: Path, tmp_path: Path) -> None:
     for settings, message in (
-        ({"canvas": (36, 32)}, "36x32 is no multiple"),
+        ({"canvas": (36, 32)}, "36x32 is not a multiple"),
         ({"decoder_only": False}, "does not fit"),
     ):
         save_tiny(tmp_path, **settings)
         with pytest.raises(ValueError, match=message):
-            captioning.load(tmp_path, device="cpu")
+            load(tmp_path, device="cpu")
 
 
 def test_load_refuses_what_is_no_blip2(work: Path, tmp_path: Path) -> None:
     tiny_model().language_model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="model of type 'opt', not BLIP-2"):
-        captioning.load(tmp_path, device="cpu")
+    with pytest.raises(ValueError, match="a model of type 'opt': use one of type blip-2, blip2idc"):
+        load(tmp_path, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -172,29 +175,29 @@ def test_adapter_names_its_base_and_its_processor_wins(
     monkeypatch.chdir(work)
     sentences = []
     for arguments in (("adapter", None), ("model", "adapter"), (adapter, adapter)):
-        model, processor = captioning.load(*arguments, device="cpu")
+        model, processor = load(*arguments, device="cpu")
         assert processor.layout == "horizontal" and not model.training
         sentences.append(captioning.caption(model, processor, pairs_of(3)))
     assert sentences[0] == sentences[1] == sentences[2]
-    base, _ = captioning.load("model", device="cpu")
+    base, _ = load("model", device="cpu")
     assert captioning.caption(base, processor, pairs_of(3)) != sentences[0]
     for file in ("adapter_config.json", "adapter_model.safetensors"):
         (tmp_path / file).write_bytes((adapter / file).read_bytes())
-    assert captioning.load(tmp_path, device="cpu")[1].layout == "vertical"  # no processor beside it: the base's
+    assert load(tmp_path, device="cpu")[1].layout == "vertical"  # no processor beside it: the base's
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(OSError, match=r"base model 'model'.*relative paths start at .*pass base and adapter"):
-        captioning.load(adapter, device="cpu")
+    with pytest.raises(OSError, match=r"base model 'model'.*relative paths start at .*pass both base and adapter"):
+        load(adapter, device="cpu")
 
 
 def sentence_of(work: Path, before: int, after: int, **keywords: object) -> str:
-    model, processor = captioning.load(work / "model", device="cpu")
+    model, processor = load(work / "model", device="cpu")
     return " ".join(captioning.caption(model, processor, [(image(before), image(after))], **keywords)[0].split())
 
 
 def run_command(work: Path, *arguments: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
-    command = [sys.executable, "-m", "captioner_idc.captioning", *arguments]
-    return subprocess.run(command, cwd=work, env=environment, capture_output=True, encoding="utf-8", timeout=300)
+    command = [sys.executable, "-m", "captioner_idc", *arguments]
+    return subprocess.run(command, cwd=work, env=environment, capture_output=True, encoding="utf-8")
 
 
 def test_command_prints_the_sentence_and_nothing_else(work: Path) -> None:
@@ -219,7 +222,7 @@ def test_command_fails_in_one_line_without_traceback(work: Path) -> None:
 def test_options_reach_generation(work: Path, capsys: pytest.CaptureFixture) -> None:
     images, model = [str(work / "images" / f"{index}.png") for index in (0, 1)], ["--model", str(work / "model")]
     options = ["--max_new_tokens", "4", "--num_beams", "2", "--text", "what changed?", "--device", "cpu"]
-    assert captioning.main([*images, *model, *options]) == 0
+    assert main([*images, *model, *options]) == 0
     expected = sentence_of(work, 0, 1, max_new_tokens=4, num_beams=2, text="what changed?")
     assert capsys.readouterr().out == expected + "\n" != sentence_of(work, 0, 1) + "\n"
 
@@ -231,7 +234,7 @@ def test_adapter_alone_is_enough_on_the_command_line(
     images = ["images/0.png", "images/1.png"]
     outputs = []
     for model in (["--adapter", "adapter"], ["--model", "adapter"], ["--model", "model", "--adapter", "adapter"]):
-        assert captioning.main([*images, *model]) == 0
+        assert main([*images, *model]) == 0
         outputs.append(capsys.readouterr().out)
     assert outputs[0] == outputs[1] == outputs[2]
 
@@ -249,7 +252,7 @@ def test_pairs_file_gives_json_lines_in_order(suffix: str, work: Path, tmp_path:
         path.write_text("\n\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     arguments = ["--pairs", str(path), "--model", str(work / "model"), "--batch_size", "2", "--device", "cpu"]
-    assert captioning.main([*arguments, "--output", "out.jsonl"]) == 0
+    assert main([*arguments, "--output", "out.jsonl"]) == 0
     printed = capsys.readouterr()
     assert printed.out == printed.err == ""
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.jsonl"]
@@ -258,14 +261,14 @@ def test_pairs_file_gives_json_lines_in_order(suffix: str, work: Path, tmp_path:
     assert [list(line) for line in lines] == [["pair_id", "before", "after", "prediction"]] * 3
     sentences = [" ".join(line["prediction"].split()) for line in lines]
     assert sentences == [sentence_of(work, index, index + 1) for index in range(3)] and len(set(sentences)) > 1
-    assert captioning.main(arguments) == 0
+    assert main(arguments) == 0
     assert capsys.readouterr().out == Path("out.jsonl").read_text(encoding="utf-8")
 
 
 def test_pairs_without_ids_are_numbered(work: Path) -> None:
     path = work / "images" / "bare.csv"
     path.write_text("before,after\n0.png,1.png\n1.png,2.png\n")
-    assert [row["pair_id"] for row in captioning.read_pairs(path)] == ["0", "1"]
+    assert [row["pair_id"] for row in read_pairs(path)] == ["0", "1"]
 
 
 BAD_LISTS = {
@@ -274,7 +277,7 @@ BAD_LISTS = {
         "column.csv, line 1: column 'before' is missing, found ['first', 'after']",
     ),
     "empty.csv": ("", "empty.csv, line 1: column 'before' is missing"),
-    "header.csv": ("before,after\n", "header.csv holds no pairs"),
+    "header.csv": ("before,after\n", "header.csv contains no pairs"),
     "short.csv": ("before,after\n0.png,1.png\n2.png\n", "short.csv, line 3: 'after' is missing"),
     "absent.csv": (
         "before,after\n0.png,1.png\n0.png,9.png\n",
@@ -282,7 +285,7 @@ BAD_LISTS = {
     ),
     "text.csv": ("before,after\n0.png,1.png\ntext.png,1.png\n", "text.csv, line 3: "),
     "text.jsonl": ('{"before": "0.png", "after": "1.png"}\n\n{"before": "0.png", "after": "text.png"}\n', "line 3: "),
-    "broken.jsonl": ('{"before": "0.png", "after": "1.png"}\n{"before"\n', "broken.jsonl, line 2: no JSON"),
+    "broken.jsonl": ('{"before": "0.png", "after": "1.png"}\n{"before"\n', "broken.jsonl, line 2: not JSON"),
     "list.jsonl": ("[1]\n", "list.jsonl, line 1: not an object"),
     "key.jsonl": ('{"before": "0.png"}\n', "key.jsonl, line 1: 'after' is missing"),
     "number.jsonl": ('{"before": 1, "after": "1.png"}\n', "number.jsonl, line 1: 'before' is missing"),
@@ -298,7 +301,7 @@ def test_bad_lists_of_pairs_name_the_line(name: str, work: Path, capsys: pytest.
     path.write_bytes(content.encode("latin-1"))
     output = work / "unwritten.jsonl"
     arguments = ["--pairs", str(path), "--model", str(work / "model"), "--output", str(output), "--device", "cpu"]
-    assert captioning.main(arguments) == 2
+    assert main(arguments) == 2
     printed = capsys.readouterr()
     assert printed.err.startswith("error: ") and message in printed.err and printed.err.count("\n") == 1
     assert printed.out == "" and not output.exists()
@@ -318,7 +321,6 @@ def test_bad_lists_of_pairs_name_the_line(name: str, work: Path, capsys: pytest.
         (["0.png", "1.png", "--device", "gpu"], "--device gpu cannot be used here"),
         (["0.png", "1.png", "--model", "."], "cannot load model '.'; give --model a folder"),
         (["0.png", "1.png", "--model", "../no/where/at/all"], "cannot load model '../no/where/at/all'"),
-        (["0.png", "1.png"], f"cannot load model {captioning.DEFAULT_MODEL!r}"),
         (["0.png", "1.png", "--model", "../model", "--adapter", "."], "with adapter '.'"),
     ],
 )
@@ -326,7 +328,7 @@ def test_every_mistake_gives_one_line_and_code_two(
     arguments: list[str], message: str, work: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(work / "images")
-    assert captioning.main(arguments) == 2
+    assert main(arguments) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.startswith("error: ") and printed.err.count("\n") == 1
     assert message in printed.err
@@ -357,14 +359,14 @@ def test_real_photographs_of_every_format(work: Path, tmp_path: Path, capsys: py
     ]
     (tmp_path / "real.jsonl").write_text("\n".join(map(json.dumps, rows)))
     arguments = ["--pairs", str(tmp_path / "real.jsonl"), "--model", str(work / "model"), "--device", "cpu"]
-    assert captioning.main(arguments) == 0
+    assert main(arguments) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(lines) == len(rows) == 11 and all(line["prediction"] for line in lines)
 
 
 def test_captions_see_before_and_after_in_this_order(work: Path) -> None:
     """The same tokens as processor and generate give, and not those of the exchanged pair."""
-    model, processor = captioning.load(work / "model", device="cpu")
+    model, processor = load(work / "model", device="cpu")
     generator = np.random.default_rng(0)
     seen = []
     generate = model.generate
@@ -373,3 +375,48 @@ def test_captions_see_before_and_after_in_this_order(work: Path) -> None:
     captioning.caption(model, processor, [(before, after)])
     assert torch.equal(seen[0], processor(before=before, after=after)["pixel_values"])
     assert not torch.equal(seen[0], processor(before=after, after=before)["pixel_values"])
+
+
+def test_the_shipped_captioner_is_the_default_and_asks_nobody(
+    root: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def connect(*_: object) -> None:
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("socket.socket.connect", connect)
+    monkeypatch.chdir(tmp_path)
+    images = [str(root / "docs" / name) for name in ("before.png", "after.png")]
+    assert main(images) == 0
+    printed = capsys.readouterr()
+    assert printed.err == SHIPPED_NOTE + "\n" and "drawn scenes" in SHIPPED_NOTE
+    model, processor = load(SHIPPED, device="cpu")
+    assert printed.out == captioning.caption(model, processor, [images])[0] + "\n" != "\n"
+
+
+def test_missing_peft_is_one_line_that_names_the_extra(
+    work: Path, adapter: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    monkeypatch.chdir(work)
+    assert main(["images/0.png", "images/1.png", "--adapter", "adapter"]) == 2
+    assert capsys.readouterr().err == 'error: adapters need the package peft: pip install "blip2idc[train]"\n'
+
+
+def test_each_image_is_converted_once(work: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """Through the processor (training), caption() and the command."""
+    counted = []
+    convert = image_fusion._to_rgb
+    monkeypatch.setattr(image_fusion, "_to_rgb", lambda image: counted.append(image) or convert(image))
+    model, processor = load(work / "model", device="cpu")
+    before, after = str(work / "images" / "0.png"), str(work / "images" / "1.png")
+    monkeypatch.chdir(work)
+    for use in (
+        lambda: processor(before=before, after=after, captions="a ball"),
+        lambda: captioning.caption(model, processor, [(before, after)]),
+        lambda: captioning.caption(model, processor, [(Image.open(before), Image.open(after))]),
+        lambda: main([before, after, "--model", "model", "--device", "cpu"]),
+    ):
+        counted.clear()
+        use()
+        assert len(counted) == 2

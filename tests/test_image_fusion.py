@@ -212,8 +212,8 @@ def test_arrays_and_tensors(array: np.ndarray | torch.Tensor, color: tuple[int, 
         (np.full((6, 8), 200.0), "from 0 to 1.* 200 to 200"),
         (np.full((6, 8), np.nan), "from 0 to 1"),
         (Image.fromarray(np.full((6, 8), -5, np.int32)), "from -5 to -5"),
-        (b"bytes", "a bytes is no image"),
-        (None, "a NoneType is no image"),
+        (b"bytes", "is not an image that Pillow can read"),
+        (None, "a NoneType is not an image"),
     ],
 )
 def test_what_is_no_image_is_quoted(source: object, message: str) -> None:

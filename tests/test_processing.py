@@ -1,5 +1,6 @@
 """What the model is given: pixels, tokens and labels, and what is saved of it."""
 
+import inspect
 import json
 from pathlib import Path
 
@@ -141,13 +142,13 @@ def test_one_pair_equals_a_batch_of_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"before": [A, A], "after": [B]}, "before holds 2 images, after holds 1"),
-        ({"before": [], "after": []}, "before holds 0 images, after holds 0"),
+        ({"before": [A, A], "after": [B]}, "before has 2 images, after has 1"),
+        ({"before": [], "after": []}, "before has 0 images, after has 0"),
         ({"before": [A], "after": B}, "got list and Image"),
         ({"before": A}, "after is NoneType"),
-        ({"before": [A, A], "after": [B, B], "captions": ["x"]}, "captions holds 1 texts for 2 pairs"),
-        ({"before": [A, A], "after": [B, B], "captions": "x"}, "captions holds 1 texts for 2 pairs"),
-        ({"before": [A, A], "after": [B, B], "text": ["x"] * 3}, "text holds 3 texts for 2 pairs"),
+        ({"before": [A, A], "after": [B, B], "captions": ["x"]}, "captions has 1 texts for 2 pairs"),
+        ({"before": [A, A], "after": [B, B], "captions": "x"}, "captions has 1 texts for 2 pairs"),
+        ({"before": [A, A], "after": [B, B], "text": ["x"] * 3}, "text has 3 texts for 2 pairs"),
         ({"before": A, "after": B, "captions": [None]}, "captions must be strings, got None"),
     ],
 )
@@ -219,5 +220,45 @@ def test_impossible_settings_are_refused() -> None:
         tiny_processor(layout="diagonal")
     with pytest.raises(ValueError, match="blur must be .* got -1"):
         tiny_processor(blur=-1)
-    with pytest.raises(ValueError, match="max_caption_length must be at least 2"):
+    with pytest.raises(ValueError, match="max_caption_length must be a whole number from 2"):
         tiny_processor(max_caption_length=1)
+
+
+# setting -> a changed value; each must reach pixels, tokens or labels
+CHANGES = {
+    "layout": "horizontal",
+    "canvas": [64, 32],
+    "blur": 0.5,
+    "prompt": "what changed?",
+    "max_caption_length": 4,
+    "num_query_tokens": 7,
+    "decoder_only": False,
+}
+
+
+def test_settings_are_the_whole_of_what_the_network_sees() -> None:
+    arguments = set(inspect.signature(Blip2IdcProcessor.__init__).parameters)
+    assert set(tiny_processor().settings) == set(CHANGES) == arguments - {"self", "image_processor", "tokenizer"}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_each_setting_reaches_its_use(name: str, tmp_path: Path) -> None:
+    processor = tiny_processor()
+    changed = processor.with_settings(**{name: CHANGES[name]})
+    assert changed.settings == {**processor.settings, name: CHANGES[name]}
+    assert processor.settings == tiny_processor().settings, "the original is left as it was"
+    first, second = (each(before=A, after=B, captions=LONG) for each in (processor, changed))
+    assert any(first[key].shape != second[key].shape or not torch.equal(first[key], second[key]) for key in first)
+    changed.save_pretrained(tmp_path)
+    assert Blip2IdcProcessor.from_pretrained(tmp_path).settings == changed.settings
+    assert json.loads(json.dumps(changed.settings)) == changed.settings
+
+
+def test_unknown_settings_are_quoted() -> None:
+    with pytest.raises(ValueError, match="unknown processor setting 'size': use any of layout, canvas, blur"):
+        tiny_processor().with_settings(size=3)
+    with pytest.raises(ValueError, match="blur must be .* got 9"):
+        tiny_processor().with_settings(blur=9)
+    for name, value in (("prompt", 3), ("max_caption_length", "5")):
+        with pytest.raises(ValueError, match=f"{name} must be .* got {value!r}"):
+            tiny_processor().with_settings(**{name: value})

@@ -1,5 +1,6 @@
 """Random BLIP-2 models of a few thousand weights, with tokenizer and processor, built in code without any network."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,3 +149,10 @@ def _spread_weights(model: Blip2ForConditionalGeneration, seed: int) -> Blip2For
         if parameter.ndim > 1 or name == "query_tokens":
             parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
     return model.eval()
+
+
+# family, or family-variant -> writes a tiny captioner of it into a folder
+TINY_CAPTIONERS: dict[str, Callable[[Path], Path]] = {
+    "blip2-opt": lambda folder: save_tiny(folder, "opt"),
+    "blip2-t5": lambda folder: save_tiny(folder, "t5"),
+}

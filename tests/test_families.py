@@ -1,0 +1,152 @@
+"""One contract for all families: what every captioner does the same way, on a tiny random model of each."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_models import TINY_CAPTIONERS
+
+from captioner_idc.adapters import add_lora, count_parameters, make_optimizer, save_adapter
+from captioner_idc.captioning import generate_tokens
+from captioner_idc.families import FAMILIES, card_facts, family_of, family_of_type
+from captioner_idc.loading import load
+
+CAPTIONERS = pytest.mark.parametrize("captioner", TINY_CAPTIONERS)
+SHORT, LONG = "nothing has changed", "the red ball was added to the left of the cube"
+
+
+def image(seed: int) -> Image.Image:
+    blocks = np.random.default_rng(seed).integers(0, 2, (4, 4, 3), dtype=np.uint8) * 255
+    return Image.fromarray(blocks).resize((32, 32), Image.Resampling.NEAREST)
+
+
+A, B = image(0), image(1)
+
+
+def loaded(captioner: str, folder: Path, **options: Any) -> tuple[Any, Any]:
+    if not folder.exists():
+        TINY_CAPTIONERS[captioner](folder)
+    return load(folder, device="cpu", **options)
+
+
+def test_every_family_has_a_tiny_captioner() -> None:
+    assert {name.split("-")[0] for name in TINY_CAPTIONERS} == set(FAMILIES)
+
+
+@CAPTIONERS
+def test_labels_and_loss_are_of_caption_tokens_alone(captioner: str, tmp_path: Path) -> None:
+    model, processor = loaded(captioner, tmp_path / "model")
+    inputs = processor(before=[A, B], after=[B, A], captions=[SHORT, LONG], text=["", "what changed?"])
+    scored = [row[row >= 0].tolist() for row in inputs["labels"]]
+    texts = [processor.tokenizer.decode(row, skip_special_tokens=True).strip() for row in scored]
+    assert texts == [SHORT, LONG] and all(row[-1] == processor.tokenizer.eos_token_id for row in scored)
+    with torch.no_grad():
+        whole = model(**inputs, num_items_in_batch=1).loss
+        mean = model(**inputs).loss
+    assert whole.item() == pytest.approx(mean.item() * sum(map(len, scored)), rel=1e-5)
+
+
+@CAPTIONERS
+def test_the_order_of_the_images_matters(captioner: str, tmp_path: Path) -> None:
+    model, processor = loaded(captioner, tmp_path / "model")
+    straight, swapped = (processor(before=x, after=y, captions=SHORT) for x, y in ((A, B), (B, A)))
+    with torch.no_grad():
+        assert abs(model(**straight).loss.item() - model(**swapped).loss.item()) > 1e-4
+
+
+@CAPTIONERS
+def test_generated_tokens_are_the_new_ones(captioner: str, tmp_path: Path) -> None:
+    model, processor = loaded(captioner, tmp_path / "model")
+    inputs = processor(before=[A, B], after=[B, A], text=["", "what changed?"])
+    tokens = generate_tokens(model, inputs, max_new_tokens=5, eos_token_id=None)
+    assert tokens.shape == (2, 5)
+    again = generate_tokens(model, inputs, max_new_tokens=5, eos_token_id=None)
+    assert torch.equal(tokens, again), "greedy unless asked"
+
+
+@CAPTIONERS
+def test_settings_are_saved_and_changed_as_one_unit(captioner: str, tmp_path: Path) -> None:
+    _, processor = loaded(captioner, tmp_path / "model", processor={"prompt": "what changed?"})
+    assert processor.settings["prompt"] == "what changed?"
+    processor.save_pretrained(tmp_path / "model")
+    assert loaded(captioner, tmp_path / "model")[1].settings == processor.settings
+    assert json.loads(json.dumps(processor.settings)) == processor.settings
+    with pytest.raises(ValueError, match="unknown processor setting 'size'"):
+        loaded(captioner, tmp_path / "model", processor={"size": 3})
+
+
+@CAPTIONERS
+def test_lora_reaches_every_part_and_only_it_is_trained(captioner: str, tmp_path: Path) -> None:
+    model, processor = loaded(captioner, tmp_path / "model")
+    names = [name for name, _ in model.named_modules()]
+    for part, pattern in family_of(model).lora_targets.items():
+        assert [name for name in names if re.fullmatch(pattern, name)], part
+    parts = list(family_of(model).lora_targets)
+    adapted = add_lora(model, rank=2, alpha=4, dropout=0.0, seed=0, parts=parts)
+    trainable = [name for name, weight in adapted.named_parameters() if weight.requires_grad]
+    assert trainable and all("lora_" in name for name in trainable) and count_parameters(adapted)[0] > 0
+    before = {name: weight.clone() for name, weight in adapted.state_dict().items()}
+    optimizer = make_optimizer(adapted, learning_rate=0.01, weight_decay=0.0)
+    inputs = processor(before=[A, B], after=[B, A], captions=[SHORT, LONG])
+    for _ in range(2):  # the first step moves B only, since A's gradient passes through B, which starts at zero
+        adapted(**inputs).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    after = adapted.state_dict()
+    assert {name for name in after if not torch.equal(before[name], after[name])} == set(trainable)
+    save_adapter(adapted, processor, tmp_path / "run", base=str(tmp_path / "model"), revision=None)
+    again, _ = load(tmp_path / "run", device="cpu")
+    with torch.no_grad():
+        assert torch.equal(again(**inputs).logits, adapted.eval()(**inputs).logits)
+
+
+@CAPTIONERS
+def test_a_saved_adapter_is_continued_when_asked(captioner: str, tmp_path: Path) -> None:
+    model, processor = loaded(captioner, tmp_path / "model")
+    adapted = add_lora(model, 2, 4, 0.0, 0, parts=list(family_of(model).lora_targets))
+    save_adapter(adapted, processor, tmp_path / "run", base=str(tmp_path / "model"), revision=None)
+    fixed, _ = load(tmp_path / "run", device="cpu")
+    continued, _ = load(tmp_path / "model", tmp_path / "run", device="cpu", trainable=True)
+    assert count_parameters(fixed)[0] == 0 and count_parameters(continued) == count_parameters(adapted)
+
+
+@CAPTIONERS
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_the_attention_implementation_is_the_one_asked_for(
+    captioner: str, implementation: str, tmp_path: Path
+) -> None:
+    model, _ = loaded(captioner, tmp_path / "model", attn_implementation=implementation)
+    assert {module.config._attn_implementation for module in model.modules() if hasattr(module, "config")} == {
+        implementation
+    }
+
+
+@CAPTIONERS
+def test_the_snippets_of_the_card_run_and_give_the_same_sentence(
+    captioner: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = loaded(captioner, tmp_path / "model")
+    facts = card_facts(model)
+    assert json.loads(json.dumps(facts)) == facts
+    assert set(facts) == {
+        *("family", "tags", "method", "requirements", "merged_use", "adapter_use", "limits"),
+    }
+    adapted = add_lora(model, 2, 4, 0.0, 0, parts=list(family_of(model).lora_targets))
+    save_adapter(adapted, processor, tmp_path / "run", base=str(tmp_path / "model"), revision=None)
+    A.save(tmp_path / "before.png")
+    B.save(tmp_path / "after.png")
+    monkeypatch.chdir(tmp_path)
+    for use, place in (("merged_use", "model"), ("adapter_use", "run")):
+        exec(facts[use].replace("NAME_OR_PATH", str(tmp_path / place)), {})
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second != ""
+
+
+def test_unknown_model_types_are_refused_in_one_line() -> None:
+    with pytest.raises(ValueError, match="'somewhere' contains .* type 'opt': use one of type blip-2"):
+        family_of_type("opt", "somewhere")
