@@ -1,29 +1,21 @@
-"""Adapt BLIP-2 to image difference captioning with LoRA: a benchmark in, an adapter folder out.
+"""Adapt a captioner to image difference captioning with LoRA: a benchmark in, a run folder out.
 
     accelerate launch train.py --config configs/toy.yaml
     accelerate launch train.py --config configs/toy.yaml --output_dir runs/other --lora_rank 16
-    accelerate launch train.py --config configs/toy.yaml --resume       # goes on where the same command was stopped
+    accelerate launch train.py --config configs/toy.yaml --resume       # continues where the same command stopped
 
-Every field of TrainConfig is a key of the YAML file and an option of the command line, which wins. The run folder gets
-the best adapter with its processor, train_config.yaml, log.jsonl, checkpoints, pictures and a card (README.md).
+Every field of TrainConfig is a key of the YAML file and a command-line option, and the command line wins. The run
+folder gets the best adapter with its processor, config, log, checkpoints, pictures and a card (README.md).
 """
 
 import dataclasses
 import importlib.util
-import json
 import math
-import os
-import platform
 import random
-import resource
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -47,19 +39,20 @@ from transformers import get_scheduler
 from captioner_idc.adapters import (
     LoraVariant,
     add_lora,
-    continue_adapter,
     count_parameters,
     lora_settings,
     make_optimizer,
     save_adapter,
 )
-from captioner_idc.captioning import caption, load
-from common_idc.settings import Options, parse_settings
+from captioner_idc.captioning import caption
+from captioner_idc.families import card_facts
+from captioner_idc.loading import load, load_image
+from common_idc.atomic_files import remove_leftovers, write_json, write_text
+from common_idc.settings import Options, as_yaml, parse_settings
 from dataset_syned import benchmark_builder, load_benchmark
 from dataset_syned.epoch_order import CaptionChoice, PairOrder, TrainingPairs
-from metric_idc import score_rows
+from metric_idc import corpus_scores
 from metric_idc.java import java_command
-from modeling_blip2idc.image_fusion import cell_size, check_blur
 from run_idc.card import write_card
 from run_idc.checkpoints import (
     gather_state,
@@ -71,49 +64,50 @@ from run_idc.checkpoints import (
     restore_state,
     write_checkpoint,
 )
+from run_idc.paths import CAPTIONER, TRACKERS, TRAIN_CONFIG
 from run_idc.pictures import draw_curves, draw_samples
+from run_idc.progress import Log, Progress, environment, peak_memory
 from run_idc.publishing import try_push
+from run_idc.stopping import SigtermHandler
 
-TRACKERS = ("tensorboard", "trackio", "wandb")
+KNOWN_TRACKERS = ("tensorboard", "trackio", "wandb")
 SAMPLES = 6  # validation pairs that are drawn with their sentences
-# What may differ when a run is resumed, since the adapter that comes out does not depend on it.
-FREE = {
-    *("output_dir", "resume", "num_workers", "checkpoint_every", "trackers"),
+# The resulting adapter does not depend on these. The processor is compared on its own, with all its settings.
+MAY_CHANGE_ON_RESUME = {
+    *("output_dir", "resume", "num_workers", "checkpoint_every", "trackers", "processor"),
     *("push_to_hub", "hub_model_id", "hub_private", "merge"),
 }
 
 
 @dataclass
 class TrainConfig:
-    # No default, but optional for the parser: `check` says what is missing, wherever the values came from.
-    model: str = field(default="", metadata={"help": "base model: folder or Hub id of a BLIP-2. Required."})
+    # Required, but with a default for the parser: `check` says what is missing in file and command line together.
+    model: str = field(default="", metadata={"help": "base model: folder or Hub id of a captioner. Required."})
     benchmark: str = field(default="", metadata={"help": "name of the data set, see dataset_syned. Required."})
     output_dir: str = field(default="", metadata={"help": "run folder. Required."})
     revision: str | None = field(default=None, metadata={"help": "revision of the base model on the Hub"})
-    benchmark_options: Options = field(default_factory=Options, metadata={"help": 'JSON, such as {"seed": 1}'})
+    benchmark_options: Options = field(default_factory=Options, metadata={"help": 'JSON, e.g. {"seed": 1}'})
     mix: Options = field(
         default_factory=Options,
         metadata={
-            "help": 'further benchmarks to train on: {"syned": {"weight": 0.5}} adds half of its pairs, drawn anew, '
-            "to each epoch; other keys are that benchmark's options. Validation stays with `benchmark`"
+            "help": 'further benchmarks to train on: {"syned": {"weight": 0.5}} adds half of its pairs, a new half '
+            "in each epoch; other keys are that benchmark's options. Validation uses `benchmark` alone"
         },
     )
     caption_choice: CaptionChoice = field(
         default="random",
-        metadata={"help": "which reference of a pair is learnt: one at random per epoch, or the shortest"},
+        metadata={"help": "reference to learn of each pair: a random one per epoch, or the shortest"},
     )
     adapter: str | None = field(
-        default=None, metadata={"help": "go on from this adapter (folder or Hub id), whose LoRA settings are kept"}
+        default=None,
+        metadata={"help": "continue this adapter (folder or Hub id) with its LoRA and processor settings"},
     )
     adapter_revision: str | None = field(default=None, metadata={"help": "revision of --adapter on the Hub"})
-    layout: Literal["vertical", "horizontal"] = field(
-        default="vertical", metadata={"help": "before on top of after (the paper's), or left of it"}
-    )
-    canvas: list[int] = field(
-        default_factory=list, metadata={"help": "height and width of the fused picture; default: the base model's"}
-    )
-    blur: float = field(
-        default=0.0, metadata={"help": "sigma of a 3x3 blur of each image, in its own pixels; the paper's mean is 0.3"}
+    processor: Options = field(
+        default_factory=Options,
+        metadata={
+            "help": 'changes to the processor settings that base or adapter saved: JSON, e.g. {"layout": "horizontal"}'
+        },
     )
     lora_rank: int = field(default=8, metadata={"help": "the paper: 8, 16 or 32"})
     lora_alpha: int | None = field(default=None, metadata={"help": "default: 2 x rank, the paper's"})
@@ -122,14 +116,14 @@ class TrainConfig:
         default_factory=lambda: ["vision", "qformer", "language"], metadata={"help": "parts that get adapters"}
     )
     lora_variant: LoraVariant = field(
-        default="lora", metadata={"help": "PiSSA is saved as plain LoRA of twice the rank"}
+        default="lora", metadata={"help": "pissa is saved as plain LoRA of twice the rank"}
     )
     lora_plus_ratio: float | None = field(
         default=None, metadata={"help": "LoRA+: learning rate of B over that of A, 16 in its paper"}
     )
     learning_rate: float = field(default=1e-4, metadata={"help": "the paper: 4e-5 to 1e-4"})
-    lr_schedule: Literal["constant", "linear", "cosine"] = field(
-        default="constant", metadata={"help": "over the epochs asked for; the paper has none"}
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = field(
+        default="constant", metadata={"help": "over all epochs; the paper's is constant"}
     )
     warmup_steps: int = 0
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW's default, as in the paper"})
@@ -137,36 +131,38 @@ class TrainConfig:
     batch_size: int = field(default=16, metadata={"help": "pairs per step and process"})
     gradient_accumulation_steps: int = 1
     epochs: int = field(default=100, metadata={"help": "at most; early stopping ends most runs"})
-    patience: int = field(default=10, metadata={"help": "epochs without a better validation before the end"})
-    best_by: Literal["loss", "CIDEr"] = field(default="loss", metadata={"help": "the validation score that chooses"})
+    patience: int = field(default=10, metadata={"help": "early stopping after this many epochs without improvement"})
+    best_by: Literal["loss", "CIDEr"] = field(default="loss", metadata={"help": "score that selects the adapter"})
     validation_captions: int = field(
-        default=500, metadata={"help": "validation pairs captioned for CIDEr after each epoch, spread evenly; 0: none"}
+        default=500, metadata={"help": "validation pairs captioned for CIDEr after each epoch, evenly spaced; 0: none"}
     )
     mixed_precision: Literal["no", "bf16"] = "bf16"
-    attention: Literal["sdpa", "eager"] = field(default="sdpa", metadata={"help": "eager is the faster one on a CPU"})
+    attn_implementation: Literal["sdpa", "eager"] = field(default="sdpa", metadata={"help": "eager: faster on CPUs"})
     activation_checkpointing: bool = field(
-        default=False, metadata={"help": "less memory, about a third more time: activations are computed twice"}
+        default=False, metadata={"help": "less memory for about a third more time: activations are computed twice"}
     )
     num_workers: int = field(default=0, metadata={"help": "processes that load images"})
     seed: int = 42
     log_every: int = field(default=20, metadata={"help": "steps between two lines of log.jsonl"})
     checkpoint_every: int = field(
-        default=200, metadata={"help": "steps between two checkpoints; there is one after each epoch as well"}
+        default=200, metadata={"help": "steps between two checkpoints; each epoch ends with one as well"}
     )
-    resume: bool = field(default=False, metadata={"help": "go on from the run folder's last checkpoint"})
+    resume: bool = field(default=False, metadata={"help": "continue from the run folder's last checkpoint"})
     trackers: list[str] = field(
-        default_factory=lambda: ["tensorboard"], metadata={"help": f"any of {', '.join(TRACKERS)}"}
+        default_factory=lambda: ["tensorboard"], metadata={"help": f"any of {', '.join(KNOWN_TRACKERS)}"}
     )
     push_to_hub: bool = field(default=False, metadata={"help": "at each better score and at the end"})
-    hub_model_id: str | None = field(default=None, metadata={"help": "repository to push to, such as me/blip2idc-toy"})
+    hub_model_id: str | None = field(default=None, metadata={"help": "repository to push to, e.g. me/blip2idc-toy"})
     hub_private: bool = field(default=False, metadata={"help": "create the repository as a private one"})
     merge: bool = field(default=False, metadata={"help": "push the whole model instead of the adapter, at the end"})
 
     @property
     def alpha(self) -> int:
+        """LoRA's alpha, with its default resolved."""
         return 2 * self.lora_rank if self.lora_alpha is None else self.lora_alpha
 
     def check(self) -> None:
+        """Raise ValueError for a missing or impossible value, which it quotes."""
         for name in ("model", "benchmark", "output_dir"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is missing: write it into the config file or pass --{name}")
@@ -179,8 +175,6 @@ class TrainConfig:
         for name in ("learning_rate", "max_grad_norm", "lora_plus_ratio"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)}: use a number above 0")
-        if self.canvas and len(self.canvas) != 2:
-            raise ValueError(f"canvas={self.canvas}: give height and width")
         if self.best_by == "CIDEr" and not self.validation_captions:
             raise ValueError("best_by=CIDEr needs captions: set validation_captions above 0")
         if self.push_to_hub != bool(self.hub_model_id):
@@ -190,31 +184,36 @@ class TrainConfig:
         if (self.hub_private or self.merge) and not self.push_to_hub:
             raise ValueError("hub_private and merge go with push_to_hub")
         for name in self.trackers:
-            if name not in TRACKERS:
-                raise ValueError(f"trackers={' '.join(self.trackers)}: use any of {', '.join(TRACKERS)}")
-            if importlib.util.find_spec(name) is None:  # Accelerate would leave it out and say nothing
+            if name not in KNOWN_TRACKERS:
+                raise ValueError(f"trackers={' '.join(self.trackers)}: use any of {', '.join(KNOWN_TRACKERS)}")
+            if importlib.util.find_spec(name) is None:  # Accelerate would silently leave it out
                 raise ValueError(f"trackers={' '.join(self.trackers)}: {name} is not installed: pip install {name}")
         self.check_mix()
 
     def check_mix(self) -> None:
+        """Raise ValueError for a benchmark of the mix without a weight."""
         for name, options in self.mix.items():
             weight = options.get("weight") if isinstance(options, dict) else None
             if not isinstance(weight, (int, float)) or isinstance(weight, bool) or not 0 < weight < float("inf"):
                 raise ValueError(
-                    f"mix: {name}={options!r}: write {{{name}: {{weight: 0.5}}}}, how often its pairs come per epoch"
+                    f"mix: {name}={options!r}: write {{{name}: {{weight: 0.5}}}}, how often its pairs occur per epoch"
                 )
             if name == self.benchmark:
-                raise ValueError(f"mix: {name!r} is the benchmark already, whose pairs come once per epoch")
+                raise ValueError(f"mix: {name!r} is the benchmark already, whose pairs occur once per epoch")
 
 
 def parse_config(argv: list[str]) -> TrainConfig:
+    """Return the checked settings of a command line and its config file.
+
+    Raises: ValueError for an unknown key or an impossible value; SystemExit as argparse does.
+    """
     config = parse_settings(TrainConfig, argv, "train.py", __doc__.split("\n")[0])
     config.check()
     return config
 
 
 class Collate:
-    """A list of examples -> model inputs and the pairs' ids. A class, because workers must be able to pickle it."""
+    """Collation of examples to model inputs and pair ids; a class, because loader processes must pickle it."""
 
     def __init__(self, processor: Any):
         self.processor = processor
@@ -223,87 +222,14 @@ class Collate:
         columns = {name: [example[name] for example in examples] for name in ("before", "after", "caption")}
         inputs = self.processor(before=columns["before"], after=columns["after"], captions=columns["caption"])
         for row, example in enumerate(examples):
-            if not example["weight"]:  # it only fills up: see PairOrder
+            if not example["weight"]:  # a padding item: see PairOrder
                 inputs["labels"][row] = -100
         return dict(inputs), [example["pair_id"] for example in examples]
 
 
 @dataclass
-class Progress:
-    """How far a run has come; with weights and optimizer all that resuming needs."""
-
-    pairs_per_step: int
-    epoch: int = 0
-    step_in_epoch: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    best: float | None = None
-    waited: int = 0  # epochs without a better score
-    done: bool = False
-    log_bytes: int = 0
-    losses: list[float] = field(default_factory=list)  # of the steps since the last line of the log
-
-    def judge(self, score: float) -> bool:
-        """Whether this epoch's score is the best so far; bigger is better."""
-        better = self.best is None or score > self.best
-        self.best, self.waited = (score, 0) if better else (self.best, self.waited + 1)
-        return better
-
-
-class Stop:
-    """SIGTERM, which clusters send before they kill: the step is finished, a checkpoint written, the exit code 0."""
-
-    def __init__(self) -> None:
-        self.asked = self.at_once = False
-
-    def listen(self) -> None:
-        self.process = os.getpid()
-        signal.signal(signal.SIGTERM, self._receive)
-
-    def _receive(self, *_: Any) -> None:
-        if os.getpid() != self.process:  # a forked one, such as a loader of images, which is to die as usual
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
-        self.asked = True
-        if self.at_once:
-            raise SystemExit(0)
-
-    @contextmanager
-    def allowed(self) -> Iterator[None]:
-        """While nothing is computed that a checkpoint does not hold already."""
-        self.at_once = True
-        try:
-            if self.asked:
-                raise SystemExit(0)
-            yield
-        finally:
-            self.at_once = False
-
-
-class Log:
-    """log.jsonl and the trackers; only the main process writes."""
-
-    def __init__(self, accelerator: Accelerator, folder: Path, progress: Progress):
-        self.accelerator, self.path, self.progress = accelerator, folder / "log.jsonl", progress
-        self.started = time.monotonic() - progress.seconds
-        if accelerator.is_main_process:
-            with self.path.open("ab") as file:
-                file.truncate(progress.log_bytes)  # lines after the checkpoint that a run goes on from
-
-    def write(self, values: dict[str, Any]) -> None:
-        self.progress.seconds = round(time.monotonic() - self.started, 1)
-        if not self.accelerator.is_main_process:
-            return
-        step = self.progress.step
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "seconds": self.progress.seconds, **values}) + "\n")
-        self.progress.log_bytes = self.path.stat().st_size
-        self.accelerator.log({k: v for k, v in values.items() if isinstance(v, (int, float))}, step=step)
-
-
-@dataclass
 class Run:
-    """What the functions below share."""
+    """State of one training run."""
 
     accelerator: Accelerator
     config: TrainConfig
@@ -316,28 +242,29 @@ class Run:
     validation: DataLoader
     rows: Any  # of the validation split
     progress: Progress
-    stop: Stop
+    sigterm: SigtermHandler
     log: Log | None = None
     bar: tqdm | None = None
 
     @property
     def folder(self) -> Path:
+        """The run folder."""
         return Path(self.config.output_dir)
 
     @property
     def deepspeed(self) -> bool:
-        """DeepSpeed keeps weights and optimizer in shards and pickles of its own, which no checkpoint here holds."""
+        """Whether DeepSpeed keeps weights and optimizer, in pickles of its own that no checkpoint here contains."""
         return self.accelerator.distributed_type is DistributedType.DEEPSPEED
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """What is trained, whole, also where it is sharded; for all processes together."""
+        """Return the trained weights, gathered if they are sharded; all processes must call it together."""
         if self.deepspeed:
             return self.accelerator.get_state_dict(self.model)
         return gather_state(self.model, self.optimizer.optimizer)["adapter"]
 
 
 def load_rows(config: TrainConfig) -> tuple[list[Any], list[float], Any]:
-    """Training rows of each benchmark, how often each comes per epoch, validation rows."""
+    """Return training rows of each benchmark, their weights per epoch, and validation rows."""
     parts, weights = [load_benchmark(config.benchmark, "train", **config.benchmark_options)], [1.0]
     for name, options in config.mix.items():
         parts.append(load_benchmark(name, "train", **{k: v for k, v in options.items() if k != "weight"}))
@@ -348,7 +275,7 @@ def load_rows(config: TrainConfig) -> tuple[list[Any], list[float], Any]:
 def build_loaders(
     config: TrainConfig, rows: tuple[list[Any], list[float], Any], processor: Any, process: int = 0, processes: int = 1
 ) -> tuple[PairOrder, DataLoader, DataLoader]:
-    """(order of the training pairs, their loader, the validation loader), of one process's share."""
+    """Return the order of the training pairs, their loader and the validation loader, for one process's share."""
     parts, weights, held_out = rows
     options = {"collate_fn": Collate(processor), "num_workers": config.num_workers}
     sizes = [len(part) for part in parts]
@@ -362,21 +289,25 @@ def build_loaders(
     return order, train, DataLoader(own, batch_size=config.batch_size, **options)
 
 
-def build_model(config: TrainConfig, device: torch.device) -> tuple[Any, Any]:
-    """The base in the precision of the arithmetic, its adapter in float32."""
-    dtype = torch.bfloat16 if config.mixed_precision == "bf16" else torch.float32
-    model, processor = load(config.model, revision=config.revision, device=device, dtype=dtype)
-    processor.layout = config.layout
-    processor.canvas = list(config.canvas or processor.canvas)
-    processor.blur = config.blur
-    check_blur(processor.blur)  # these refuse what would fail at the first batch
-    cell_size(processor.layout, processor.canvas)
-    model.must_interpolate(*processor.canvas)
-    model.set_attn_implementation(config.attention)
+def build_model(config: TrainConfig, device: torch.device) -> tuple[TrainConfig, Any, Any]:
+    """Return the config with everything that base or adapter decide, the model and the processor.
+
+    The base has the precision of the arithmetic, the adapter float32.
+    """
+    model, processor = load(
+        config.model,
+        config.adapter,
+        device=device,
+        dtype=torch.bfloat16 if config.mixed_precision == "bf16" else torch.float32,
+        revision=config.revision,
+        adapter_revision=config.adapter_revision,
+        processor=config.processor,
+        attn_implementation=config.attn_implementation,
+        trainable=True,
+    )
+    resolved: dict[str, Any] = {"processor": Options(processor.settings), "lora_alpha": config.alpha}
     if config.adapter:
-        model = continue_adapter(model, config.adapter, config.adapter_revision)
-        for name, value in lora_settings(model).items():
-            setattr(config, f"lora_{name}", value)
+        resolved |= {f"lora_{name}": value for name, value in lora_settings(model).items()}
     else:
         settings = (config.lora_rank, config.alpha, config.lora_dropout, config.seed)
         model = add_lora(model, *settings, config.lora_parts, config.lora_variant)
@@ -384,31 +315,36 @@ def build_model(config: TrainConfig, device: torch.device) -> tuple[Any, Any]:
         # transformers renamed it, and will remove the older name in version 6
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})  # the reentrant kind gives no gradient behind frozen weights
-    return model, processor
+    return dataclasses.replace(config, **resolved), model, processor
 
 
-def prepare(accelerator: Accelerator, config: TrainConfig, stop: Stop) -> Run:
+def prepare(accelerator: Accelerator, config: TrainConfig, sigterm: SigtermHandler) -> Run:
+    """Return a run that is ready for its first step."""
     with accelerator.main_process_first():
         rows = load_rows(config)
-    model, processor = build_model(config, accelerator.device)
+    config, model, processor = build_model(config, accelerator.device)
     loaders = build_loaders(config, rows, processor, accelerator.process_index, accelerator.num_processes)
     order, train, validation = loaders
     optimizer = make_optimizer(model, config.learning_rate, config.weight_decay, config.lora_plus_ratio)
-    schedule = "constant_with_warmup" if config.lr_schedule == "constant" else config.lr_schedule
+    schedule = "constant_with_warmup" if config.lr_scheduler_type == "constant" else config.lr_scheduler_type
     scheduler = get_scheduler(schedule, optimizer, config.warmup_steps, order.steps * config.epochs)
     if accelerator.distributed_type is DistributedType.DEEPSPEED:  # it would ask a prepared loader
         accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = config.batch_size
     # Not the loader and the scheduler: their pace is that of PairOrder's steps, the same for any number of processes.
     model, optimizer = accelerator.prepare(model, optimizer)
     parts = (model, processor, optimizer, scheduler, order, train, validation, rows[2])
-    return Run(accelerator, config, *parts, Progress(order.pairs_per_step), stop)
+    return Run(accelerator, config, *parts, Progress(order.pairs_per_step), sigterm)
 
 
 def resume(run: Run) -> None:
-    """Weights, optimizer, learning rate and progress of the last checkpoint, if there is one."""
+    """Restore weights, optimizer, learning rate and progress of the last checkpoint, if there is one.
+
+    Raises: ValueError for other processor settings, another number of pairs per step, or a damaged checkpoint.
+    """
     if run.accelerator.is_main_process:
         for name in remove_unfinished(run.folder):
-            print(f"ignored the half-written checkpoint {name}")
+            print(f"ignored the incomplete checkpoint {name}")
+    check_processor_unchanged(run)
     folder = latest_checkpoint(run.folder)
     if folder is None:
         run.accelerator.print("no checkpoint yet: starting from the beginning")
@@ -424,16 +360,16 @@ def resume(run: Run) -> None:
         return
     restore_state(run.model, run.optimizer.optimizer, read_state(folder))
     run.scheduler.last_epoch = progress.step - 1
-    run.scheduler.step()  # sets the rate of this step: it is a function of the step alone
-    run.accelerator.print(f"going on after step {progress.step}, in epoch {progress.epoch + 1}")
+    run.scheduler.step()  # sets the rate of this step, which depends on the step alone
+    run.accelerator.print(f"continuing after step {progress.step}, in epoch {progress.epoch + 1}")
 
 
 def save(run: Run) -> None:
-    """A checkpoint, or only the newer progress if no step was taken since the last one. For all processes together."""
+    """Write a checkpoint, or only its progress if no step was taken since; all processes must call it together."""
     if run.deepspeed or not run.progress.step:
         return
     folder = latest_checkpoint(run.folder)
-    run.accelerator.wait_for_everyone()  # until all have looked: the main process is about to change the folder
+    run.accelerator.wait_for_everyone()  # all have looked before the main process changes the folder
     if folder is not None and int(folder.name.removeprefix("step-")) == run.progress.step:
         if run.accelerator.is_main_process:
             renew_progress(folder, dataclasses.asdict(run.progress))
@@ -444,15 +380,15 @@ def save(run: Run) -> None:
 
 
 def start_run(run: Run) -> None:
-    """The run folder with config and log; says what is trained."""
+    """Write config and facts of the captioner into the run folder, open the log, print what is trained."""
     accelerator, config = run.accelerator, run.config
     if accelerator.is_main_process:
         run.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = run.folder / "train_config.yaml.tmp"
-        unfinished.write_text(yaml.safe_dump(entries(config), sort_keys=False), encoding="utf-8")
-        os.replace(unfinished, run.folder / "train_config.yaml")
+        remove_leftovers(run.folder)
+        write_text(run.folder / TRAIN_CONFIG, as_yaml(config, without=["resume"]))
+        write_json(run.folder / CAPTIONER, card_facts(accelerator.unwrap_model(run.model)))
     run.log = Log(accelerator, run.folder, run.progress)
-    # Steps that will be repeated are taken off tensorboard's curves.
+    # Steps that will be repeated are removed from tensorboard's curves.
     named = {"name": run.folder.resolve().name}
     purge = {"purge_step": run.progress.step + 1}
     accelerator.init_trackers("blip2idc", init_kwargs={"tensorboard": purge, "trackio": named, "wandb": named})
@@ -463,53 +399,17 @@ def start_run(run: Run) -> None:
         facts |= {"validation_pairs": validation, "trainable_parameters": trainable, "parameters": total}
         run.log.write(facts)
     share = f"{trainable:,} of {total:,} parameters are trained ({trainable / total:.2%})"
-    accelerator.print(f"{run.order.pairs} training pairs, {run.order.steps} steps an epoch; {share}")
-
-
-def entries(config: TrainConfig) -> dict[str, Any]:
-    """Of train_config.yaml: the run can be repeated from it."""
-    values = {**vars(config), "lora_alpha": config.alpha, "mix": dict(config.mix)}
-    values["benchmark_options"] = dict(config.benchmark_options)
-    values.pop("resume")
-    return values
+    accelerator.print(f"{run.order.pairs} training pairs, {run.order.steps} steps per epoch; {share}")
 
 
 def data_facts(config: TrainConfig) -> dict[str, Any]:
+    """Return name, licence and home page of the benchmark."""
     info = benchmark_builder(config.benchmark, **config.benchmark_options).info
     return {"name": config.benchmark, "licence": info.license, "homepage": info.homepage}
 
 
-def environment(accelerator: Accelerator) -> dict[str, Any]:
-    """What made the run, beside its config."""
-    packages = ("torch", "transformers", "peft", "accelerate", "datasets")
-    return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-        "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else accelerator.device.type,
-        "processes": accelerator.num_processes,
-        "distributed": accelerator.distributed_type.value,
-        "commit": commit(),
-    }
-
-
-def commit() -> str:
-    """Of the code that runs; empty where there is no git or no repository."""
-    command = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    except OSError:
-        return ""
-
-
-def peak_memory() -> float:
-    """Of this process in GB: of the GPU if there is one."""
-    if torch.cuda.is_available():
-        return round(torch.cuda.max_memory_allocated() / 1e9, 2)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
-
-
 def train_epoch(run: Run) -> bool:
-    """The rest of an epoch; False if SIGTERM came, after a checkpoint."""
+    """Train the rest of an epoch; return False if SIGTERM came, after writing a checkpoint."""
     progress, order, pairs = run.progress, run.order, run.train.dataset
     order.epoch = pairs.epoch = progress.epoch
     order.first_step = progress.step_in_epoch
@@ -518,33 +418,39 @@ def train_epoch(run: Run) -> bool:
     started = time.monotonic(), progress.step
     for step in range(order.first_step, order.steps):
         share = list(islice(batches, order.batches_in_step(step)))
-        loss = train_step(run, share)
-        if loss is None:
+        result = train_step(run, share)
+        if result is None:
             save(run)
             return False
+        loss, grad_norm = result
         progress.step, progress.step_in_epoch = progress.step + 1, step + 1
         progress.losses.append(loss)
+        progress.grad_norms.append(grad_norm)
         rate = run.scheduler.get_last_lr()[0]
         run.scheduler.step()
         speed = (progress.step - started[1]) * order.pairs_per_step / (time.monotonic() - started[0])
         run.bar.update()
         run.bar.set_postfix_str(f"loss {loss:.3f}, lr {rate:.1e}, {speed:.3g} pairs/s")
         if progress.step % run.config.log_every == 0:
-            mean = sum(progress.losses) / len(progress.losses)
-            progress.losses.clear()
-            run.log.write({"loss": mean, "learning_rate": rate, "pairs_per_second": round(speed, 2)})
+            means = progress.take_means()
+            run.log.write({**means, "learning_rate": rate, "pairs_per_second": round(speed, 2)})
         if progress.step % run.config.checkpoint_every == 0:
             save(run)
     return True
 
 
-def train_step(run: Run, share: list[tuple[dict[str, torch.Tensor], list[str]]]) -> float | None:
-    """One optimizer step on this process's batches: mean loss over all processes' caption tokens; None to stop."""
+def train_step(run: Run, share: list[tuple[dict[str, torch.Tensor], list[str]]]) -> tuple[float, float] | None:
+    """Take one optimizer step on this process's batches; return loss and gradient norm, or None to stop.
+
+    The loss is the mean over the caption tokens of all processes, the norm is taken before clipping.
+
+    Raises: ValueError if loss or gradient is not finite; the step is then not taken.
+    """
     accelerator, model = run.accelerator, run.model
     count = sum(int((batch["labels"] >= 0).sum()) for batch, _ in share)
-    counts = torch.tensor([count, run.stop.asked], device=accelerator.device, dtype=torch.float32)
-    tokens, asked = accelerator.reduce(counts).tolist()
-    if asked:
+    counts = torch.tensor([count, run.sigterm.requested], device=accelerator.device, dtype=torch.float32)
+    tokens, stop_requested = accelerator.reduce(counts).tolist()
+    if stop_requested:
         return None
     losses = []
     for number, (batch, _) in enumerate(share):
@@ -555,22 +461,22 @@ def train_step(run: Run, share: list[tuple[dict[str, torch.Tensor], list[str]]])
             with accelerator.autocast():
                 loss = model(**send_to_device(batch, accelerator.device), num_items_in_batch=tokens).loss
             losses.append(loss.detach())
-            # Gradients are averaged over the processes, but each loss is a part of the sum already.
+            # Gradients are averaged over the processes, but each loss is already a part of the sum.
             accelerator.backward(loss * accelerator.num_processes)
     trainable = [p for p in model.parameters() if p.requires_grad]
-    norm = accelerator.clip_grad_norm_(trainable, run.config.max_grad_norm)
+    norm = float(accelerator.clip_grad_norm_(trainable, run.config.max_grad_norm))
     mean = accelerator.reduce(torch.stack(losses).sum()).item()
-    if not (math.isfinite(mean) and math.isfinite(float(norm))):
-        refuse(run, share, losses, mean)
+    if not (math.isfinite(mean) and math.isfinite(norm)):
+        raise_non_finite(run, share, losses, mean)
     run.optimizer.step()
     run.optimizer.zero_grad()
-    return mean
+    return mean, norm
 
 
-def refuse(run: Run, share: list[Any], losses: list[torch.Tensor], mean: float) -> None:
-    """Ends the run before the step would ruin the adapter."""
+def raise_non_finite(run: Run, share: list[Any], losses: list[torch.Tensor], mean: float) -> None:
+    """Raise ValueError with the pairs of a step that would ruin the adapter."""
     bad = [ids for (_, ids), loss in zip(share, losses, strict=True) if not torch.isfinite(loss)]
-    bad = bad or [ids for _, ids in share]  # the loss was a number, its gradient was not
+    bad = bad or [ids for _, ids in share]  # the loss was finite, its gradient was not
     pairs = gather_object([pair for ids in bad for pair in ids])
     last = latest_checkpoint(run.folder)
     kept = "there is no checkpoint yet" if last is None else f"the last good checkpoint is {str(last)!r}"
@@ -583,8 +489,8 @@ def refuse(run: Run, share: list[Any], losses: list[torch.Tensor], mean: float) 
 
 @torch.no_grad()
 def validation_loss(accelerator: Accelerator, model: Any, loader: DataLoader) -> float:
-    """Mean over all caption tokens of the split, gathered from all processes."""
-    model = accelerator.unwrap_model(model).eval()  # bare: the processes may have different numbers of batches
+    """Return the mean loss over all caption tokens of the split, of all processes."""
+    model = accelerator.unwrap_model(model).eval()  # unwrapped: the processes may have different numbers of batches
     total = torch.zeros(2, device=accelerator.device, dtype=torch.float64)
     for batch, _ in loader:
         batch = send_to_device(batch, accelerator.device)
@@ -596,7 +502,7 @@ def validation_loss(accelerator: Accelerator, model: Any, loader: DataLoader) ->
 
 
 def validation_captions(accelerator: Accelerator, model: Any, processor: Any, rows: Any, batch_size: int) -> list[str]:
-    """Greedy sentences for these rows, split over the processes."""
+    """Return greedy sentences for these rows; the processes share the work."""
     with accelerator.split_between_processes(list(range(len(rows)))) as part:
         pairs = ((rows[i]["before"], rows[i]["after"]) for i in part)
         with accelerator.autocast():
@@ -605,25 +511,26 @@ def validation_captions(accelerator: Accelerator, model: Any, processor: Any, ro
 
 
 def cider(rows: Any, sentences: list[str]) -> float:
+    """Return the CIDEr of the sentences against the captions of the rows."""
     scored = [
         {"pair_id": pair_id, "prediction": sentence, "references": captions}
         for pair_id, sentence, captions in zip(rows["pair_id"], sentences, rows["captions"], strict=True)
     ]
-    return score_rows(scored, metrics=["CIDEr"])["scores"]["CIDEr"]
+    return corpus_scores(scored, ["CIDEr"])["CIDEr"]
 
 
-def spread(rows: Any, count: int) -> Any:
-    """`count` rows, evenly spread over the split."""
+def evenly_spaced(rows: Any, count: int) -> Any:
+    """Return `count` rows, evenly spaced over the split, or all if there are fewer."""
     return rows.select([i * len(rows) // count for i in range(count)]) if count < len(rows) else rows
 
 
 def validate(run: Run) -> tuple[dict[str, float], list[str]]:
-    """(scores, the main process's captions)"""
+    """Return the validation scores and, on the main process, the sentences."""
     accelerator, config = run.accelerator, run.config
     scores = {"validation_loss": validation_loss(accelerator, run.model, run.validation)}
     if not config.validation_captions:
         return scores, []
-    chosen = spread(run.rows, config.validation_captions)
+    chosen = evenly_spaced(run.rows, config.validation_captions)
     sentences = validation_captions(accelerator, run.model, run.processor, chosen, config.batch_size)
     if accelerator.is_main_process:
         scores["validation_CIDEr"] = cider(chosen, sentences)
@@ -631,52 +538,62 @@ def validate(run: Run) -> tuple[dict[str, float], list[str]]:
 
 
 def finish_epoch(run: Run) -> None:
-    """Validation; the adapter is kept if it is the best so far."""
+    """Validate, and save the adapter if it is the best so far.
+
+    Raises: ValueError if the score is not finite.
+    """
     accelerator, config, progress = run.accelerator, run.config, run.progress
     save(run)
-    with run.stop.allowed():
+    with run.sigterm.exit_now_allowed():
         scores, sentences = validate(run)
-        # The main process decides for all, and captions there are only here.
+        # The main process, which alone has the captions, decides for all.
         scores = broadcast_object_list([scores])[0]
     progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
     run.log.write({"epoch": progress.epoch, **scores, "peak_memory_gb": peak_memory()})
-    told = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in scores.items())
-    accelerator.print(f"\nepoch {progress.epoch}: {told}")
+    described = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in scores.items())
+    accelerator.print(f"\nepoch {progress.epoch}: {described}")
     score = -scores["validation_loss"] if config.best_by == "loss" else scores["validation_CIDEr"]
     if not math.isfinite(score):
         raise ValueError(
             f"{config.best_by} is {score} at epoch {progress.epoch}: lower learning_rate, or look at the data"
         )
-    if progress.judge(score):
-        keep_adapter(run, sentences)
+    if progress.is_best(score):
+        save_best(run, sentences)
     save(run)
 
 
-def keep_adapter(run: Run, sentences: list[str]) -> None:
-    """The adapter of this moment, with pictures and card, into the run folder, and to the Hub if asked."""
+def save_best(run: Run, sentences: list[str]) -> None:
+    """Save the current adapter with pictures and card into the run folder, and push it if asked."""
     weights = run.weights()
     if not run.accelerator.is_main_process:
         return
     model, config = run.accelerator.unwrap_model(run.model), run.config
     save_adapter(model, run.processor, run.folder, config.model, config.revision, weights)
     if sentences:
-        rows = spread(run.rows, config.validation_captions)
-        places = [i * len(rows) // SAMPLES for i in range(SAMPLES)] if len(rows) > SAMPLES else range(len(rows))
-        draw_samples(
-            run.folder, [{**rows[i], "reference": rows[i]["captions"][0], "sentence": sentences[i]} for i in places]
-        )
+        rows = evenly_spaced(run.rows, config.validation_captions)
+        draw_samples(run.folder, samples(rows, sentences))
     write_card(run.folder)
     if config.push_to_hub and not config.merge:
         push(run)
 
 
+def samples(rows: Any, sentences: list[str]) -> list[dict[str, Any]]:
+    """Return images, reference and sentence of a few evenly spaced validation pairs."""
+    chosen = evenly_spaced(rows.add_column("sentence", sentences), SAMPLES)
+    images = ({side: load_image(row[side]) for side in ("before", "after")} for row in chosen)
+    texts = ({"reference": row["captions"][0], "sentence": row["sentence"]} for row in chosen)
+    return [{**pictures, **text} for pictures, text in zip(images, texts, strict=True)]
+
+
 def push(run: Run) -> None:
+    """Push the run folder and say what came of it: a failed push never stops training."""
     config = run.config
     print(try_push(run.folder, config.hub_model_id, private=config.hub_private, merge=config.merge), file=sys.stderr)
 
 
-def train(config: TrainConfig, accelerator: Accelerator, stop: Stop) -> None:
-    run = prepare(accelerator, config, stop)
+def train(config: TrainConfig, accelerator: Accelerator, sigterm: SigtermHandler) -> None:
+    """Train until the last epoch, early stopping or SIGTERM."""
+    run = prepare(accelerator, config, sigterm)
     if config.resume:
         resume(run)
         if run.progress.done:
@@ -686,17 +603,18 @@ def train(config: TrainConfig, accelerator: Accelerator, stop: Stop) -> None:
     progress = run.progress
     total = run.order.steps * config.epochs
     with tqdm(total=total, initial=progress.step, unit="step", disable=not accelerator.is_main_process) as run.bar:
-        while progress.epoch < config.epochs and progress.waited < config.patience:
+        while progress.epoch < config.epochs and progress.epochs_without_improvement < config.patience:
             if not train_epoch(run):
-                accelerator.print(f"stopped after step {progress.step}: go on with --resume")
+                accelerator.print(f"stopped after step {progress.step}: continue with --resume")
                 return
             finish_epoch(run)
-    if progress.waited >= config.patience:
-        accelerator.print(f"no better {config.best_by} for {progress.waited} epochs: done")
+    if progress.epochs_without_improvement >= config.patience:
+        accelerator.print(f"early stopping: no better {config.best_by} for {config.patience} epochs")
     finish_run(run)
 
 
 def finish_run(run: Run) -> None:
+    """Draw the curves, renew the card, push if asked, and mark the run as finished."""
     if run.accelerator.is_main_process:
         draw_curves(run.folder)
         write_card(run.folder)
@@ -706,42 +624,61 @@ def finish_run(run: Run) -> None:
     save(run)
 
 
-def check_folder(config: TrainConfig) -> None:
-    """A run is neither written over nor gone on with under another config."""
-    file = Path(config.output_dir) / "train_config.yaml"
+def check_settings_unchanged(config: TrainConfig) -> None:
+    """Refuse to overwrite a run or to resume it with a different config.
+
+    Raises: ValueError that names the first difference.
+    """
+    file = Path(config.output_dir) / TRAIN_CONFIG
     if not file.exists():
         return
     if not config.resume:
         raise ValueError(
-            f"{config.output_dir!r} already holds a run: pass --resume to go on with it, name another output_dir, "
+            f"{config.output_dir!r} already contains a run: pass --resume to continue it, name another output_dir, "
             "or remove it"
         )
-    before, now = yaml.safe_load(file.read_text(encoding="utf-8")), entries(config)
-    adapters = {name for name in now if name.startswith("lora_")} if config.adapter else set()
-    for name in sorted(set(now) - FREE - adapters):
-        if before.get(name) != now[name]:
-            raise ValueError(
-                f"the run in {config.output_dir!r} was started with {name}={before.get(name)!r}, now it is "
-                f"{now[name]!r}: resume it with the same config, or name another output_dir"
-            )
+    started, now = yaml.safe_load(file.read_text(encoding="utf-8")), vars(config) | {"lora_alpha": config.alpha}
+    from_adapter = {name for name in now if name.startswith("lora_")} if config.adapter else set()
+    for name in sorted(set(now) - MAY_CHANGE_ON_RESUME - from_adapter):
+        if started.get(name) != now[name]:
+            raise_changed(config.output_dir, name, started.get(name), now[name])
+
+
+def check_processor_unchanged(run: Run) -> None:
+    """Raise ValueError if the run was started with other processor settings."""
+    file = run.folder / TRAIN_CONFIG
+    if not file.exists():
+        return
+    started = yaml.safe_load(file.read_text(encoding="utf-8"))["processor"]
+    for name, value in run.processor.settings.items():
+        if started.get(name) != value:
+            raise_changed(run.config.output_dir, f"processor {name}", started.get(name), value)
+
+
+def raise_changed(folder: str, name: str, started: Any, now: Any) -> None:
+    """Raise ValueError for a setting that differs from the one that the run was started with."""
+    raise ValueError(
+        f"the run in {folder!r} was started with {name}={started!r}, now it is {now!r}: resume it with the same "
+        "config, or name another output_dir"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command; return its exit code."""
     try:
         config = parse_config(sys.argv[1:] if argv is None else argv)
-        check_folder(config)
+        check_settings_unchanged(config)
         if config.validation_captions:
-            java_command()  # whose absence would otherwise end the run after its first epoch
-        stop = Stop()
-        stop.listen()
-        accelerator = Accelerator(
-            mixed_precision=config.mixed_precision,
-            log_with=config.trackers,
-            project_config=ProjectConfiguration(logging_dir=str(Path(config.output_dir) / "tensorboard")),
-        )
-        set_seed(config.seed)
-        train(config, accelerator, stop)
-        accelerator.end_training()
+            java_command()  # its absence would otherwise end the run after the first epoch
+        with SigtermHandler() as sigterm:
+            accelerator = Accelerator(
+                mixed_precision=config.mixed_precision,
+                log_with=config.trackers,
+                project_config=ProjectConfiguration(logging_dir=str(Path(config.output_dir) / TRACKERS)),
+            )
+            set_seed(config.seed)
+            train(config, accelerator, sigterm)
+            accelerator.end_training()
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -1,19 +1,19 @@
-"""The settings of a program: one dataclass, from a YAML file and the command line, which wins."""
+"""The settings of a program: one dataclass, from a YAML file and the command line, which wins, and back to YAML."""
 
 import argparse
 import dataclasses
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_origin
 
 import yaml
-from transformers import HfArgumentParser
 
 Settings = TypeVar("Settings")
 
 
 class Options(dict):
-    """A benchmark's own options: a mapping in YAML, JSON on the command line."""
+    """A mapping of options: a mapping in YAML, JSON on the command line."""
 
     def __init__(self, text: Any = "{}"):
         try:
@@ -26,13 +26,15 @@ class Options(dict):
 
 
 def parse_settings(kind: type[Settings], argv: list[str], prog: str, description: str) -> Settings:
-    """The file's entries are parsed as if they stood before those of the command line.
+    """Return the settings from `--config FILE` and the other options, which win over the file.
 
     Args:
-        kind: the dataclass; every field becomes an option, whose help is in the field's metadata.
+        kind: a dataclass; every field becomes an option, with the help in the field's metadata.
 
     Raises: ValueError for a file that cannot be read or has an unknown key; SystemExit as argparse does.
     """
+    from transformers import HfArgumentParser  # which takes seconds; settings classes are also defined elsewhere
+
     parser = HfArgumentParser(kind, prog=prog, description=description, allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE", help="YAML with any of these options; the command line wins")
     given = parser.parse_args(argv)
@@ -47,17 +49,22 @@ def parse_settings(kind: type[Settings], argv: list[str], prog: str, description
             from_file.append(f"--{name}={json.dumps(value, default=str) if isinstance(value, dict) else value}")
     values = vars(parser.parse_args(from_file + argv))
     values.pop("config")
-    for name in entries:  # an empty list, which the command line cannot say
+    for name in entries:  # an empty list, which the command line cannot express
         if entries[name] == [] and not any(option_name(word) == name for word in argv):
             values[name] = []
     return kind(**values)
 
 
 def option_name(word: str) -> str:
+    """Return the field that a word of the command line sets, or ""."""
     return word.split("=")[0].removeprefix("--").replace("-", "_") if word.startswith("--") else ""
 
 
 def read_yaml(path: str, kind: type) -> dict[str, Any]:
+    """Return the entries of a YAML file.
+
+    Raises: ValueError for an unreadable file, an unknown key, or a text that YAML reads as something else.
+    """
     try:
         entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -74,3 +81,18 @@ def read_yaml(path: str, kind: type) -> dict[str, Any]:
         if takes_text and not isinstance(value, str | None):
             raise ValueError(f"config {path!r}: YAML reads {entry.name} as {value!r}; put the text in quotes")
     return entries
+
+
+def as_yaml(config: Any, without: Iterable[str] = ()) -> str:
+    """Return the YAML of a settings dataclass, from which `parse_settings` gives it back.
+
+    Args:
+        without: names of fields to leave out.
+    """
+    left_out = set(without)
+    entries = {
+        name: dict(value) if isinstance(value, dict) else value
+        for name, value in vars(config).items()
+        if name not in left_out
+    }
+    return yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)

@@ -13,6 +13,7 @@ from .published_scores import published
 from .scoring import (
     HEADLINE,
     METRICS,
+    best_constant_caption,
     corpus_scores,
     paired_difference,
     paired_differences,
@@ -25,6 +26,7 @@ __all__ = [
     "CHANGE_TYPES",
     "METRICS",
     "PROTOCOLS",
+    "best_constant_caption",
     "change_detection",
     "stated_change_type",
     "corpus_scores",

@@ -1,7 +1,7 @@
 """CLIPScore and RefCLIPScore (Hessel et al. 2021): does the sentence fit the image after the change?
 
-Off unless a folder with a CLIP model and the images are given. CLIPScore sees one image and knows no difference, so it
-tells whether what is named is there; captions of things that are gone score low by nature.
+Off unless a folder with a CLIP model and the images are given. CLIPScore sees one image and no difference: it measures
+whether the named things are present, so captions of removed things score low.
 """
 
 from collections.abc import Iterable
@@ -20,10 +20,10 @@ class ClipScore:
     SCORES = ("CLIPScore", "RefCLIPScore")
 
     def __init__(self, folder: str | Path, images: Iterable[Any] | None) -> None:
-        """`images` are the pairs' after images, PIL, in the order of the rows; they are read as they are needed."""
+        """Take a model folder and the pairs' after images (RGB, PIL) in the order of the rows; they are read when needed."""
         self.folder = Path(folder)
         if not (self.folder / "config.json").is_file():
-            raise FileNotFoundError(f"{str(folder)!r} holds no config.json; give a folder with a saved CLIP model")
+            raise FileNotFoundError(f"{str(folder)!r} contains no config.json; give a folder with a saved CLIP model")
         if images is None:
             raise ValueError("CLIPScore needs images: the after image of every row, in their order")
         self.images = images
@@ -33,7 +33,7 @@ class ClipScore:
         )
 
     def segment_statistics(self, systems: list[list[str]], references: list[list[str]]) -> list[np.ndarray]:
-        """Per system [pairs, 2]: both scores, of sentences as they were written."""
+        """Return per system both scores, [pairs, 2], of untokenized sentences."""
         import torch
         from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
@@ -51,7 +51,7 @@ class ClipScore:
 
     @staticmethod
     def reduce(total: np.ndarray, pairs: int) -> dict[str, float]:
-        """The means over pairs."""
+        """Return the means over pairs."""
         return dict(zip(ClipScore.SCORES, (total / pairs).tolist(), strict=True))
 
     @staticmethod
@@ -68,16 +68,16 @@ class ClipScore:
 
 
 def _embed_images(model: Any, processor: Any, images: Iterable[Any]) -> np.ndarray:
-    """[images, width], of length 1."""
+    """Return vectors of length 1, [images, width]."""
     iterator, parts = iter(images), []
-    while batch := [image.convert("RGB") for image in islice(iterator, BATCH)]:
+    while batch := list(islice(iterator, BATCH)):
         inputs = processor(images=batch, return_tensors="pt").to(model.device)
         parts.append(_normalized(model.get_image_features(**inputs).pooler_output))
     return np.concatenate(parts) if parts else np.zeros((0, 1), dtype=np.float32)
 
 
 def _embed_texts(model: Any, tokenizer: Any, texts: list[str]) -> np.ndarray:
-    """[texts, width], of length 1."""
+    """Return vectors of length 1, [texts, width]."""
     longest, parts = model.config.text_config.max_position_embeddings, []
     for first in range(0, len(texts), BATCH):
         inputs = tokenizer(

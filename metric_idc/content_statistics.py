@@ -1,4 +1,4 @@
-"""What predictions are like beside their scores: right types of change, change seen or not, length and variety."""
+"""Statistics of what the sentences say: right change types, change detected or not, length and diversity."""
 
 from collections import Counter
 from typing import Any
@@ -6,24 +6,21 @@ from typing import Any
 from .change_type import CHANGE_TYPES, stated_change_type
 
 Row = dict[str, Any]
-NO_CHANGE = "none"  # of CHANGE_TYPES; every benchmark marks pairs without a change so
+NO_CHANGE = "none"  # of CHANGE_TYPES; every benchmark marks its unchanged pairs with it
 
 
 def change_type_accuracy(rows: list[Row]) -> dict[str, float | int]:
-    """How often the prediction tells the row's type of change; change_types without rules are left out of it."""
-    right = [
-        stated_change_type(row["prediction"]) == row["change_type"]
-        for row in rows
-        if row.get("change_type", "") in CHANGE_TYPES
-    ]
+    """Return how often the prediction states the row's change type; types without rules are left out."""
+    known = [row for row in rows if row.get("change_type", "") in CHANGE_TYPES]
+    right = [stated_change_type(row["prediction"]) == row["change_type"] for row in known]
     return {"change_type_accuracy": sum(right) / len(right), "change_type_pairs": len(right)} if right else {}
 
 
 def change_detection(rows: list[Row]) -> dict[str, dict[str, float | int]]:
-    """Whether the predictions say that something changed where something did; nothing where no pair is without one.
+    """Return how well the predictions say whether anything changed; empty if no pair is marked as unchanged.
 
-    "Changed" is the positive class. A sentence says so unless the rules of `stated_change_type` find that it denies it, and
-    a pair has changed unless its change_type is "none": also one of unknown change_type, if others of the data set are marked.
+    "Changed" is the positive class. A sentence states a change unless `stated_change_type` says "none"; a pair has
+    changed unless its change type is "none", also if its type is unknown.
     """
     truth = [row.get("change_type", "") != NO_CHANGE for row in rows]
     if all(truth):
@@ -45,12 +42,12 @@ def change_detection(rows: list[Row]) -> dict[str, dict[str, float | int]]:
 
 
 def said_unchanged(sentences: list[str]) -> float:
-    """Share of the sentences that deny a change."""
+    """Return the share of sentences that deny a change."""
     return sum(stated_change_type(sentence) == NO_CHANGE for sentence in sentences) / len(sentences)
 
 
-def wording(sentences: list[str]) -> dict[str, float]:
-    """Mean length in tokens; distinct-1 and distinct-2, the share of different words (word pairs) in all sentences."""
+def length_and_diversity(sentences: list[str]) -> dict[str, float]:
+    """Return mean length in tokens, distinct-1 and distinct-2 (share of different words and word pairs)."""
     words = [sentence.split() for sentence in sentences]
     bigrams = [pair for sentence in words for pair in zip(sentence, sentence[1:], strict=False)]
     single = [word for sentence in words for word in sentence]

@@ -1,32 +1,40 @@
 """Files of predictions: our JSON lines, and the result and reference files of COCO and of clipscore."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 EXAMPLE = (
     '{"pair_id": "7", "prediction": "the car is gone", "references": ["a car has left"], "change_type": "remove"}'
 )
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # which JSON can spell and UTF-8 cannot encode
 
 
 def read_predictions(path: str | Path) -> list[dict[str, Any]]:
-    """Rows `pair_id, prediction, references, change_type` from JSON lines; `change_type` may be absent."""
+    """Return rows `pair_id, prediction, references, change_type` and any further fields from JSON lines.
+
+    `change_type` is "" if absent; lone surrogates become U+FFFD.
+
+    Raises: ValueError that names the first line that is not such a row.
+    """
     lines = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     return [_row(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 def write_predictions(rows: list[dict[str, Any]], path: str | Path) -> None:
-    """One JSON object per line, in ASCII: no line separator or lone surrogate in a caption can then break a line."""
-    fields = ("pair_id", "prediction", "references", "change_type")
-    lines = [json.dumps({field: row.get(field, "") for field in fields}) + "\n" for row in rows]
+    """Write one JSON object per line, in ASCII, so that no line separator in a caption can break a line."""
+    lines = [json.dumps({"change_type": "", **row}) + "\n" for row in rows]
     Path(path).write_text("".join(lines), encoding="ascii")
 
 
 def read_coco(predictions_path: str | Path, references_path: str | Path) -> list[dict[str, Any]]:
-    """Rows from a file of results and a file of references, in the order of the results.
+    """Return rows from a file of results and a file of references, in the order of the results.
 
     Results: `[{"image_id", "caption"}]` or `{id: caption}`. References: `{"annotations": [{"image_id", "caption"}]}`
     or `{id: [caption]}`. Ids are compared as strings.
+
+    Raises: ValueError for a file of another form, or ids that are in one file only.
     """
     predictions = _predictions(_load(predictions_path), predictions_path)
     references = _references(_load(references_path), references_path)
@@ -55,21 +63,24 @@ def _row(line: bytes, where: str) -> dict[str, Any]:
             raise ValueError(f"{where}: {name} is {_short(row[name])}; it must be a string")
     if not isinstance(row["pair_id"], str | int) or isinstance(row["pair_id"], bool):
         raise ValueError(f"{where}: pair_id is {_short(row['pair_id'])}; it must be a string or a whole number")
-    for name in ("pair_id", "change_type"):  # names of things, unlike captions, are never half a character
-        try:
-            str(row.get(name, "")).encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"{where}: {name} is {row[name]!a}, which is no text ({error.reason})") from error
-    return {"pair_id": str(row["pair_id"]), **{k: row.get(k, "") for k in ("prediction", "references", "change_type")}}
+    for name in ("pair_id", "change_type"):
+        if LONE_SURROGATE.search(str(row.get(name, ""))):
+            raise ValueError(f"{where}: {name} is {row[name]!a}, which is not valid Unicode")
+    texts = {"prediction": _valid(row["prediction"]), "references": [_valid(text) for text in references]}
+    return {"change_type": "", **row, "pair_id": str(row["pair_id"]), **texts}
+
+
+def _valid(text: str) -> str:
+    return LONE_SURROGATE.sub("\ufffd", text)
 
 
 def _load(path: str | Path) -> Any:
     def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        # json keeps the last of equal keys, which would drop a caption unseen
+        # json keeps the last of equal keys, which would silently drop a caption
         members = dict(pairs)
         if len(members) < len(pairs):
             names = [name for name, _ in pairs]
-            raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} stands twice in one object")
+            raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} is repeated in one object")
         return members
 
     try:
@@ -86,7 +97,7 @@ def _predictions(content: Any, path: str | Path) -> dict[str, str]:
             raise ValueError(f"{path}: the caption of {image_id!r} is {_short(caption)}; it must be one string")
         if str(image_id) in captions:
             raise ValueError(f"{path}: {image_id!r} has two captions; give one result per id")
-        captions[str(image_id)] = caption
+        captions[str(image_id)] = _valid(caption)
     return captions
 
 
@@ -99,14 +110,14 @@ def _references(content: Any, path: str | Path) -> dict[str, list[str]]:
                 raise ValueError(f"{path}: the references of {image_id!r} are {_short(captions)}; give a list")
         return content
     references: dict[str, list[str]] = {}
-    # `images` is not needed: it may name an id several times, and an id without annotation has nothing to score
+    # `images` is not needed: it may name an id several times, and an id without annotation is not scored
     for image_id, caption in _pairs(content["annotations"], path):
         references.setdefault(str(image_id), []).append(caption)
     return references
 
 
 def _pairs(entries: Any, path: str | Path) -> list[tuple[Any, Any]]:
-    """Id and caption of each entry."""
+    """Return id and caption of each entry."""
     if not isinstance(entries, list):
         raise ValueError(f'{path}: expected a list of {{"image_id": ..., "caption": ...}}, got {_short(entries)}')
     for entry in entries:
@@ -120,9 +131,9 @@ def _same_ids(predictions: dict[str, str], references: dict[str, list[str]], whe
     without_prediction = sorted(references.keys() - predictions.keys())
     if without_reference or without_prediction:
         raise ValueError(
-            f"{where} speak of different ids: {len(without_reference)} have no reference "
-            f"(such as {without_reference[:5]}), {len(without_prediction)} have no prediction "
-            f"(such as {without_prediction[:5]}); every id needs both"
+            f"{where} contain different ids: {len(without_reference)} have no reference "
+            f"(e.g. {without_reference[:5]}), {len(without_prediction)} have no prediction "
+            f"(e.g. {without_prediction[:5]}); every id needs both"
         )
 
 

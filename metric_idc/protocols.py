@@ -1,17 +1,17 @@
-"""The two ways to score: `honest`, and `paper`, which repeats what BLIP2IDC's published evaluation did.
+"""The two protocols: `standard`, and `paper`, which repeats what BLIP2IDC's published evaluation did.
 
-`honest` scores what stands in the rows. `paper` drops the pairs of the last incomplete batch, and where a prediction
-and one of its references are both in a fixed list of sentences that deny a change, it puts a randomly drawn reference
-in the place of the prediction. What that gives hangs on the references. With half the pairs unchanged and nine in ten
-of them answered by one right sentence it was 3 points of CIDEr with LEVIR-CC's references, which are the same five for
-each such pair, but 73 points where each has five drawn from the list.
+`standard` scores the rows as they are. `paper` drops the pairs of the last incomplete batch, and if a prediction and
+one of its references are both in a fixed list of no-change sentences, it puts a random reference in place of the
+prediction. The effect depends on the references: with half the pairs unchanged and nine in ten of them answered by one
+right sentence it was 3 points of CIDEr with LEVIR-CC's references, which are the same five for each such pair, but 73 points where
+each has five drawn from the list.
 """
 
 import random
 from typing import Any
 
-PROTOCOLS = ("honest", "paper")
-# The list of BLIP2IDC's evaluation code, with its spelling; sentences that CLEVR-Change has for unchanged pairs.
+PROTOCOLS = ("standard", "paper")
+# The list in BLIP2IDC's evaluation code, in its spelling: CLEVR-Change's sentences for unchanged pairs.
 NO_CHANGE_SENTENCES = (
     "the scene remains the same",
     "nothing has changed",
@@ -25,30 +25,33 @@ NO_CHANGE_SENTENCES = (
 
 
 def apply_protocol(
-    rows: list[dict[str, Any]], protocol: str, batch_size: int, seed: int
+    rows: list[dict[str, Any]], protocol: str, paper_batch_size: int, seed: int
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The rows to score, and what the signature says of them."""
+    """Return the rows to score, and what the signature says about them.
+
+    Raises: ValueError for an unknown protocol, or fewer rows than a batch.
+    """
     if protocol not in PROTOCOLS:
         raise ValueError(f"unknown protocol {protocol!r}; choose from {list(PROTOCOLS)}")
-    if protocol == "honest":
+    if protocol == "standard":
         return rows, {"protocol": protocol}
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    kept = rows[: len(rows) // batch_size * batch_size]
+    if paper_batch_size < 1:
+        raise ValueError(f"paper_batch_size must be at least 1, got {paper_batch_size}")
+    kept = rows[: len(rows) // paper_batch_size * paper_batch_size]
     if not kept:
         raise ValueError(
             f"the paper protocol drops the last incomplete batch, which is all of these {len(rows)} pairs at "
-            f"batch_size={batch_size}; give a smaller batch_size or score with protocol='honest'"
+            f"paper_batch_size={paper_batch_size}; give a smaller one or score with protocol='standard'"
         )
     rewritten = [_rewritten(row, seed) for row in kept]
     changed = sum(old["prediction"] != new["prediction"] for old, new in zip(kept, rewritten, strict=True))
     return rewritten, {
         "protocol": protocol,
         "paper_protocol": {
-            "batch_size": batch_size,
+            "batch_size": paper_batch_size,
             "pairs_dropped": len(rows) - len(kept),
             "predictions_replaced_by_references": changed,
-            "controls": "as they stand, none replaced",
+            "controls": "as they are, none replaced",
             "seed": seed,
         },
     }
@@ -58,7 +61,7 @@ def _rewritten(row: dict[str, Any], seed: int) -> dict[str, Any]:
     listed = [_plain(text) in NO_CHANGE_SENTENCES for text in (row["prediction"], *row["references"])]
     if not (listed[0] and any(listed[1:])):
         return row
-    # by pair, so that the draw does not hang on the other rows
+    # by pair, so that the draw does not depend on the other rows
     return row | {"prediction": random.Random(f"{seed}-{row['pair_id']}").choice(row["references"])}
 
 

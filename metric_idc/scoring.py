@@ -1,6 +1,6 @@
-"""Scores predictions: statistics per pair first, every score a reduction of them, and controls beside it.
+"""Score predictions: statistics per pair first; every score is a reduction of them, with controls next to it.
 
-Under the default protocol nothing is rewritten and no pair is dropped: what stands in the rows is what is scored.
+Under the default protocol nothing is rewritten and no pair is dropped: the rows are scored as they are.
 """
 
 import hashlib
@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from . import bleu, cider, meteor, ptb_tokenizer, rouge_l, spice
+from .change_type import CHANGE_TYPES, stated_change_type
+from .cider import best_constant_caption as best_constant
 from .clip_score import ClipScore
-from .content_statistics import change_detection, change_type_accuracy, said_unchanged, wording
+from .content_statistics import change_detection, change_type_accuracy, length_and_diversity, said_unchanged
 from .java import java_command
 from .protocols import apply_protocol
 from .resampling import interval, p_value, permuted_differences, resampled_scores
@@ -34,48 +36,54 @@ Metrics = dict[str, Any]
 def score_rows(
     rows: list[Row],
     metrics: list[str] | None = None,
-    constant_captions: list[list[str]] | None = None,
+    constant_caption: str | None = None,
     resamples: int = 1000,
     seed: int = 0,
     *,
-    copies: list[str] | None = None,
-    protocol: str = "honest",
-    batch_size: int = 16,
+    same_image_twice: list[str] | None = None,
+    protocol: str = "standard",
+    paper_batch_size: int = 16,
     sentence_model: str | Path | None = None,
     clip_model: str | Path | None = None,
     images: Iterable[Any] | None = None,
-    segments: bool = False,
 ) -> dict[str, Any]:
-    """Scores, controls, tables, intervals and signature of one set of predictions.
+    """Return scores, controls, statistics, intervals and signature of one set of predictions, and scores per pair.
+
+    Scores are fractions; CIDEr is the usual clipped and length-penalised form (CIDEr-D), from 0 to 10.
 
     Args:
-        constant_captions: the references of each training pair, from which the control's sentence is chosen.
-        copies: what the model says when it is given each pair's before image twice, in the order of the rows.
-        protocol: `honest`, or `paper` with the `batch_size` of the evaluation that it repeats, see protocols.py.
+        rows: `pair_id, prediction, references`, optionally `change_type`; see `read_predictions`.
+        metrics: keys of METRICS; default: all that can run here.
+        constant_caption: the sentence of the constant-caption control, chosen from the training set by
+            `best_constant_caption`; None chooses it from the scored references.
+        same_image_twice: the model's sentences for each pair's before image twice, in the order of the rows.
+        protocol: `standard`, or `paper` with the batch size of the evaluation that it repeats, see protocols.py.
         sentence_model: folder of a sentence-embedding model; adds SentenceSimilarity.
-        clip_model: folder of a CLIP model; with `images`, the after images as PIL, adds CLIPScore and RefCLIPScore.
-        segments: also give "segments", the scores of each pair, in the order of the rows.
+        clip_model: folder of a CLIP model; with `images`, the after images as RGB PIL images in the order of the rows,
+            adds CLIPScore and RefCLIPScore.
+
+    Raises: ValueError for rows that cannot be scored, unknown metrics or protocols; FileNotFoundError for a missing
+        model or Java program.
     """
     _check_rows(rows)
-    if copies is not None and len(copies) != len(rows):
-        raise ValueError(f"{len(copies)} copies for {len(rows)} rows; give one sentence per row")
+    if same_image_twice is not None and len(same_image_twice) != len(rows):
+        raise ValueError(f"same_image_twice has {len(same_image_twice)} sentences for {len(rows)} rows: give one each")
     # of all pairs, those that a protocol drops too
-    data = {"data_sha256": _hash(rows, "references"), "predictions_sha256": predictions_hash(rows)}
-    rows, signature = apply_protocol(rows, protocol, batch_size, seed)
-    copies = copies[: len(rows)] if copies is not None else None
+    hashes = {"data_sha256": _hash(rows, "references"), "predictions_sha256": predictions_hash(rows)}
+    all_rows = rows
+    rows, signature = apply_protocol(rows, protocol, paper_batch_size, seed)
+    same_image_twice = (same_image_twice or [])[: len(rows)]
     chosen, left_out = _choose_metrics(metrics)
-    on_text = _models(sentence_model, clip_model, images, len(rows), whole=protocol == "honest")
-    # training sets may hold pairs without a caption; they offer no candidate and are not scored
-    training_texts = [captions for captions in constant_captions or [] if captions]
+    on_text = _models(sentence_model, clip_model, images, len(rows), whole=protocol == "standard")
     texts = [row["references"] for row in rows]
-    predictions, copied, references, training = _tokenize_all(
-        [[row["prediction"] for row in rows], copies or []], texts, training_texts
+    predictions, same_image, constant, references = _tokenize_all(
+        [[row["prediction"] for row in rows], same_image_twice, [constant_caption or ""]], texts
     )
-    source, source_texts = (training, training_texts) if training else (references, texts)
-    constant = cider.best_constant_caption(source)
-    caption = _original_text(constant, source, source_texts)
-    systems = {"own": predictions, "constant": [constant] * len(rows), "copy": copied}
-    written = {"own": [row["prediction"] for row in rows], "constant": [caption] * len(rows), "copy": copies or []}
+    if constant_caption is None:
+        constant = [best_constant(references)]
+    caption = constant_caption or _original_text(constant[0], references, texts)
+    systems = {"own": predictions, "constant": constant * len(rows), "copy": same_image}
+    written = {"own": [row["prediction"] for row in rows], "constant": [caption] * len(rows), "copy": same_image_twice}
     statistics = _segment_statistics(chosen, systems, references) | _segment_statistics(on_text, written, texts)
     chosen |= on_text
 
@@ -83,57 +91,77 @@ def score_rows(
         return _reduce(chosen, {name: arrays[system][pairs] for name, arrays in statistics.items()})
 
     own = {name: arrays["own"] for name, arrays in statistics.items()}
-    result = {
+    chosen_from = "references" if constant_caption is None else "train"
+    controls = {
+        "constant_caption": {"caption": caption, "chosen_from": chosen_from, "scores": scores("constant")},
+    }
+    if same_image_twice:
+        controls["copy"] = {"scores": scores("copy"), "said_unchanged": said_unchanged(same_image_twice)}
+    segments = _segments(chosen, own) if rows is all_rows else segment_scores(all_rows, ["ROUGE-L", "CIDEr"])
+    return {
         "scores": scores("own"),
-        "controls": {
-            "constant_caption": {
-                "caption": caption,
-                "chosen_from": "train" if training else "references",
-                "scores": scores("constant"),
-            }
-        },
+        "controls": controls,
         "per_change_type": _per_change_type(rows, scores),
         "per_references": _per_references(rows, scores),
         **change_type_accuracy(rows),
         **change_detection(rows),
-        "captions": {"predictions": wording(predictions), "references": wording(_flat(references))},
+        "captions": {
+            "predictions": length_and_diversity(predictions),
+            "references": length_and_diversity(_flat(references)),
+        },
         "intervals": _intervals(chosen, own, resamples, seed),
-        "signature": signature | data | _signature(rows, chosen, left_out, training, resamples, seed),
+        "signature": signature | hashes | _signature(rows, chosen, left_out, chosen_from, resamples, seed),
+        "pairs": [_pair(row, own_scores) for row, own_scores in zip(all_rows, segments, strict=True)],
     }
-    if copies:
-        result["controls"]["copy"] = {"scores": scores("copy"), "said_unchanged": said_unchanged(copies)}
-    if segments:
-        result["segments"] = _segments(chosen, own)
-    return result
+
+
+def _pair(row: Row, scores: dict[str, float]) -> dict[str, Any]:
+    """Return a line of pairs.jsonl; the stated change type only where the rules can tell right from wrong."""
+    recognized = row.get("change_type", "") in CHANGE_TYPES
+    stated = stated_change_type(row["prediction"]) if recognized else None
+    return {"pair_id": row["pair_id"], "stated_change_type": stated, "scores": scores}
+
+
+def best_constant_caption(training_captions: list[list[str]]) -> str | None:
+    """Return the reference with the highest CIDEr as the answer to every training pair; None if there is no caption.
+
+    Args:
+        training_captions: the references of each training pair; pairs without any are left out.
+    """
+    texts = [captions for captions in training_captions if captions]
+    if not texts:
+        return None
+    (tokens,) = _tokenize_all([], texts)
+    return _original_text(best_constant(tokens), tokens, texts)
 
 
 def check_scoring(
     pairs: int,
     metrics: list[str] | None = None,
     *,
-    protocol: str = "honest",
-    batch_size: int = 16,
+    protocol: str = "standard",
+    paper_batch_size: int = 16,
     sentence_model: str | Path | None = None,
     clip_model: str | Path | None = None,
 ) -> None:
-    """Raises what `score_rows` would for so many rows: an unknown name, no JVM, no model, too few for the protocol."""
+    """Raise what `score_rows` would for `pairs` rows: an unknown name, no JVM, no model, too few for the protocol."""
     _choose_metrics(metrics)
     java_command()
     _models(sentence_model, clip_model, (), pairs, whole=True)
-    apply_protocol([{"pair_id": "", "prediction": "", "references": [""]}] * pairs, protocol, batch_size, 0)
+    apply_protocol([{"pair_id": "", "prediction": "", "references": [""]}] * pairs, protocol, paper_batch_size, 0)
 
 
 def corpus_scores(rows: list[Row], metrics: list[str] | None = None) -> dict[str, float]:
-    """The scores alone."""
+    """Return the scores alone."""
     chosen, statistics = _own_statistics(rows, metrics)
     return _reduce(chosen, statistics)
 
 
 def segment_scores(rows: list[Row], metrics: list[str] | None = None) -> list[dict[str, float]]:
-    """Per row its BLEU-1 to BLEU-4, METEOR, ROUGE-L and CIDEr: the corpus formula of each metric on that pair alone.
+    """Return the scores of each row: the corpus formula of each metric on that pair alone.
 
-    BLEU is thus pycocoevalcap's sentence score, near 0 without a common 4-gram; CIDEr has the document frequencies of
-    all rows.
+    BLEU is thus pycocoevalcap's sentence score, near 0 without a common 4-gram; CIDEr uses the document frequencies
+    of all rows.
     """
     return _segments(*_own_statistics(rows, metrics))
 
@@ -141,10 +169,10 @@ def segment_scores(rows: list[Row], metrics: list[str] | None = None) -> list[di
 def paired_differences(
     rows_a: list[Row], rows_b: list[Row], metrics: list[str] | None = None, resamples: int = 1000, seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """Per score: a minus b, with the 95 % interval of a paired bootstrap over pairs and a two-sided p-value.
+    """Return per score a minus b, with the 95 % interval of a paired bootstrap over pairs and a two-sided p-value.
 
-    The p-value is that of a permutation test: how often is the difference as large when each pair's two predictions
-    change sides at random? (Noreen 1989's approximate randomization; a bootstrap's is too small with few pairs.)
+    The p-value is that of a permutation test: how often the difference is as large when the two predictions of each
+    pair are exchanged at random (approximate randomization, Noreen 1989; a bootstrap's is too small with few pairs).
     """
     _check_rows(rows_a)
     _check_rows(rows_b)
@@ -176,7 +204,7 @@ def paired_differences(
 def paired_difference(
     rows_a: list[Row], rows_b: list[Row], metric: str = "CIDEr", resamples: int = 1000, seed: int = 0
 ) -> dict[str, float]:
-    """One score of `paired_differences`."""
+    """Return one score of `paired_differences`."""
     owner = next((name for name, module in METRICS.items() if metric in module.SCORES), None)
     if owner is None:
         raise ValueError(f"unknown score {metric!r}; one of {[name for m in METRICS.values() for name in m.SCORES]}")
@@ -190,12 +218,11 @@ def _check_rows(rows: list[Row]) -> None:
     for row in rows:
         pair_id, references = row["pair_id"], row["references"]
         if pair_id in seen:
-            raise ValueError(f"pair_id {pair_id!r} stands in two rows; give every pair exactly one prediction")
+            raise ValueError(f"duplicate pair_id {pair_id!r}: each pair needs exactly one prediction")
         seen.add(pair_id)
         if not isinstance(row["prediction"], str):
             raise ValueError(
-                f"the prediction of pair {pair_id!r} is {row['prediction']!r}; it must be a string "
-                '(the empty string "" stands for no answer)'
+                f'the prediction of pair {pair_id!r} is {row["prediction"]!r}; it must be a string ("" for no answer)'
             )
         if not isinstance(references, list) or not all(isinstance(text, str) for text in references):
             raise ValueError(f"the references of pair {pair_id!r} are {references!r}; give a list of strings")
@@ -204,7 +231,7 @@ def _check_rows(rows: list[Row]) -> None:
 
 
 def _choose_metrics(names: list[str] | None) -> tuple[Metrics, dict[str, str]]:
-    """The metrics, and why some were left out: only SPICE may be, and only if nobody asked for it."""
+    """Return the metrics, and why some are left out: only SPICE can be, and only if it was not asked for."""
     unknown = [name for name in names or [] if name not in METRICS]
     if unknown or names == []:
         raise ValueError(f"unknown metrics {unknown or names!r}; choose from {list(METRICS)}")
@@ -221,18 +248,18 @@ def _models(
     pairs: int,
     whole: bool,
 ) -> Metrics:
-    """The metrics that read sentences as they were written, by neural networks."""
+    """Return the metrics by neural networks, which read untokenized sentences."""
     models: Metrics = {}
     if sentence_model is not None:
         models["SentenceSimilarity"] = SentenceSimilarity(sentence_model)
     if clip_model is not None:
-        # of pairs that the paper protocol dropped the images stay unread
+        # the images of pairs that the paper protocol dropped stay unread
         models["CLIPScore"] = ClipScore(clip_model, images if whole or images is None else islice(images, pairs))
     return models
 
 
 def _tokenize_all(systems: list[list[str]], *lists: list[list[str]]) -> list[Any]:
-    """Systems and lists of captions through one call of the tokenizer, in their own shapes."""
+    """Return systems and lists of captions tokenized by one call, in their own shapes."""
     nested = [*([system] for system in systems), *lists]
     tokens = iter(ptb_tokenizer.tokenize([text for captions in nested for texts in captions for text in texts]))
     shaped = [[[next(tokens) for _ in texts] for texts in captions] for captions in nested]
@@ -242,7 +269,7 @@ def _tokenize_all(systems: list[list[str]], *lists: list[list[str]]) -> list[Any
 def _segment_statistics(
     metrics: Metrics, systems: dict[str, list[str]], references: list[list[str]]
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Per metric and system; a system without sentences is left out."""
+    """Return statistics per metric and system; a system without sentences is left out."""
     systems = {name: sentences for name, sentences in systems.items() if sentences}
     if not metrics:
         return {}
@@ -292,13 +319,13 @@ def _flat(nested: list[list[str]]) -> list[str]:
 
 
 def _original_text(tokens: str, source: list[list[str]], texts: list[list[str]]) -> str:
-    """The caption as it was written; of several with the same tokens the first by text."""
+    """Return the caption as it was written; of several with the same tokens the alphabetically first."""
     both = zip(source, texts, strict=True)
     return min(text for pair in both for line, text in zip(*pair, strict=True) if line == tokens)
 
 
 def _per_change_type(rows: list[Row], scores: Any) -> dict[str, Row]:
-    """The scores of each change_type's pairs; CIDEr keeps the document frequencies of the whole run."""
+    """Return scores per change type; CIDEr keeps the document frequencies of the whole run."""
     change_types = np.array([row.get("change_type", "") for row in rows])
     table = {}
     for change_type in sorted(set(change_types.tolist()) - {""}):
@@ -310,7 +337,7 @@ def _per_change_type(rows: list[Row], scores: Any) -> dict[str, Row]:
 
 
 def _per_references(rows: list[Row], scores: Any) -> dict[str, Row]:
-    """The scores of the pairs with each number of references, with which they rise; empty if all have as many."""
+    """Return scores per number of references, with which scores rise; empty if all pairs have equally many."""
     counts = np.array([len(row["references"]) for row in rows])
     groups = {int(count): np.flatnonzero(counts == count) for count in np.unique(counts)}
     if len(groups) == 1:
@@ -319,27 +346,31 @@ def _per_references(rows: list[Row], scores: Any) -> dict[str, Row]:
 
 
 def _align(rows_a: list[Row], rows_b: list[Row]) -> list[Row]:
-    """The rows of b in the order of a."""
+    """Return the rows of b in the order of a.
+
+    Raises: ValueError unless both have the same pairs and references.
+    """
     by_id = {row["pair_id"]: row for row in rows_b}
     differing = sorted({row["pair_id"] for row in rows_a} ^ by_id.keys(), key=str)
     if differing:
         raise ValueError(
-            f"{len(differing)} pair_ids stand in only one of the two files (such as {differing[:5]}); "
+            f"{len(differing)} pair_ids are in only one of the two files (e.g. {differing[:5]}); "
             "a paired comparison needs the same pairs"
         )
     aligned = [by_id[row["pair_id"]] for row in rows_a]
     changed = [a["pair_id"] for a, b in zip(rows_a, aligned, strict=True) if a["references"] != b["references"]]
     if changed:
-        raise ValueError(f"{len(changed)} pairs have other references in the second file (such as {changed[:5]})")
+        raise ValueError(f"{len(changed)} pairs have different references in the second file (e.g. {changed[:5]})")
     return aligned
 
 
 def predictions_hash(rows: list[Row]) -> str:
+    """Return the SHA-256 of pair ids and predictions, independent of the order of the rows."""
     return _hash(rows, "prediction")
 
 
 def _hash(rows: list[Row], field: str) -> str:
-    """Of one field, the same on every machine and in any order of the pairs."""
+    """Return the SHA-256 of pair ids and one field, independent of machine and order of the rows."""
     hashed = hashlib.sha256()
     for pair in sorted([str(row["pair_id"]), row[field]] for row in rows):
         hashed.update(json.dumps(pair).encode("ascii") + b"\n")
@@ -350,19 +381,19 @@ def _signature(
     rows: list[Row],
     metrics: Metrics,
     left_out: dict[str, str],
-    training: list[list[str]],
+    chosen_from: str,
     resamples: int,
     seed: int,
 ) -> dict[str, Any]:
     counts = [len(row["references"]) for row in rows]
-    where = f"the references of {len(training)} training pairs" if training else "the scored references themselves"
+    source = "the training references" if chosen_from == "train" else "the scored references themselves"
     return {
         "pairs": len(rows),
         "references_per_pair": {"min": min(counts), "max": max(counts), "mean": sum(counts) / len(counts)},
         "tokenizer": ptb_tokenizer.NAME,
         "metrics": {name: metric.IMPLEMENTATION for name, metric in metrics.items()},
         **({"left_out": left_out} if left_out else {}),
-        "constant_caption": f"the single sentence of {where} with the highest CIDEr there as the answer to every pair",
+        "constant_caption": f"the sentence of {source} with the highest CIDEr there as the answer to every pair",
         "bootstrap": {"resamples": resamples, "seed": seed, "interval": 0.95, "unit": "pair"},
         "versions": {
             "pycocoevalcap": version("pycocoevalcap"),

@@ -1,4 +1,4 @@
-"""Cosine of sentence embeddings: how near a prediction is in meaning to the nearest of its references.
+"""Cosine of sentence embeddings: how close in meaning a prediction is to its closest reference.
 
 Off unless a folder with a sentence-embedding model is given, as sentence-transformers or transformers save it.
 """
@@ -19,14 +19,16 @@ class SentenceSimilarity:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         if not (self.folder / "config.json").is_file():
-            raise FileNotFoundError(f"{str(folder)!r} holds no config.json; give a folder with a saved sentence model")
+            raise FileNotFoundError(
+                f"{str(folder)!r} contains no config.json; give a folder with a saved sentence model"
+            )
         self.pooling = read_pooling(self.folder)
         self.IMPLEMENTATION = (
             f"cosine of {self.folder.resolve().name} embeddings, {self.pooling} pooling, nearest reference"
         )
 
     def segment_statistics(self, systems: list[list[str]], references: list[list[str]]) -> list[np.ndarray]:
-        """Per system [pairs]: the cosine with the nearest reference, of sentences as they were written."""
+        """Return per system the cosine with the nearest reference, [pairs], of untokenized sentences."""
         texts = list(dict.fromkeys(text for captions in [*systems, *references] for text in captions))
         place = {text: number for number, text in enumerate(texts)}
         vectors = self._embed(texts)
@@ -38,11 +40,11 @@ class SentenceSimilarity:
 
     @staticmethod
     def reduce(total: np.ndarray, pairs: int) -> dict[str, float]:
-        """The mean over pairs."""
+        """Return the mean over pairs."""
         return {"SentenceSimilarity": float(total / pairs)}
 
     def _embed(self, texts: list[str]) -> np.ndarray:
-        """[texts, width], of length 1."""
+        """Return vectors of length 1, [texts, width]."""
         import torch
         from transformers import AutoModel, AutoTokenizer
 
@@ -76,7 +78,7 @@ class SentenceSimilarity:
 
 
 def read_pooling(folder: Path) -> str:
-    """How the folder's model makes one vector of many, by the files of sentence-transformers; else the mean."""
+    """Return the pooling of the folder's model by the files of sentence-transformers; the mean if they are absent."""
     known = ("Transformer", "Pooling", "Normalize")  # the cosine normalizes anyway
     for module in _read(folder / "modules.json", default=[]):
         kind = module["type"].rsplit(".", 1)[-1]

@@ -1,74 +1,75 @@
-"""The model card of a run folder and its scores as the Hub reads them, from the files in that folder alone."""
+"""The model card of a run folder, and its scores as the Hub reads them, from the files in that folder alone."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 
-TEMPLATE = Path(__file__).resolve().parents[1] / "model_card.md"
+from common_idc.atomic_files import write_text
+
+from .paths import CAPTIONER, CARD, CURVES, LOG, TRAIN_CONFIG, evaluations
+
+# In an installed package the template lies next to this file, in a clone at the top level.
+TEMPLATES = (Path(__file__).with_name("model_card.md"), Path(__file__).resolve().parents[1] / "model_card.md")
 HUB_DATASETS = "https://huggingface.co/datasets/"
 # Of the two tasks that fit: the one whose Auto class loads the model, and which still has a pipeline.
 TASK = "image-text-to-text"
 
 
 def read_run(run: Path) -> dict[str, Any]:
-    """What `train.py` and `evaluate.py` left in a run folder; of the log its first line and its last epoch's."""
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines() if line.strip()]
+    """Return what `train.py` and `evaluate.py` left in a run folder; of the log its start and last epoch."""
+    lines = [json.loads(line) for line in (run / LOG).read_text(encoding="utf-8").splitlines() if line.strip()]
     start = lines[0]
     return {
         "name": run.resolve().name,
-        "config": yaml.safe_load((run / "train_config.yaml").read_text(encoding="utf-8")),
+        "config": yaml.safe_load((run / TRAIN_CONFIG).read_text(encoding="utf-8")),
         "start": start,
         "end": next((line for line in reversed(lines) if "epoch" in line), lines[-1]),
         "environment": start.get("environment", {}),
         "data": start.get("data") or {},
         "results": _read_results(run),
-        "processor": _read_json(run / "processor_config.json"),
-        "curves": (run / "curves.png").is_file(),
+        "captioner": json.loads((run / CAPTIONER).read_text(encoding="utf-8")),
+        "curves": (run / CURVES).is_file(),
     }
 
 
 def _read_results(run: Path) -> list[dict[str, Any]]:
-    """Each metrics.json with its folder's name; `own` are scores of this run, others stand there for comparison."""
+    """Return each metrics.json with its folder's name; `own` marks scores of this run, others are for comparison."""
     results = []
-    for file in sorted(run.glob("eval/*/metrics.json")):
+    for file in evaluations(run):
         result = {"title": file.parent.name, **json.loads(file.read_text(encoding="utf-8"))}
         signature = result["signature"]
         results.append({**result, "own": "benchmark" not in signature or bool(signature.get("adapter"))})
     return results
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def write_card(run: Path, template: Path = TEMPLATE, name: str | None = None, merged: bool = False) -> Path:
-    """README.md of the run folder, from the template.
+def write_card(run: Path, name: str | None = None, merged: bool = False) -> Path:
+    """Write README.md of the run folder from the template and return its path.
 
     Args:
-        name: what others load it by; the folder's name if None.
-        merged: the folder holds the whole model, not an adapter.
+        name: the repository that others load it by; the folder's name if None.
+        merged: the folder contains the whole model, not an adapter.
     """
     facts = {**read_run(run), "merged": merged}
     facts["name"] = name or facts["name"]
+    use = facts["captioner"]["merged_use" if merged else "adapter_use"]
+    facts["use"] = use.replace("NAME_OR_PATH", facts["name"])
+    template = next(path for path in TEMPLATES if path.is_file())
     card = ModelCard.from_template(_header(facts), template_path=str(template), **facts)
-    unfinished = run / "README.md.tmp"
-    unfinished.write_text(str(card), encoding="utf-8")
-    os.replace(unfinished, run / "README.md")
-    return run / "README.md"
+    write_text(run / CARD, str(card))
+    return run / CARD
 
 
 def _header(facts: dict[str, Any]) -> ModelCardData:
     base, results = facts["config"]["model"], hub_results(facts["results"])
     metrics = dict.fromkeys(result.metric_type for result in results)
     return ModelCardData(
-        base_model=base if "/" in base else None,  # a folder's bare name is nothing on the Hub
+        base_model=base if "/" in base else None,  # the name of a local folder means nothing on the Hub
         library_name="transformers" if facts["merged"] else "peft",
         pipeline_tag=TASK,
-        tags=["image-difference-captioning", "blip-2", *([] if facts["merged"] else ["lora"])],
+        tags=["image-difference-captioning", *facts["captioner"]["tags"], *([] if facts["merged"] else ["lora"])],
         language="en",
         datasets=_hub_datasets(facts) or None,
         metrics=list(metrics) or None,
@@ -78,7 +79,7 @@ def _header(facts: dict[str, Any]) -> ModelCardData:
 
 
 def _hub_datasets(facts: dict[str, Any]) -> list[str]:
-    """Hub ids of the data that it was trained and scored on."""
+    """Return the Hub ids of the data that the run was trained and scored on."""
     homepage = facts["data"].get("homepage") or ""
     trained = [homepage.removeprefix(HUB_DATASETS)] if homepage.startswith(HUB_DATASETS) else []
     scored = [result["signature"].get("hub_dataset") for result in facts["results"] if result["own"]]
@@ -86,7 +87,7 @@ def _hub_datasets(facts: dict[str, Any]) -> list[str]:
 
 
 def hub_results(results: list[dict[str, Any]]) -> list[EvalResult]:
-    """The `model-index` of the card: scores of this run on benchmarks."""
+    """Return the `model-index` of the card: scores of this run on benchmarks."""
     return [
         EvalResult(
             task_type=TASK,
@@ -105,20 +106,20 @@ def hub_results(results: list[dict[str, Any]]) -> list[EvalResult]:
 
 
 def write_eval_results(folder: Path) -> None:
-    """.eval_results/BENCHMARK.yaml, which the Hub shows beside the model and on the benchmark's page."""
+    """Write .eval_results/BENCHMARK.yaml, which the Hub shows next to the model and on the benchmark's page."""
     entries: dict[str, list[EvalResultEntry]] = {}
     for result in _scored_on_benchmarks(_read_results(folder)):
         signature, control = result["signature"], result["controls"]["constant_caption"]["scores"]
         for score, value in result["scores"].items():
             interval = result.get("intervals", {}).get(score)
-            told = [f"protocol {signature['protocol']}", f"{signature['pairs']} pairs of split {signature['split']}"]
-            told += [f"95 % interval {interval[0]:.4f} to {interval[1]:.4f}"] if interval else []
-            told += [f"one constant sentence: {control[score]:.4f}"] if score in control else []
+            notes = [f"protocol {signature['protocol']}", f"{signature['pairs']} pairs of split {signature['split']}"]
+            notes += [f"95 % interval {interval[0]:.4f} to {interval[1]:.4f}"] if interval else []
+            notes += [f"one constant sentence: {control[score]:.4f}"] if score in control else []
             entry = EvalResultEntry(
                 dataset_id=signature.get("hub_dataset") or signature["benchmark"],
                 task_id=f"{result['title']}-{score}",
                 value=value,
-                notes=", ".join(told),
+                notes=", ".join(notes),
             )
             entries.setdefault(signature["benchmark"], []).append(entry)
     for benchmark, rows in entries.items():

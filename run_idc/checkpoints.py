@@ -1,8 +1,8 @@
-"""Checkpoints of a training run: what is trained, its optimizer and the progress, never the base model.
+"""Checkpoints of a training run: trained weights, their optimizer and the progress, never the base model.
 
     RUN/checkpoints/step-00000120/{adapter.safetensors, optimizer.safetensors, progress.json}
 
-Written beside and renamed, so that a folder of this name is whole; the one before is removed afterwards.
+A checkpoint is written under a temporary name and renamed when it is complete; then older ones are removed.
 """
 
 import contextlib
@@ -17,13 +17,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from common_idc.atomic_files import atomic_folder, remove_leftovers, write_text
+
+from .paths import CHECKPOINTS, OPTIMIZER, PROGRESS, TRAINED_WEIGHTS
+
 # Trained parameters only, whole on every process, by their names: the same file for one process, DDP and FSDP2.
 STATE = {"full_state_dict": True, "ignore_frozen_params": True}
-UNFINISHED = ".unfinished-"
 
 
 def gather_state(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Weights and optimizer state; all processes must call it together."""
+    """Return weights and optimizer state; all processes must call it together."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
 
     values, state = get_state_dict(model, optimizer, options=StateDictOptions(**STATE))
@@ -32,7 +35,7 @@ def gather_state(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, Any]
 
 
 def restore_state(model: Any, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """The reverse of `gather_state`.
+    """Load what `gather_state` returned into model and optimizer.
 
     Raises: ValueError if the checkpoint's weights are not those that the model trains.
     """
@@ -41,8 +44,10 @@ def restore_state(model: Any, optimizer: torch.optim.Optimizer, state: dict[str,
     expected = {name: weight.shape for name, weight in gather_state(model, optimizer)["adapter"].items()}
     found = {name: weight.shape for name, weight in state["adapter"].items()}
     if expected != found:
-        odd = sorted(dict(expected.items() ^ found.items()))
-        raise ValueError(f"the checkpoint holds other weights than this run trains, {odd[0]!r} for one")
+        differences = sorted(dict(expected.items() ^ found.items()))
+        raise ValueError(
+            f"the checkpoint does not match this run's trainable weights (first difference: {differences[0]!r})"
+        )
     options = StateDictOptions(**STATE, strict=False)  # the base model's weights are not in it
     set_state_dict(
         model, optimizer, model_state_dict=state["adapter"], optim_state_dict=state["optimizer"], options=options
@@ -50,13 +55,11 @@ def restore_state(model: Any, optimizer: torch.optim.Optimizer, state: dict[str,
 
 
 def write_checkpoint(run: Path, state: dict[str, Any], progress: dict[str, Any]) -> Path:
-    """A checkpoint named after progress["step"]; older ones are removed when it is there.
+    """Write a checkpoint named after progress["step"] and remove older ones; return its folder.
 
-    Raises: OSError if it cannot be written whole; the one before is then left.
+    Raises: OSError if it cannot be written completely; the previous one is then kept.
     """
-    folder = run / "checkpoints" / f"step-{progress['step']:08}"
-    unfinished = folder.with_name(UNFINISHED + folder.name)
-    shutil.rmtree(unfinished, ignore_errors=True)
+    folder = run / CHECKPOINTS / f"step-{progress['step']:08}"
     moments = {
         f"{name}/{moment}": tensor
         for name, tensors in state["optimizer"]["state"].items()
@@ -64,70 +67,68 @@ def write_checkpoint(run: Path, state: dict[str, Any], progress: dict[str, Any])
     }
     groups = {"param_groups": json.dumps(state["optimizer"]["param_groups"])}
     try:
-        unfinished.mkdir(parents=True)
-        save_file(state["adapter"], unfinished / "adapter.safetensors")
-        save_file(moments, unfinished / "optimizer.safetensors", metadata=groups)
-        (unfinished / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
-        for file in unfinished.iterdir():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())  # a rename may reach the disk before the content
-        os.replace(unfinished, folder)
+        with atomic_folder(folder) as unfinished:
+            save_file(state["adapter"], unfinished / TRAINED_WEIGHTS)
+            save_file(moments, unfinished / OPTIMIZER, metadata=groups)
+            (unfinished / PROGRESS).write_text(json.dumps(progress), encoding="utf-8")
+            for file in unfinished.iterdir():
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())  # a rename may reach the disk before the content
     except (SafetensorError, OSError) as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise OSError(f"checkpoint {str(folder)!r} could not be written, {_kept(run)}: {error}") from error
+        raise OSError(f"checkpoint {str(folder)!r} could not be written, {_describe_kept(run)}: {error}") from error
     for other in _checkpoints(run)[:-1]:
         shutil.rmtree(other)
     return folder
 
 
 def renew_progress(folder: Path, progress: dict[str, Any]) -> None:
-    """What has become known since the checkpoint was written without another training step."""
-    unfinished = folder / "progress.json.tmp"
-    unfinished.write_text(json.dumps(progress), encoding="utf-8")
-    os.replace(unfinished, folder / "progress.json")
+    """Replace the progress of a checkpoint after something other than a training step, e.g. a validation."""
+    write_text(folder / PROGRESS, json.dumps(progress))
 
 
 def _checkpoints(run: Path) -> list[Path]:
-    return sorted(folder for folder in (run / "checkpoints").glob("step-*") if folder.name[5:].isdigit())
+    return sorted(folder for folder in (run / CHECKPOINTS).glob("step-*") if folder.name[5:].isdigit())
 
 
-def _kept(run: Path) -> str:
+def _describe_kept(run: Path) -> str:
     last = latest_checkpoint(run)
     return "nothing is saved yet" if last is None else f"the run can be resumed from {last.name}"
 
 
 def latest_checkpoint(run: Path) -> Path | None:
+    """Return the folder of the newest checkpoint, or None."""
     return max(_checkpoints(run), default=None)  # by name, whose numbers have leading zeros
 
 
 def remove_unfinished(run: Path) -> list[str]:
-    """Clears away what a killed process left half-written; returns the names of these checkpoints."""
-    leftovers = sorted((run / "checkpoints").glob(UNFINISHED + "*"))
-    for folder in leftovers:
-        shutil.rmtree(folder)
-    return [folder.name.removeprefix(UNFINISHED) for folder in leftovers]
+    """Remove checkpoints that a killed process left incomplete; return their names."""
+    return [path.name.split(".")[1] for path in remove_leftovers(run / CHECKPOINTS)]
 
 
 def read_progress(folder: Path) -> dict[str, Any]:
-    with _named_damage(folder):
-        return json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+    """Return the progress of a checkpoint.
+
+    Raises: ValueError if the file is missing or damaged.
+    """
+    with _damage_named(folder):
+        return json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """For `restore_state`.
+    """Return the state for `restore_state`.
 
     Raises: ValueError if a file of the checkpoint is missing or damaged.
     """
-    with _named_damage(folder), safe_open(folder / "optimizer.safetensors", framework="pt") as file:
+    with _damage_named(folder), safe_open(folder / OPTIMIZER, framework="pt") as file:
         optimizer = {"state": {}, "param_groups": json.loads(file.metadata()["param_groups"])}
         for key in file.keys():
             name, moment = key.rsplit("/", 1)
             optimizer["state"].setdefault(name, {})[moment] = file.get_tensor(key)
-        return {"adapter": load_file(folder / "adapter.safetensors"), "optimizer": optimizer}
+        return {"adapter": load_file(folder / TRAINED_WEIGHTS), "optimizer": optimizer}
 
 
 @contextlib.contextmanager
-def _named_damage(folder: Path) -> Iterator[None]:
+def _damage_named(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, SafetensorError) as error:

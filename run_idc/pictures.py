@@ -1,19 +1,20 @@
-"""Pictures of a training run, for people who would rather look than read: its curves and some captioned pairs."""
+"""Pictures of a training run: its curves, and some validation pairs with their sentences."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from modeling_blip2idc.image_fusion import load_image
+from common_idc.atomic_files import write_atomically
+
+from .paths import CURVES, LOG, VALIDATION_PAIRS
 
 
 def draw_curves(run: Path) -> Path:
-    """curves.png from log.jsonl: losses, learning rate and, where it was measured, CIDEr over the steps."""
-    rows = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    """Draw curves.png from log.jsonl: losses, learning rate and, if measured, CIDEr over the steps."""
+    rows = [json.loads(line) for line in (run / LOG).read_text(encoding="utf-8").splitlines()]
     panels = [
         ("loss", ["loss", "validation_loss"]),
         ("CIDEr", ["validation_CIDEr"]),
@@ -30,33 +31,35 @@ def draw_curves(run: Path) -> Path:
         axes.grid(alpha=0.3)
         if len(names) > 1:
             axes.legend(["training", "validation"], frameon=False)
-    return _save(figure, run / "curves.png")
+    return _save(figure, run / CURVES)
 
 
 def draw_samples(run: Path, samples: Sequence[dict[str, Any]]) -> Path:
-    """validation_pairs.png: `before`, `after`, a reference and the adapter's sentence for each sample."""
+    """Draw validation_pairs.png.
+
+    Args:
+        samples: `before` and `after` (RGB images), `reference` and `sentence` (the adapter's) of each pair.
+    """
     figure = _figure(7.5, 2.3 * len(samples))
     for place, sample in enumerate(samples):
         for column, side in enumerate(("before", "after")):
             axes = figure.add_subplot(len(samples), 2, 2 * place + column + 1)
-            picture = load_image(sample[side])
+            picture = sample[side].copy()
             picture.thumbnail((320, 320), Image.Resampling.BILINEAR)
             axes.imshow(picture)
             axes.axis("off")
             text = f"reference: {sample['reference']}" if column == 0 else f"adapter: {sample['sentence']}"
-            # parse_math: a caption may hold dollar signs
+            # parse_math: a caption may contain dollar signs
             axes.set_title(text, fontsize=8, wrap=True, parse_math=False)
-    return _save(figure, run / "validation_pairs.png")
+    return _save(figure, run / VALIDATION_PAIRS)
 
 
 def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure  # of its own: pyplot keeps figures and asks for a display
+    from matplotlib.figure import Figure  # not pyplot, which keeps figures and asks for a display
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def _save(figure: Any, path: Path) -> Path:
-    unfinished = path.with_name(path.name + ".tmp")
-    figure.savefig(unfinished, dpi=130, format="png")
-    os.replace(unfinished, path)
+    write_atomically(path, lambda file: figure.savefig(file, dpi=130, format="png"))
     return path

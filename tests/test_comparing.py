@@ -88,14 +88,14 @@ def test_any_caption_fits_into_table_and_files(
 
 def test_the_paper_protocol_says_what_it_did_and_scores_something_else(program: ModuleType, tmp_path: Path) -> None:
     rows = rows_of(20)
-    honest = metrics_of(scored(program, tmp_path / "honest", rows, "--metrics", "BLEU", "CIDEr"))
+    honest = metrics_of(scored(program, tmp_path / "standard", rows, "--metrics", "BLEU", "CIDEr"))
     folder = scored(program, tmp_path / "paper", rows, "--metrics", "BLEU", "CIDEr", "--protocol", "paper")
     paper = metrics_of(folder)
-    assert honest["signature"]["protocol"] == "honest" and "paper_protocol" not in honest["signature"]
+    assert honest["signature"]["protocol"] == "standard" and "paper_protocol" not in honest["signature"]
     assert paper["signature"]["protocol"] == "paper"
     # of the first 16 pairs six are unchanged (0, 3, ..., 15); no reference of theirs is what was predicted
     expected = {"batch_size": 16, "pairs_dropped": 4, "predictions_replaced_by_references": 6, "seed": 0}
-    expected["controls"] = "as they stand, none replaced"
+    expected["controls"] = "as they are, none replaced"
     assert paper["signature"]["paper_protocol"] == expected
     assert (honest["signature"]["pairs"], paper["signature"]["pairs"]) == (20, 16)
     assert paper["per_change_type"]["none"]["scores"]["CIDEr"] > honest["per_change_type"]["none"]["scores"]["CIDEr"]
@@ -113,11 +113,11 @@ def test_scores_of_two_protocols_are_not_called_comparable(
     capsys.readouterr()
     assert program.main(["--compare", str(better), str(worse)]) == 0
     told = capsys.readouterr().out
-    assert "cannot be compared" not in told and "as they stand" not in told
+    assert "cannot be compared" not in told and "as they are" not in told
     assert program.main(["--compare", str(better), str(paper), "--names", "ours", "theirs"]) == 0
     told = capsys.readouterr().out
     assert "These scores cannot be compared, their protocols differ (ours: honest, theirs: paper)." in told
-    assert "The gains below are of all predictions as they stand" in told
+    assert "The gains below are of all predictions as they are" in told
     assert f"- CIDEr {metrics_of(better)['scores']['CIDEr'] - metrics_of(worse)['scores']['CIDEr']:+.3f} [" in told
     assert program.main(["--compare", str(paper)]) == 0
     assert "protocols differ" not in (told := capsys.readouterr().out) and "gains" not in told

@@ -10,9 +10,13 @@ from typing import Any
 
 import pytest
 
-from captioner_idc.captioning import caption, load
+from captioner_idc.captioning import caption
+from captioner_idc.loading import load
 from dataset_syned import load_benchmark
 from metric_idc import read_predictions, stated_change_type
+from metric_idc.__main__ import main as metric_main
+from metric_idc.comparison import TABLE_MARKS, compare
+from metric_idc.result_files import write_rows
 
 OPTIONS = {"train": 48, "validation": 8, "test": 24}
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -59,7 +63,7 @@ def test_metrics_hold_scores_control_kinds_and_signature(evaluated: Path, tiny_c
     assert control["caption"] in {text for captions in training["captions"] for text in captions}
     assert sum(change_type["pairs"] for change_type in metrics["per_change_type"].values()) == OPTIONS["test"]
     signature = metrics["signature"]
-    assert signature["protocol"] == "honest" and signature["pairs"] == OPTIONS["test"]
+    assert signature["protocol"] == "standard" and signature["pairs"] == OPTIONS["test"]
     assert (signature["benchmark"], signature["split"], signature["model"]) == ("toy", "test", str(tiny_captioner))
 
 
@@ -67,7 +71,7 @@ def test_predictions_scored_again_give_the_same_file(program: ModuleType, evalua
     """Without model and data; in another folder, and in a copy of its own."""
     own = Path(shutil.copytree(evaluated, tmp_path / "own"))
     for source, folder in ((evaluated, tmp_path / "other"), (own, own)):
-        assert program.main(["--predictions", str(source / "predictions.jsonl"), "--output_dir", str(folder)]) == 0
+        assert metric_main(["score", str(source / "predictions.jsonl"), "--output_dir", str(folder)]) == 0
         again = metrics_of(folder)
         assert again["signature"].pop("predictions") == "predictions.jsonl"
         assert again == metrics_of(evaluated)
@@ -75,8 +79,7 @@ def test_predictions_scored_again_give_the_same_file(program: ModuleType, evalua
 
 def test_a_predictions_file_alone_gives_the_same_scores(program: ModuleType, evaluated: Path, tmp_path: Path) -> None:
     shutil.copy(evaluated / "predictions.jsonl", tmp_path / "predictions_mine.jsonl")
-    arguments = ["--predictions", str(tmp_path / "predictions_mine.jsonl"), "--output_dir", str(tmp_path)]
-    assert program.main(arguments) == 0
+    assert metric_main(["score", str(tmp_path / "predictions_mine.jsonl"), "--output_dir", str(tmp_path)]) == 0
     again, first = metrics_of(tmp_path), metrics_of(evaluated)
     for part in ("scores", "per_change_type", "change_type_accuracy", "intervals"):
         assert again[part] == first[part]
@@ -109,13 +112,15 @@ def test_results_of_a_run_go_onto_its_card(program: ModuleType, evaluated: Path,
     (tmp_path / "eval" / "toy-test").mkdir(parents=True)
     for name in ("metrics.json", "predictions.jsonl"):
         (tmp_path / "eval" / "toy-test" / name).write_bytes((evaluated / name).read_bytes())
-    config = "model: base\nbenchmark: toy\nrevision: null\nbenchmark_options: {}\nlayout: vertical\nlora_rank: 8\n"
-    config += "lora_alpha: 16\nlora_dropout: 0.0\nlearning_rate: 0.1\nlr_schedule: constant\nbatch_size: 1\n"
+    config = "model: base\nbenchmark: toy\nrevision: null\nbenchmark_options: {}\nprocessor: {}\nlora_rank: 8\n"
+    config += "lora_alpha: 16\nlora_dropout: 0.0\nlearning_rate: 0.1\nlr_scheduler_type: constant\nbatch_size: 1\n"
     (tmp_path / "train_config.yaml").write_text(config + "gradient_accumulation_steps: 1\n")
     made = {"device": "cpu", "processes": 1, **dict.fromkeys(("torch", "transformers", "peft", "accelerate"), "1")}
     start = {"step": 0, "environment": {**made, "datasets": "1"}, "trainable_parameters": 1, "parameters": 2}
     lines = [json.dumps({**start, "training_pairs": 3}), json.dumps({"step": 5, "seconds": 60.0})]
     (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    facts = {"tags": [], "method": "It looks.", "requirements": "torch", "adapter_use": "print(1)", "limits": []}
+    (tmp_path / "captioner.json").write_text(json.dumps(facts))
     program.renew_card(tmp_path / "eval" / "toy-test")
     card = (tmp_path / "README.md").read_text()
     assert f"{metrics_of(evaluated)['scores']['CIDEr']:.4f}" in card and "toy-test" in card
@@ -125,7 +130,7 @@ def test_old_results_never_stand_beside_new_predictions(program: ModuleType, eva
     for name in ("metrics.json", "predictions_swapped.jsonl"):
         (tmp_path / name).write_text("old")
     shutil.copy(evaluated / "predictions.jsonl", tmp_path / "alone.jsonl")
-    assert program.main(["--predictions", str(tmp_path / "alone.jsonl"), "--output_dir", str(tmp_path)]) == 0
+    assert metric_main(["score", str(tmp_path / "alone.jsonl"), "--output_dir", str(tmp_path)]) == 0
     assert not (tmp_path / "predictions_swapped.jsonl").exists() and metrics_of(tmp_path)["scores"]
 
 
@@ -134,9 +139,9 @@ def test_scores_of_other_predictions_are_not_compared(
 ) -> None:
     mixed = Path(shutil.copytree(evaluated, tmp_path / "mixed"))
     rows = read_predictions(mixed / "predictions.jsonl")
-    program.write_rows(mixed / "predictions.jsonl", [{**row, "prediction": "x"} for row in rows])
-    assert program.main(["--compare", str(evaluated), str(mixed)]) == 2
-    assert "metrics.json is of other predictions than those beside it" in capsys.readouterr().err
+    write_rows(mixed / "predictions.jsonl", [{**row, "prediction": "x"} for row in rows])
+    assert metric_main(["compare", str(evaluated), str(mixed)]) == 2
+    assert "metrics.json was made from other predictions than predictions.jsonl" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -198,13 +203,13 @@ def test_compare_prints_one_table_with_the_gain(
 ) -> None:
     rows = read_predictions(evaluated / "predictions.jsonl")
     perfect = [{**row, "prediction": row["references"][0]} for row in rows]
-    program.write_rows(tmp_path / "best.jsonl", perfect)
-    assert program.main(["--predictions", str(tmp_path / "best.jsonl"), "--output_dir", str(tmp_path / "best")]) == 0
+    write_rows(tmp_path / "best.jsonl", perfect)
+    assert metric_main(["score", str(tmp_path / "best.jsonl"), "--output_dir", str(tmp_path / "best")]) == 0
     readme = tmp_path / "README.md"
     readme.write_text("above\n<!-- results: generated -->\nold\n<!-- results: end -->\nbelow\n")
     capsys.readouterr()
-    arguments = ["--compare", str(tmp_path / "best"), str(evaluated), "--names", "perfect", "ours"]
-    assert program.main([*arguments, "--table_in", str(readme)]) == 0
+    arguments = ["compare", str(tmp_path / "best"), str(evaluated), "--names", "perfect", "ours"]
+    assert metric_main([*arguments, "--table_in", str(readme)]) == 0
     table = capsys.readouterr().out.strip()
     best, ours = metrics_of(tmp_path / "best")["scores"]["CIDEr"], metrics_of(evaluated)["scores"]["CIDEr"]
     assert "perfect minus ours" in table and f"- CIDEr {best - ours:+.3f}" in table
@@ -213,41 +218,33 @@ def test_compare_prints_one_table_with_the_gain(
     assert table in text and "old" not in text and text.startswith("above\n") and text.endswith("below\n")
 
 
-def test_the_readme_and_its_metrics_agree(program: ModuleType, root: Path) -> None:
+def test_the_readme_and_its_metrics_agree(root: Path) -> None:
     text = (root / "README.md").read_text(encoding="utf-8")
-    start, end = program.TABLE_MARKS
+    start, end = TABLE_MARKS
     shown = text.split(start)[1].split(end)[0].strip()
-    config = program.parse_config(
-        ["--compare", *(str(root / folder) for folder in ("docs/results/toy", "docs/results/toy-base"))]
-        + ["--names", "after LoRA", "before LoRA"]
-    )
-    assert shown == program.compare(config)
+    folders = [root / "docs" / "results" / name for name in ("toy", "toy-base")]
+    assert shown == compare(folders, ["after LoRA", "before LoRA"])
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the published predictions (../shared/data) are not on this machine")
 def test_published_scores_of_spot_the_diff_to_four_digits(program: ModuleType, tmp_path: Path) -> None:
     folder = SHARED / "spot-the-diff" / "predictions"
-    arguments = ["--predictions", str(folder / "ddla_rerun_predfile.json")]
+    arguments = ["score", str(folder / "ddla_rerun_predfile.json")]
     arguments += ["--references", str(folder / "ddla_rerun_gtfile.json"), "--output_dir", str(tmp_path)]
-    assert program.main(arguments) == 0
+    assert metric_main(arguments) == 0
     assert {name: round(score, 4) for name, score in metrics_of(tmp_path)["scores"].items()} == SPOT
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give one of --benchmark, --predictions or --compare, got none"),
-        (["--benchmark", "toy", "--output_dir", "o"], "--benchmark needs --model or --adapter"),
-        (["--predictions", "no.jsonl"], "--output_dir is missing"),
-        (["--predictions", "no.jsonl", "--output_dir", "o"], "no.jsonl"),
+        ([], "--benchmark is missing"),
+        (["--benchmark", "toy", "--output_dir", "o"], "--model or --adapter is missing"),
+        (["--benchmark", "toy", "--model", "m"], "--output_dir is missing"),
         (["--benchmark", "toys", "--model", "m", "--output_dir", "o"], "unknown benchmark 'toys'"),
-        (["--compare", "no-such-folder"], "no-such-folder"),
-        (["--compare", "a", "--names", "a", "b"], "2 --names for 1 folders"),
-        (["--compare", "a", "b", "--names", "x", "x"], "--compare needs different names"),
-        (["--benchmark", "toy", "--model", "m", "--output_dir", "o", "--references", "r"], "goes with --predictions"),
-        (["--benchmark", "toy", "--model", "m", "--output_dir", "o", "--table_in", "t"], "go with --compare"),
+        (["--benchmark", "toy", "--model", "m", "--output_dir", "o", "--temperature", "2"], "need --do_sample"),
         (
-            ["--predictions", "p", "--output_dir", "o", "--push_to_hub", "--hub_model_id", "a/b"],
+            ["--benchmark", "toy", "--model", "m", "--output_dir", "o", "--push_to_hub", "--hub_model_id", "a/b"],
             "must be RUN/eval/NAME",
         ),
         (["--benchmark", "toy", "--model", "m", "--output_dir", "o", "--push_to_hub"], "--hub_model_id go together"),

@@ -322,7 +322,7 @@ def test_result_has_the_promised_shape():
     assert control["chosen_from"] == "references"
     assert list(control["scores"]) == list(result["scores"])
     signature = result["signature"]
-    assert signature["protocol"] == "honest"
+    assert signature["protocol"] == "standard"
     assert signature["references_per_pair"] == {"min": 1, "max": 2, "mean": 1.6}
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert metric_idc.score_rows(rows, QUICK) == result, "the same rows give the same numbers"
@@ -338,7 +338,7 @@ def test_the_tokenizer_is_called_once(monkeypatch):
     calls = []
     original = ptb_tokenizer.run_java
     monkeypatch.setattr(ptb_tokenizer, "run_java", lambda *args: calls.append(args) or original(*args))
-    metric_idc.score_rows(kind_rows(), QUICK, constant_captions=[["a car", "cars"], ["a dog"]])
+    metric_idc.score_rows(kind_rows(), QUICK, constant_caption="a car")
     assert len(calls) == 1
 
 
@@ -346,7 +346,7 @@ def test_the_tokenizer_is_called_once(monkeypatch):
     ("rows", "message"),
     [
         ([], "no rows"),
-        ([make_row("7", "a", "b"), make_row("7", "c", "d")], "pair_id '7' stands in two rows"),
+        ([make_row("7", "a", "b"), make_row("7", "c", "d")], "pair_id '7' each pair needs exactly one prediction"),
         ([make_row("7", "a")], "pair '7' has no reference"),
         ([make_row("7", None, "a")], "prediction of pair '7' is None"),
         ([make_row("7", ["a"], "a")], r"prediction of pair '7' is \['a'\]"),
@@ -395,12 +395,14 @@ def test_constant_caption_is_the_best_by_brute_force(seed):
 def test_constant_caption_comes_from_the_training_set_as_written():
     training = [["No change."], ["no change"], ["The car left!", "a man", "a cube"], ["A dog", "a ball", "a tree"], []]
     rows = [make_row("1", "a dog", "a dog ran"), make_row("2", "x", "the car left"), make_row("3", "y", "z")]
-    result = metric_idc.score_rows(rows, ["BLEU", "CIDEr"], constant_captions=training)
+    caption = metric_idc.best_constant_caption(training)
+    result = metric_idc.score_rows(rows, ["BLEU", "CIDEr"], constant_caption=caption)
     control = result["controls"]["constant_caption"]
     assert (control["caption"], control["chosen_from"]) == ("No change.", "train")
     constant = metric_idc.score_rows([row | {"prediction": "no change"} for row in rows], ["BLEU", "CIDEr"])
     assert control["scores"] == constant["scores"]
-    assert "4 training pairs" in result["signature"]["constant_caption"]
+    assert "of the training references" in result["signature"]["constant_caption"]
+    assert metric_idc.best_constant_caption([[], []]) is None
 
 
 def test_tied_constant_captions_go_by_text():

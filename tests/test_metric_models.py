@@ -103,7 +103,9 @@ def test_clip_score_is_its_formula(clip_folder):
 
 
 def test_scores_of_models_stand_beside_the_others(clip_folder):
-    result = score_rows(ROWS, ["CIDEr"], clip_model=clip_folder, images=iter(pictures(3)), copies=["nothing"] * 3)
+    result = score_rows(
+        ROWS, ["CIDEr"], clip_model=clip_folder, images=iter(pictures(3)), same_image_twice=["nothing"] * 3
+    )
     assert list(result["scores"]) == ["CIDEr", "CLIPScore", "RefCLIPScore"]
     assert set(result["intervals"]) == set(result["scores"])
     assert all(list(control["scores"]) == list(result["scores"]) for control in result["controls"].values())
@@ -122,7 +124,9 @@ def test_every_row_needs_its_image(clip_folder):
 
 def test_dropped_pairs_need_no_image(clip_folder):
     """The paper protocol leaves the last pair out; the images of all pairs are given."""
-    whole = score_rows(ROWS, ["CIDEr"], clip_model=clip_folder, images=pictures(3), protocol="paper", batch_size=2)
+    whole = score_rows(
+        ROWS, ["CIDEr"], clip_model=clip_folder, images=pictures(3), protocol="paper", paper_batch_size=2
+    )
     alone = score_rows(ROWS[:2], ["CIDEr"], clip_model=clip_folder, images=pictures(3)[:2])
     assert whole["scores"] == alone["scores"]
 
@@ -205,8 +209,8 @@ def test_a_real_sentence_model_knows_meaning():
         },
         {"pair_id": "3", "prediction": "bananas are yellow", "references": ["the car has left the lot"]},
     ]
-    result = score_rows(rows, ["CIDEr"], sentence_model=folder, segments=True)
-    near, same, far = (row["SentenceSimilarity"] for row in result["segments"])
+    result = score_rows(rows, ["CIDEr"], sentence_model=folder)
+    near, same, far = (row["SentenceSimilarity"] for row in result["pairs"])
     assert same == pytest.approx(1, abs=1e-5)
     assert far < 0.3 < 0.5 < near < 1
     assert "mean pooling" in result["signature"]["metrics"]["SentenceSimilarity"]

@@ -72,7 +72,7 @@ def test_wording_by_hand():
 
 
 def test_tables_of_a_run():
-    result = metric_idc.score_rows(ROWS, QUICK, segments=True)
+    result = metric_idc.score_rows(ROWS, QUICK)
     assert result["captions"]["predictions"]["mean_tokens"] == 23 / 5  # 5 + 3 + 3 + 7 + 5 words
     groups = result["per_references"]
     assert {count: group["pairs"] for count, group in groups.items()} == {"1": 1, "2": 4}
@@ -85,8 +85,8 @@ def test_tables_of_a_run():
 
 
 def test_segments_are_scored_from_the_same_statistics():
-    result = metric_idc.score_rows(ROWS, QUICK, segments=True)
-    segments = result["segments"]
+    result = metric_idc.score_rows(ROWS, QUICK)
+    segments = result["pairs"]
     assert segments == metric_idc.segment_scores(ROWS, QUICK)
     assert list(segments[0]) == list(result["scores"])
     for name in ("CIDEr", "ROUGE-L"):
@@ -115,25 +115,25 @@ def test_corpus_scores_are_the_scores_alone():
 
 def test_copies_are_scored_like_predictions():
     copies = ["nothing has changed"] * 4 + ["the ball is new"]
-    result = metric_idc.score_rows(ROWS, QUICK, copies=copies)
+    result = metric_idc.score_rows(ROWS, QUICK, same_image_twice=copies)
     told = [row | {"prediction": copy} for row, copy in zip(ROWS, copies, strict=True)]
     assert result["controls"]["copy"] == {
         "scores": metric_idc.score_rows(told, QUICK)["scores"],
         "said_unchanged": 4 / 5,
     }
     assert "copy" not in metric_idc.score_rows(ROWS, QUICK)["controls"]
-    with pytest.raises(ValueError, match="1 copies for 5 rows"):
-        metric_idc.score_rows(ROWS, QUICK, copies=["a"])
+    with pytest.raises(ValueError, match="same_image_twice has 1 sentences for 5 rows"):
+        metric_idc.score_rows(ROWS, QUICK, same_image_twice=["a"])
 
 
 # ---- protocols
 
 
-def test_honest_is_the_default_and_changes_nothing():
-    rows, signature = apply_protocol(ROWS, "honest", 16, 0)
+def test_standard_is_the_default_and_changes_nothing():
+    rows, signature = apply_protocol(ROWS, "standard", 16, 0)
     assert rows is ROWS
-    assert signature == {"protocol": "honest"}
-    assert metric_idc.score_rows(ROWS, QUICK)["signature"]["protocol"] == "honest"
+    assert signature == {"protocol": "standard"}
+    assert metric_idc.score_rows(ROWS, QUICK)["signature"]["protocol"] == "standard"
 
 
 def test_paper_drops_the_last_batch_and_replaces_right_denials():
@@ -146,7 +146,7 @@ def test_paper_drops_the_last_batch_and_replaces_right_denials():
         "batch_size": 2,
         "pairs_dropped": 1,
         "predictions_replaced_by_references": 1,
-        "controls": "as they stand, none replaced",
+        "controls": "as they are, none replaced",
         "seed": 0,
     }
 
@@ -175,7 +175,7 @@ def test_paper_lifts_scores_and_says_so():
         row | {"references": [*row["references"], NO_CHANGE_SENTENCES[4]]} if row["change_type"] == "none" else row
         for row in rows
     ]
-    honest, paper = (metric_idc.score_rows(rows, QUICK, protocol=name) for name in ("honest", "paper"))
+    honest, paper = (metric_idc.score_rows(rows, QUICK, protocol=name) for name in ("standard", "paper"))
     assert paper["scores"]["CIDEr"] > honest["scores"]["CIDEr"] + 0.1
     assert paper["signature"]["protocol"] == "paper"
     assert paper["signature"]["paper_protocol"]["predictions_replaced_by_references"] == 8
@@ -186,8 +186,8 @@ def test_paper_lifts_scores_and_says_so():
     ("options", "message"),
     [
         ({"protocol": "theirs"}, "unknown protocol 'theirs'"),
-        ({"protocol": "paper"}, "all of these 5 pairs at batch_size=16"),
-        ({"protocol": "paper", "batch_size": 0}, "at least 1, got 0"),
+        ({"protocol": "paper"}, "all of these 5 pairs at paper_batch_size=16"),
+        ({"protocol": "paper", "paper_batch_size": 0}, "at least 1, got 0"),
     ],
 )
 def test_unusable_protocols_are_named(options, message):
@@ -276,8 +276,8 @@ def test_spice_s_answers_come_back_in_order(monkeypatch, tmp_path):
     (tmp_path / "java").chmod(0o755)
     monkeypatch.setattr(spice, "java_command", lambda: str(tmp_path / "java"))
     monkeypatch.setattr(spice, "missing", lambda: "")
-    result = metric_idc.score_rows(ROWS, ["SPICE"], segments=True)
-    assert [row["SPICE"] for row in result["segments"]] == [0.2, 0.1, 0.2, 0.2, 0.2]
+    result = metric_idc.score_rows(ROWS, ["SPICE"])
+    assert [row["SPICE"] for row in result["pairs"]] == [0.2, 0.1, 0.2, 0.2, 0.2]
     assert result["scores"]["SPICE"] == pytest.approx(0.18)
 
 

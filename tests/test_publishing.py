@@ -19,7 +19,8 @@ from tiny_models import save_plain_blip2, tiny_processor
 from without_package import ALONE
 
 from captioner_idc.adapters import add_lora, save_adapter
-from captioner_idc.captioning import caption, load
+from captioner_idc.captioning import caption
+from captioner_idc.loading import load
 from modeling_blip2idc import Blip2IdcForConditionalGeneration
 from run_idc.card import read_run, write_card
 from run_idc.publishing import main, outdated, try_push, without_paths
@@ -28,11 +29,12 @@ BASE, REPO = "tester/tiny-blip2", "tester/toy"
 OPTIONS = {"train": 48, "validation": 8, "test": 12}
 CODE = {"image_fusion.py", "processing_blip2idc.py"}
 PROCESSOR = {"processor_config.json", "tokenizer.json", "tokenizer_config.json"}
-RECORDS = {".gitattributes", "README.md", "train_config.yaml", "log.jsonl"}
+RECORDS = {".gitattributes", "README.md", "train_config.yaml", "log.jsonl", "captioner.json"}
 ADAPTER = {"adapter_config.json", "adapter_model.safetensors"}
 TRY = """
+from common_idc import hub_access
 from run_idc import publishing
-publishing.DELAYS = (0.05, 0.1)
+hub_access.DELAYS = (0.05, 0.1)
 for run, repo, options in {pushes!r}:
     print(publishing.try_push(run, repo, **options))
 """
@@ -66,7 +68,7 @@ def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "lora_dropout": 0.0,
         "validation_captions": 0,
         "mixed_precision": "no",
-        "attention": "eager",
+        "attn_implementation": "eager",
         "output_dir": str(folder / "run"),
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
@@ -88,7 +90,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 def program(hub: LoopbackHub, root: Path, home: Path, *arguments: Any, **more: str | None):
     environment = hub.environment(home, **more)
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
 
 
 def evaluation(run: Path) -> list[str]:
@@ -304,7 +306,7 @@ def test_a_cut_upload_is_repeated(hub: LoopbackHub, tmp_path: Path, run: Path) -
 def test_a_connection_that_stays_cut_is_given_up(hub: LoopbackHub, tmp_path: Path, run: Path) -> None:
     hub.cut("PUT /lfs/", after=1000, times=99, reset=True)
     [line] = tried(hub, tmp_path / "mine", (run, REPO, {}))
-    assert line.startswith(f"'{REPO}' could not be pushed") and "Nothing is lost" in line
+    assert line.startswith(f"could not push to '{REPO}'") and "Nothing is lost" in line
     assert set(hub.files(REPO)) == {".gitattributes"}
     assert len(hub.asked("PUT /lfs/")) <= 6 * len(set(hub.asked("PUT /lfs/"))), "the client's own attempts, once"
 
@@ -315,7 +317,7 @@ def test_a_hub_that_stays_down_costs_nothing_but_the_push(
     before = content_of(run)
     hub.fail("POST .*/commit/main", status=503, times=99)
     [line] = tried(hub, tmp_path / "mine", (run, REPO, {"private": True, "merge": True}))
-    assert line.startswith(f"'{REPO}' could not be pushed after 3 attempts: HTTP 503")
+    assert line.startswith(f"could not push to '{REPO}' after 3 attempts: HTTP 503")
     assert len(hub.asked("POST .*/commit/main")) == 3 and content_of(run) == before
     # the command that it names is one that works
     hub.faults.clear()
@@ -339,21 +341,21 @@ def test_somebody_elses_repository_is_refused_at_once(hub: LoopbackHub, tmp_path
     hub.add_repo("other/toy", {"x.txt": b"x"})
     names = ("other/toy", "other/new")
     for name, line in zip(names, tried(hub, tmp_path / "mine", *((run, name, {}) for name in names)), strict=True):
-        assert line.startswith(f"'{name}' could not be pushed: HTTP 403") and "no right to write there" in line
+        assert line.startswith(f"could not push to '{name}': HTTP 403") and "no right to write there" in line
     assert set(hub.files("other/toy")) == {".gitattributes", "x.txt"} and ("model", "other/new") not in hub.repos
 
 
 def test_without_a_network_one_clear_line(hub: LoopbackHub, tmp_path: Path, run: Path) -> None:
     [line] = tried(hub, tmp_path / "mine", (run, REPO, {}), HF_ENDPOINT="http://127.0.0.1:9")
-    assert line.startswith(f"'{REPO}' could not be pushed after 3 attempts: ") and "Connection refused" in line
+    assert line.startswith(f"could not push to '{REPO}' after 3 attempts: ") and "Connection refused" in line
 
 
 @pytest.mark.parametrize(
     ("token", "message"),
     [
         ("", "there is no token for the Hub: run `hf auth login` or set HF_TOKEN"),
-        ("hf_\x01wrong", "the token for the Hub holds a character that no token has"),
-        ("hf_fine", "could not be pushed: "),  # as all tests, with HF_HUB_OFFLINE=1
+        ("hf_\x01wrong", "the Hub token contains a character that no token has"),
+        ("hf_fine", "could not push to"),  # as all tests, with HF_HUB_OFFLINE=1
     ],
 )
 def test_what_cannot_work_is_told_without_asking_the_hub(
@@ -372,7 +374,7 @@ def test_a_repository_is_private_only_if_it_can_be(hub: LoopbackHub, tmp_path: P
     private = {"private": True}
     made, refused = tried(hub, tmp_path / "mine", (run, REPO, private), (run, "tester/public", private))
     assert made.startswith("pushed to ") and hub.repos["model", REPO].private
-    assert "'tester/public' is there and public: make it private" in refused
+    assert "'tester/public' exists and is public: make it private" in refused
     assert set(hub.files("tester/public")) == {".gitattributes", "x.txt"}
 
 
@@ -407,9 +409,9 @@ def test_a_dry_run_lists_and_asks_nobody(
 @pytest.mark.parametrize(
     ("broken", "repo", "message"),
     [
-        ("adapter_model.safetensors", REPO, "holds no adapter_model.safetensors: name a run folder of train.py"),
-        ("log.jsonl", REPO, "holds no log.jsonl"),
-        (None, "toy", "'toy' is no place on the Hub to push to: write <user>/<name>"),
+        ("adapter_model.safetensors", REPO, "contains no adapter_model.safetensors: name a run folder of train.py"),
+        ("log.jsonl", REPO, "contains no log.jsonl"),
+        (None, "toy", "invalid repository id 'toy': use <user>/<name>"),
     ],
 )
 def test_bad_calls_get_one_line(

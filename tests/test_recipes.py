@@ -14,7 +14,6 @@ from tiny_models import tiny_model
 
 import train
 from dataset_syned import BENCHMARKS
-from modeling_blip2idc.image_fusion import check_blur
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 RECIPES = {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
@@ -41,7 +40,7 @@ def test_recipe_is_understood_whole(name: str) -> None:
     assert {key: getattr(config, key) for key in entries} == entries
     assert config.benchmark in BENCHMARKS and config.alpha == 2 * config.lora_rank
     assert config.output_dir == f"runs/{name}"
-    check_blur(config.blur)
+    assert set(config.processor) <= {"blur"} and 0 <= config.processor.get("blur", 0) <= 0.5
 
 
 @each_recipe
@@ -72,7 +71,12 @@ def test_papers_settings() -> None:
     found = {}
     for name in PAPER:
         config = train.parse_config(["--config", str(RECIPES[name])])
-        found[name] = (config.lora_rank, config.learning_rate, config.blur > 0, config.caption_choice)
+        found[name] = (
+            config.lora_rank,
+            config.learning_rate,
+            config.processor.get("blur", 0) > 0,
+            config.caption_choice,
+        )
         assert config.model == "Salesforce/blip2-opt-2.7b" and config.lora_dropout == 0.05
         assert (config.batch_size, config.epochs, config.patience, config.best_by) == (16, 100, 10, "loss")
     assert found == {

@@ -294,7 +294,7 @@ def test_nothing_reaches_over_the_margin(width: int, tmp_path: Path) -> None:
     """With all that a report can hold: four blocks of numbers, both tables, long lines in the signature."""
     rows = example_rows(40)
     rows[0]["references"].append("another one")
-    folder = results_in(tmp_path / "run", rows, copies=["nothing has changed"] * 40)
+    folder = results_in(tmp_path / "run", rows, same_image_twice=["nothing has changed"] * 40)
     metrics = json.loads((folder / "metrics.json").read_text())
     metrics["controls"]["identical_images"] = {"pairs": 40, "said_unchanged": 0.5}
     metrics["controls"]["swapped_images"] = {"pairs": 20, "sentence_differs": 0.5}
@@ -460,7 +460,7 @@ def test_summary_holds_scores_intervals_controls_and_the_chart_of_kinds(page: Pa
     assert f"CIDEr {metrics['scores']['CIDEr']:.3f} {low:.3f} – {high:.3f} {control['scores']['CIDEr']:.3f}" in plain
     assert f"“{control['caption']}” as the answer to every pair" in plain
     assert f"{100 * metrics['change_type_accuracy']:.1f} % of {metrics['change_type_pairs']}" in plain
-    assert '"tokenizer": "PTBTokenizer' in plain and "protocol honest" in plain and "model some/model" in plain
+    assert '"tokenizer": "PTBTokenizer' in plain and "protocol standard" in plain and "model some/model" in plain
     (chart,) = re.findall(r'<svg class="chart" data-score="CIDEr".*?</svg>', text, re.DOTALL)
     lengths = dict(re.findall(r'href="#change_type=(\w+)">.*?<rect y="\d+" width="([\d.]+)%"', chart, re.DOTALL))
     values = {change_type: group["scores"]["CIDEr"] for change_type, group in metrics["per_change_type"].items()}
@@ -475,7 +475,7 @@ def test_all_that_scoring_tells_is_shown(tmp_path: Path) -> None:
     rows = example_rows(40)
     rows[0]["references"].append("another one")
     copies = ["nothing has changed"] * 39 + ["the dog is gone"]
-    folder = results_in(tmp_path, rows, copies=copies, metrics=["BLEU", "ROUGE-L", "CIDEr"])
+    folder = results_in(tmp_path, rows, same_image_twice=copies, metrics=["BLEU", "ROUGE-L", "CIDEr"])
     metrics = json.loads((folder / "metrics.json").read_text())
     metrics["controls"]["identical_images"] = {"pairs": 40, "said_unchanged": 0.987654}
     metrics["per_change_type"]["add"]["intervals"] = {"CIDEr": [0.5, 99.0]}
@@ -499,7 +499,7 @@ def test_what_the_paper_protocol_did_is_said_and_no_pair_is_hidden(tmp_path: Pat
     rows = example_rows(23)
     for row in rows[:2]:
         row |= {"prediction": "there is no change", "references": ["there is no change", "no change was made"]}
-    folder = results_in(tmp_path, rows, protocol="paper", batch_size=10)
+    folder = results_in(tmp_path, rows, protocol="paper", paper_batch_size=10)
     page = write_report(folder)
     done = json.loads((folder / "metrics.json").read_text())["signature"]["paper_protocol"]
     assert done["pairs_dropped"] == 3 and done["predictions_replaced_by_references"] > 0
@@ -516,7 +516,7 @@ def test_scores_of_pairs_are_taken_from_the_file_if_it_has_them(tmp_path: Path) 
     assert scores["scores"] == ["ROUGE-L", "CIDEr"]
     assert [pair["scores"][1] for pair in scores["pairs"]] == pytest.approx(list(scores_of(rows).values()))
     metrics = json.loads((folder / "metrics.json").read_text())
-    metrics["segments"] = [{"CIDEr": 29 - number, "BLEU-1": number} for number in range(30)]
+    metrics["pairs"] = [{"CIDEr": 29 - number, "BLEU-1": number} for number in range(30)]
     (folder / "metrics.json").write_text(json.dumps(metrics))
     page = write_report(folder)
     assert page_data(page)["scores"] == ["CIDEr", "BLEU-1"]

@@ -30,13 +30,13 @@ CONFIG = {
     "batch_size": 4,
     "epochs": 2,
     "learning_rate": 0.004,
-    "lr_schedule": "cosine",
+    "lr_scheduler_type": "cosine",
     "warmup_steps": 3,
     "lora_rank": 4,
     "lora_dropout": 0.1,
     "validation_captions": 4,
     "mixed_precision": "no",
-    "attention": "eager",
+    "attn_implementation": "eager",
     "log_every": 1,
     "checkpoint_every": 2,
 }
@@ -64,12 +64,9 @@ def start(arguments: list[str], processes: int = 1) -> list[Any]:
     return started
 
 
-def wait(started: list[Any], seconds: float = 240) -> list[int]:
+def wait(started: list[Any]) -> list[int]:
     for process in started:
-        process.join(seconds)
-        if process.is_alive():
-            process.kill()
-            raise AssertionError(f"a run did not end within {seconds} s")
+        process.join()
     return [process.exitcode for process in started]
 
 
@@ -82,7 +79,7 @@ def command(tmp_path: Path, model: Path, name: str, **changes: Any) -> tuple[lis
 def outcome(run: Path) -> tuple[list[Any], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Log without times, adapter, final state of the optimizer."""
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    names = ("step", "epoch", "loss", "learning_rate", "validation_loss", "validation_CIDEr")
+    names = ("step", "epoch", "loss", "grad_norm", "learning_rate", "validation_loss", "validation_CIDEr")
     log = [{name: row[name] for name in names if name in row} for row in rows]
     return log, load_file(run / "adapter_model.safetensors"), read_state(latest_checkpoint(run))["adapter"]
 
@@ -174,13 +171,13 @@ def test_a_half_written_checkpoint_is_ignored_and_said(
 ) -> None:
     arguments, run = command(tmp_path, tiny_captioner, "run")
     assert train.main(arguments) == 0
-    half = run / "checkpoints" / ".unfinished-step-00000999"
+    half = run / "checkpoints" / ".step-00000999.0123.tmp"
     half.mkdir()
     (half / "adapter.safetensors").write_bytes(b"half")
     capsys.readouterr()
     assert train.main(arguments) == 0
     told = capsys.readouterr().out
-    assert "ignored the half-written checkpoint step-00000999" in told and "is finished: nothing to do" in told
+    assert "ignored the incomplete checkpoint step-00000999" in told and "is finished: nothing to do" in told
     assert not half.exists()
 
 

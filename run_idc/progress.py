@@ -1,0 +1,95 @@
+"""How far a training run is, its log, and the environment that it ran in."""
+
+import json
+import platform
+import resource
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common_idc.provenance import code_commit, library_versions
+
+from .paths import LOG
+
+
+@dataclass
+class Progress:
+    """State of a run that is saved in its checkpoints, besides weights and optimizer."""
+
+    pairs_per_step: int
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    best_score: float | None = None
+    epochs_without_improvement: int = 0
+    done: bool = False
+    log_bytes: int = 0
+    # of the steps since the last line of the log
+    losses: list[float] = field(default_factory=list)
+    grad_norms: list[float] = field(default_factory=list)
+
+    def is_best(self, score: float) -> bool:
+        """Record an epoch's score and return whether it is the best so far; higher is better."""
+        best = self.best_score is None or score > self.best_score
+        if best:
+            self.best_score, self.epochs_without_improvement = score, 0
+        else:
+            self.epochs_without_improvement += 1
+        return best
+
+    def take_means(self) -> dict[str, float]:
+        """Return mean loss and gradient norm of the steps since the last call."""
+        means = {"loss": sum(self.losses) / len(self.losses), "grad_norm": sum(self.grad_norms) / len(self.grad_norms)}
+        self.losses.clear()
+        self.grad_norms.clear()
+        return means
+
+
+class Log:
+    """log.jsonl and the trackers of Accelerate; only the main process writes.
+
+    Args:
+        accelerator: Accelerate's, with its trackers.
+        progress: lines after `progress.log_bytes`, which a resumed run repeats, are cut off.
+    """
+
+    def __init__(self, accelerator: Any, run: Path, progress: Progress):
+        self.accelerator, self.path, self.progress = accelerator, run / LOG, progress
+        self.started = time.monotonic() - progress.seconds
+        if accelerator.is_main_process:
+            with self.path.open("ab") as file:
+                file.truncate(progress.log_bytes)
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Append a line with step, seconds and values; numbers go to the trackers as well."""
+        self.progress.seconds = round(time.monotonic() - self.started, 1)
+        if not self.accelerator.is_main_process:
+            return
+        step = self.progress.step
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "seconds": self.progress.seconds, **values}) + "\n")
+        self.progress.log_bytes = self.path.stat().st_size
+        self.accelerator.log({k: v for k, v in values.items() if isinstance(v, (int, float))}, step=step)
+
+
+def environment(accelerator: Any) -> dict[str, Any]:
+    """Return versions, device, processes and commit of a run."""
+    return {
+        "python": platform.python_version(),
+        **library_versions("torch", "transformers", "peft", "accelerate", "datasets"),
+        "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else accelerator.device.type,
+        "processes": accelerator.num_processes,
+        "distributed": accelerator.distributed_type.value,
+        "commit": code_commit(),
+    }
+
+
+def peak_memory() -> float:
+    """Return the peak memory of this process in GB: of the GPU if there is one."""
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 1e9, 2)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
