@@ -10,7 +10,6 @@ python -m dataset_syned synthesize --config configs/synthesis/toy.yaml
 """
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -19,19 +18,28 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from . import BENCHMARKS, PairBuilder, benchmark_builder, prepare
-from .checking import check
-from .exporting import EXPORTS, export
-from .fetching import fetch
-from .pushing import push
+from common_idc.atomic_files import write_json
+
+try:
+    from .checking import check
+    from .exporting import EXPORTS, export
+    from .fetching import fetch
+    from .loading import BENCHMARKS, benchmark_builder, prepare
+    from .pair_builder import PairBuilder
+    from .pushing import push
+except ModuleNotFoundError as error:
+    if error.name != "datasets":
+        raise
+    raise SystemExit('error: the data sets need the package datasets: pip install "blip2idc[data]"') from None
 
 
 def builder_of(arguments: argparse.Namespace, **extra: Any) -> PairBuilder:
+    """Return the builder that the arguments name."""
     return benchmark_builder(arguments.benchmark, config=arguments.config, root=arguments.data_dir, **extra)
 
 
 def run_list(_: argparse.Namespace) -> int:
-    """A table: name, config, splits with their published counts, licence, where it is, ready or not."""
+    """Print a table of benchmarks: config, published counts, licence, raw files, prepared or not."""
     rows = [("benchmark", "config", "pairs (train/validation/test)", "licence", "raw files", "prepared")]
     for name, builder in BENCHMARKS.items():
         for config in builder.BUILDER_CONFIGS:
@@ -48,16 +56,18 @@ def run_list(_: argparse.Namespace) -> int:
 
 
 def run_fetch(arguments: argparse.Namespace) -> int:
+    """Fetch the raw files of a benchmark."""
     builder = builder_of(arguments)
     report = fetch(builder)
     source = f"{report.mirror.repo_id} at {report.mirror.revision[:12]}"
-    print(f"{arguments.benchmark}: {len(report.files)} files from {source} lie in {report.root}")
-    splits = builder.raw_splits()  # an error that says what is missing, where a mirror does not hold all
-    print(f"splits that are whole: {', '.join(splits)}")
+    print(f"{arguments.benchmark}: {len(report.files)} files from {source} are in {report.root}")
+    splits = builder.raw_splits()  # raises an error that says what a mirror lacks
+    print(f"complete splits: {', '.join(splits)}")
     return 0
 
 
 def run_prepare(arguments: argparse.Namespace) -> int:
+    """Prepare a benchmark and say what was done."""
     skip_log = None
     if arguments.on_error == "skip":
         skip_log = Path(f"{arguments.benchmark}-skipped.jsonl").resolve()
@@ -70,26 +80,26 @@ def run_prepare(arguments: argparse.Namespace) -> int:
     made = os.path.getmtime(os.path.join(builder.cache_dir, "dataset_info.json"))
     if made < started:
         same = "from the same raw files" if builder.root.is_dir() else f"no raw files to compare in {builder.root}"
-        print(f"nothing had to be done: prepared on {datetime.fromtimestamp(made):%Y-%m-%d %H:%M}, {same}")
+        print(f"nothing to do: prepared on {datetime.fromtimestamp(made):%Y-%m-%d %H:%M}, {same}")
     for note in builder.notes() if builder.root.is_dir() else ():
         print(note)
     if skip_log and skip_log.exists():
         lines = skip_log.read_text(encoding="utf-8").splitlines()
-        print(f"{len(lines)} pairs were left out, listed with their reasons in {skip_log}")
+        print(f"{len(lines)} pairs were left out; their reasons are in {skip_log}")
     return 0
 
 
 def run_check(arguments: argparse.Namespace) -> int:
+    """Check the raw files of a benchmark; return 1 if there are problems."""
     report = check(builder_of(arguments))
     print(report.summary())
     if arguments.report:
-        unfinished = arguments.report.with_name(arguments.report.name + ".tmp")
-        unfinished.write_text(json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(unfinished, arguments.report)
+        write_json(arguments.report, report.as_dict())
     return 1 if report.problems else 0
 
 
 def run_export(arguments: argparse.Namespace) -> int:
+    """Export a prepared benchmark."""
     builder = builder_of(arguments)
     export(builder, prepare(builder), arguments.folder, arguments.format, arguments.max_shard_size)
     print(f"{arguments.benchmark}: written to {arguments.folder}")
@@ -97,6 +107,7 @@ def run_export(arguments: argparse.Namespace) -> int:
 
 
 def run_push(arguments: argparse.Namespace) -> int:
+    """Push a benchmark to the Hub."""
     builder = builder_of(arguments)
     prepare(builder)
     place = push(builder, arguments.repo_id, arguments.private or None)
@@ -105,31 +116,33 @@ def run_push(arguments: argparse.Namespace) -> int:
 
 
 def run_synthesize(arguments: argparse.Namespace) -> int:
+    """Run the synthesis."""
     from .synthesis.settings import parse_config  # the other commands need none of its libraries
     from .synthesis.stages import synthesize
 
     config = parse_config(arguments.settings)
     if synthesize(config):
-        print(f"{config.output_dir}/dataset: made")
+        print(f"{config.output_dir}/dataset: written")
     elif config.stage == "all":
-        print(f"{config.output_dir}: this process's share is done; the last of the others makes the data set")
+        print(f"{config.output_dir}: this process's share is done; the last process writes the data set")
     else:
         print(f"{config.output_dir}: {config.stage} done")
     return 0
 
 
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
-    "list": (run_list, "the benchmarks: counts, licence, where they are, ready or not"),
-    "fetch": (run_fetch, "get the raw files from a Hub mirror, or say where they come from"),
+    "list": (run_list, "list the benchmarks: counts, licence, raw files, prepared or not"),
+    "fetch": (run_fetch, "get the raw files from a Hub mirror, or say where to get them"),
     "prepare": (run_prepare, "check all images and write the rows into the cache of `datasets`"),
     "check": (run_check, "compare the raw files with the published counts and look for broken pairs"),
     "export": (run_export, "write Parquet with a card, COCO references, or the CLEVR-Change layout"),
     "push": (run_push, "push the rows to a data set on the Hub"),
-    "synthesize": (run_synthesize, "from images and edit instructions to clean training pairs"),
+    "synthesize": (run_synthesize, "make training pairs from images and edit instructions"),
 }
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Return the parsed command line."""
     parser = argparse.ArgumentParser(prog="python -m dataset_syned", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     parsers = {
@@ -158,20 +171,21 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     arguments, settings = parser.parse_known_args(argv)
     if settings and arguments.command != "synthesize":
         parser.error(f"unrecognized arguments: {' '.join(settings)}")
-    arguments.settings = settings  # of synthesis, which has a parser of its own
+    arguments.settings = settings  # of synthesis, which has its own parser
     return arguments
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command; return its exit code."""
     arguments = parse_arguments(argv)
     try:
         status = COMMANDS[arguments.command][0](arguments)
-        sys.stdout.flush()  # a reader that has gone is noticed here, and not at the end of the process
+        sys.stdout.flush()  # a closed pipe is noticed here, and not at the end of the process
         return status
     except BrokenPipeError:  # `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # as of a program that SIGPIPE ends
-    except (ValueError, OSError, RuntimeError) as error:
+        return 141  # as for a program that SIGPIPE ends
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 

@@ -13,7 +13,10 @@ Made = TypeVar("Made")
 
 
 def inside(root: Path, name: str) -> Path:
-    """The file `name` of a data folder. Raises: DataError if the name leads out of the folder."""
+    """Return the file `name` of a data folder.
+
+    Raises: DataError if the name leads out of the folder.
+    """
     # By the name alone: asking the file system takes longer than reading the annotation, and links may leave.
     normal = os.path.normpath(name)
     if os.path.isabs(normal) or normal.split(os.sep)[0] == "..":
@@ -22,7 +25,10 @@ def inside(root: Path, name: str) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """Raises: DataError for a file that is missing or is no JSON."""
+    """Return the content of a JSON file.
+
+    Raises: DataError for a missing file, or one that is not JSON.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -34,10 +40,10 @@ def read_json(path: Path) -> Any:
 def read_each(
     entries: Iterable[tuple[str, Entry] | BrokenEntry], read: Callable[[Entry], Made]
 ) -> Iterator[Made | BrokenEntry]:
-    """What `read` makes of each entry, and a BrokenEntry that names the place for each entry that is broken.
+    """Yield what `read` returns for each entry, and a BrokenEntry that names the place for each broken one.
 
     Args:
-        entries: (place, entry), the place for messages; faults are passed on.
+        entries: (place, entry), the place for messages; broken entries are passed on.
     """
     for entry in entries:
         if isinstance(entry, BrokenEntry):
@@ -51,6 +57,7 @@ def read_each(
 
 
 def describe_fault(error: Exception) -> str:
+    """Return what is wrong with an entry whose reading raised `error`."""
     if isinstance(error, KeyError):
         return f"no field {error}"
     return f"a field has a wrong type ({error})" if isinstance(error, (TypeError, AttributeError)) else str(error)
@@ -59,14 +66,15 @@ def describe_fault(error: Exception) -> str:
 def by_split(
     entries: Iterable[tuple[str, Any] | BrokenEntry], names: dict[str, str]
 ) -> dict[str, list[tuple[str, Any] | BrokenEntry]]:
-    """Our name of a split -> its entries, by their field `split`. Faults, whose split nobody knows, go to the first.
+    """Return entries by our name of the split in their field `split`; broken ones go to the first split.
 
     Args:
-        names: the authors' name of a split -> ours.
+        names: our name of a split -> the authors'.
 
-    Raises: DataError where there are faults and nothing else.
+    Raises: DataError if all entries are broken.
     """
-    parts: dict[str, list[tuple[str, Any] | BrokenEntry]] = {ours: [] for ours in names.values()}
+    parts: dict[str, list[tuple[str, Any] | BrokenEntry]] = {ours: [] for ours in names}
+    ours_of = {theirs: ours for ours, theirs in names.items()}
     faults: list[BrokenEntry] = []
     for entry in entries:
         if isinstance(entry, BrokenEntry):
@@ -74,11 +82,11 @@ def by_split(
             continue
         place, fields = entry
         split = fields.get("split") if isinstance(fields, dict) else None
-        if isinstance(split, str) and split in names:
-            parts[names[split]].append(entry)
+        if isinstance(split, str) and split in ours_of:
+            parts[ours_of[split]].append(entry)
         else:
             faults.append(
-                BrokenEntry(DataError(f"{place}: split={split!r}, which should be one of {', '.join(names)}"))
+                BrokenEntry(DataError(f"{place}: split={split!r}, which should be one of {', '.join(ours_of)}"))
             )
     found = {split: part for split, part in parts.items() if part}
     if faults and not found:
@@ -89,7 +97,7 @@ def by_split(
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[str, tuple[int, bytes]]]:
-    """(place, (number, line)) of all lines that are not blank, one at a time: memory does not grow with the file."""
+    """Yield (place, (number, line)) of all lines that are not blank; memory does not grow with the file."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
@@ -97,11 +105,14 @@ def numbered_lines(path: Path) -> Iterator[tuple[str, tuple[int, bytes]]]:
 
 
 def json_object(line: bytes) -> dict[str, Any]:
-    """Raises: DataError."""
+    """Return the object on a line of JSON.
+
+    Raises: DataError.
+    """
     try:
         content = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"no JSON ({error})") from error
+        raise DataError(f"not JSON ({error})") from error
     if not isinstance(content, dict):
-        raise DataError("no JSON object")
+        raise DataError("not a JSON object")
     return content

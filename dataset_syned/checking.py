@@ -1,4 +1,4 @@
-"""Is a benchmark whole? Compares the raw files with the published counts and looks for what would spoil a training."""
+"""Check raw files: published counts, unreadable or duplicate pairs."""
 
 import io
 from collections import Counter
@@ -9,13 +9,13 @@ from typing import Any
 from PIL import Image
 
 from .pair_builder import PairBuilder
-from .pairs import BrokenEntry, DataError, RawPair, read_image
+from .pairs import NO_CHANGE, BrokenEntry, DataError, RawPair, read_image
 
 RULES = {
     "annotation": "an entry of the annotations is broken",
     "missing": "an image file is missing",
     "unreadable": "an image cannot be decoded",
-    "duplicate": "a pair_id stands twice in a split, or a pair has the images and captions of another pair",
+    "duplicate": "a pair_id is in a split twice, or a pair has the images and captions of another pair",
     "identical": "the two images are byte-equal, though the pair is labelled changed",
     "mismatched": "the two images have different shapes (width to height)",
     "no text": "a caption is empty, or there is none",
@@ -48,7 +48,7 @@ class CheckReport:
         return {**asdict(self), "counts": self.counts}
 
     def summary(self, shown: int = 3) -> str:
-        """Counts per split, then each rule that was broken with its first cases."""
+        """Return counts per split, then each broken rule with its first cases."""
         lines = [f"{self.benchmark} ({self.config})"]
         for split, count in self.found.items():
             published = self.expected.get(split)
@@ -62,9 +62,9 @@ class CheckReport:
 
 
 def check(builder: PairBuilder) -> CheckReport:
-    """Reads every raw pair of every split.
+    """Read every raw pair of every split and return the problems found.
 
-    Raises: DataError where a file of annotations is missing or no JSON, so that there are no pairs to look at.
+    Raises: DataError if a file of annotations is missing or cannot be read.
     """
     expected = builder.EXPECTED.get(builder.config.name, {})
     report = CheckReport(builder.dataset_name, builder.config.name, expected=dict(expected))
@@ -78,7 +78,7 @@ def check(builder: PairBuilder) -> CheckReport:
             found = pair_problems(pair, contents, f"{split} {pair.pair_id}")
             report.problems += [Problem(rule, split, pair.pair_id, detail) for rule, detail in found]
             if pair.pair_id in seen:
-                report.problems.append(Problem("duplicate", split, pair.pair_id, "stands twice in this split"))
+                report.problems.append(Problem("duplicate", split, pair.pair_id, "is in this split twice"))
             seen.add(pair.pair_id)
             report.found[split] = report.found.get(split, 0) + 1
     for split, count in expected.items():
@@ -89,7 +89,7 @@ def check(builder: PairBuilder) -> CheckReport:
 
 
 def pair_problems(pair: RawPair, contents: dict[int, str], place: str) -> Iterator[tuple[str, str]]:
-    """(rule, detail) for everything that is wrong with one pair.
+    """Yield (rule, detail) for everything that is wrong with one pair.
 
     Args:
         contents: hash of images and captions -> place of the first pair that has them; this one is added.
@@ -108,7 +108,7 @@ def pair_problems(pair: RawPair, contents: dict[int, str], place: str) -> Iterat
     first = contents.setdefault(hash((before["bytes"], after["bytes"], *pair.captions)), place)
     if first != place:
         yield "duplicate", f"has the images and captions of {first}"
-    if before["bytes"] == after["bytes"] and pair.change_type not in ("", "none"):
+    if before["bytes"] == after["bytes"] and pair.change_type not in ("", NO_CHANGE):
         yield (
             "identical",
             f"labelled {pair.change_type!r}, but {before['path']!r} and {after['path']!r} are the same file",
@@ -122,6 +122,6 @@ def pair_problems(pair: RawPair, contents: dict[int, str], place: str) -> Iterat
 
 
 def shape_of(data: bytes) -> float:
-    """Width / height of an encoded image."""
+    """Return width / height of an encoded image."""
     with Image.open(io.BytesIO(data)) as image:
         return image.width / image.height

@@ -1,12 +1,7 @@
-"""Rows to files that others read: Parquet with a card for the Hub, COCO references, and the CLEVR-Change layout."""
+"""Export rows to files that others read: Parquet with a card for the Hub, COCO references, CLEVR-Change's layout."""
 
 import io
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,40 +9,27 @@ import datasets
 from huggingface_hub import DatasetCard, DatasetCardData
 from PIL import Image
 
+from common_idc.atomic_files import atomic_folder
+
 from .pair_builder import PairBuilder
+from .pairs import DataError, decode_image
 
 TEMPLATE = Path(__file__).with_name("dataset_card.md")
 MARK = "<!-- Made by `python -m dataset_syned`"  # at the head of the template's text
 HUB_LICENSES = ("mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0")  # the Hub's names of those that occur
 
 
-@contextmanager
-def written_beside(folder: Path) -> Iterator[Path]:
-    """An empty folder that takes the place of `folder` when all is written; on an error nothing is left of it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{str(folder)!r} is not empty: name another folder, or remove it")
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        yield unfinished
-        if folder.exists():
-            folder.rmdir()
-        os.replace(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
 def export_parquet(
     builder: PairBuilder, splits: datasets.DatasetDict, folder: Path, max_shard_size: str = "500MB"
 ) -> None:
-    """A folder that `load_dataset` and the Hub's viewer read: data/CONFIG/SPLIT-*.parquet and README.md.
+    """Write a folder that `load_dataset` and the Hub's viewer read: data/CONFIG/SPLIT-*.parquet and README.md.
 
     Args:
         splits: the prepared splits of the builder.
     """
     config = builder.config.name
     limit = datasets.utils.py_utils.convert_file_size_to_int(max_shard_size)
-    with written_beside(folder) as unfinished:
+    with atomic_folder(folder) as unfinished:
         data = unfinished / "data" / config
         data.mkdir(parents=True)
         for split, rows in splits.items():
@@ -59,7 +41,7 @@ def export_parquet(
 
 
 def write_card(builder: PairBuilder, splits: datasets.DatasetDict, folder: Path) -> None:
-    """README.md with the `configs:` that the Hub's viewer asks for."""
+    """Write README.md with the `configs:` that the Hub's viewer needs."""
     config = builder.config.name
     files = [{"split": split, "path": f"data/{config}/{split}-*.parquet"} for split in splits]
     data = DatasetCardData(configs=[{"config_name": config, "data_files": files, "default": True}])
@@ -70,12 +52,12 @@ def write_card(builder: PairBuilder, splits: datasets.DatasetDict, folder: Path)
 def make_card(
     builder: PairBuilder, data: DatasetCardData, counts: dict[str, dict[str, int]], place: str
 ) -> DatasetCard:
-    """The card of a data set in Parquet, made of the builder's facts.
+    """Return the card of a data set in Parquet, made of the builder's facts.
 
     Args:
-        data: what its head says already, which stays.
+        data: metadata that the card already has, which is kept.
         counts: pairs by config and split.
-        place: what `load_dataset` is to be given.
+        place: what `load_dataset` takes.
     """
     facts = {
         "pretty_name": builder.dataset_name,
@@ -101,20 +83,20 @@ def make_card(
 
 
 def hub_license(stated: str) -> str:
-    """The Hub's name for it."""
+    """Return the Hub's name of a licence."""
     if not stated or stated.startswith("none stated"):
         return "unknown"
     return stated.lower() if stated.lower() in HUB_LICENSES else "other"
 
 
 def size_category(pairs: int) -> str:
-    """The Hub's name for a number of rows."""
+    """Return the Hub's name for a number of rows."""
     bounds = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
     return next((name for bound, name in bounds if pairs < bound), "1M<n<10M")
 
 
 def coco_references(rows: datasets.Dataset) -> dict[str, Any]:
-    """The references of a split as the field's scorers read them."""
+    """Return the references of a split as the field's scorers read them."""
     table = rows.select_columns(["pair_id", "captions"])
     annotations = [{"image_id": row["pair_id"], "caption": caption} for row in table for caption in row["captions"]]
     return {
@@ -127,21 +109,21 @@ def coco_references(rows: datasets.Dataset) -> dict[str, Any]:
 
 
 def export_coco(splits: datasets.DatasetDict, folder: Path) -> None:
-    """SPLIT.json per split."""
-    with written_beside(folder) as unfinished:
+    """Write SPLIT.json per split."""
+    with atomic_folder(folder) as unfinished:
         for split, rows in splits.items():
             text = json.dumps(coco_references(rows), ensure_ascii=False)
             (unfinished / f"{split}.json").write_text(text, encoding="utf-8")
 
 
 def export_clevr(splits: datasets.DatasetDict, folder: Path) -> None:
-    """The layout that change captioning code reads (that of CLEVR-DC in DIRL and NCT).
+    """Write the layout that change captioning code reads (that of CLEVR-DC in DIRL and NCT).
 
     images/NUMBER.png (before), sc_images/NUMBER.png (after), change_captions.json, splits.json, type_mapping.json, and
     pair_ids.json, which says which pair became which number.
     """
     captions, numbers, change_types, pair_ids = {}, {}, {}, {}
-    with written_beside(folder) as unfinished:
+    with atomic_folder(folder) as unfinished:
         for name in ("images", "sc_images"):
             (unfinished / name).mkdir()
         for split, rows in splits.items():
@@ -150,8 +132,11 @@ def export_clevr(splits: datasets.DatasetDict, folder: Path) -> None:
             ):
                 number = len(captions)
                 name = f"{number:06d}.png"
-                save_png(row["before"]["bytes"], unfinished / "images" / name)
-                save_png(row["after"]["bytes"], unfinished / "sc_images" / name)
+                for side, images in (("before", "images"), ("after", "sc_images")):
+                    try:
+                        save_png(row[side]["bytes"], unfinished / images / name)
+                    except ValueError as error:
+                        raise DataError(f"pair {row['pair_id']!r}, {side} image: {error}") from error
                 captions[name] = row["captions"]
                 numbers.setdefault({"validation": "val"}.get(split, split), []).append(number)
                 change_types.setdefault(row["change_type"] or "change", []).append(name)
@@ -166,21 +151,32 @@ def export_clevr(splits: datasets.DatasetDict, folder: Path) -> None:
 
 
 def save_png(data: bytes, path: Path) -> None:
-    """The image as RGB PNG; a file that is one already is copied."""
+    """Write the image as the network sees it, as PNG; a file that is one already is copied."""
     with Image.open(io.BytesIO(data)) as image:
-        if image.format == "PNG" and image.mode == "RGB":
-            path.write_bytes(data)
-        else:
-            image.convert("RGB").save(path)
+        as_it_is = image.format == "PNG" and image.mode == "RGB" and not image.has_transparency_data
+    if as_it_is:
+        path.write_bytes(data)
+    else:
+        decode_image(data).save(path)
 
 
 EXPORTS = ("parquet", "coco", "clevr")
 
 
-def export(builder: PairBuilder, splits: datasets.DatasetDict, folder: Path, form: str, max_shard_size: str) -> None:
-    if form == "parquet":
+def export(
+    builder: PairBuilder, splits: datasets.DatasetDict, folder: Path, format: str, max_shard_size: str = "500MB"
+) -> None:
+    """Write the prepared splits in one of EXPORTS.
+
+    Args:
+        folder: new or empty.
+        max_shard_size: of a Parquet file.
+
+    Raises: FileExistsError if the folder contains files; DataError for an image that cannot be read.
+    """
+    if format == "parquet":
         export_parquet(builder, splits, folder, max_shard_size)
-    elif form == "coco":
+    elif format == "coco":
         export_coco(splits, folder)
     else:
         export_clevr(splits, folder)

@@ -29,6 +29,7 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers, filter_repo_objects, tqdm
 
 from common_idc.atomic_files import write_text
+from common_idc.hub_access import describe_error
 
 from .annotations import inside
 from .pair_builder import Mirror, PairBuilder
@@ -91,7 +92,7 @@ def fetch(builder: PairBuilder, root: Path | None = None) -> FetchReport:
         try:
             return fetch_mirror(mirror, root, failures)
         except (DataError, OSError, HTTPError) as error:
-            failures.append(f"{mirror.repo_id} at {mirror.revision[:12]}: {reason(error)}")
+            failures.append(f"{mirror.repo_id} at {mirror.revision[:12]}: {describe_error(error)}")
     problem = "none of its mirrors works" if failures else "there is no mirror of it on the Hub"
     lines = [f"{builder.dataset_name}: {problem}", *(f"  {failure}" for failure in failures), builder.BY_HAND]
     raise DataError("\n".join(line for line in lines if line))
@@ -134,17 +135,6 @@ def fetched_from(root: Path) -> str | None:
     """`REPOSITORY@COMMIT` of the mirror whose files were last fetched into a data folder; None if none were."""
     note = root / WORKPLACE / "mirror.json"
     return "{repo_id}@{commit}".format(**json.loads(note.read_text(encoding="utf-8"))) if note.is_file() else None
-
-
-def reason(error: BaseException) -> str:
-    """In one line, whatever the client's message looks like, and without a token."""
-    if isinstance(error, HfHubHTTPError):
-        said = error.server_message or type(error).__name__
-        return f"HTTP {error.response.status_code}, {' '.join(said.split())}"
-    if error.__cause__ is not None and not isinstance(error, DataError):
-        return reason(error.__cause__)
-    said = " ".join(str(error).split()) or type(error).__name__
-    return re.sub("Bearer .*", "(token)", said)  # the HTTP library quotes a header it cannot send
 
 
 # downloading
@@ -286,7 +276,7 @@ def extract(archive: Path, folder: Path) -> None:
                 else:
                     write_member(folder / member.path, member.content)
     except DAMAGED as error:
-        raise ArchiveError(f"archive {archive.name!r} cannot be unpacked ({reason(error)})") from error
+        raise ArchiveError(f"archive {archive.name!r} cannot be unpacked ({describe_error(error)})") from error
     for link in links:
         source = folder / str(link.target)
         if not source.is_file():

@@ -39,7 +39,7 @@ class Mirror:
 
 
 def fingerprint(folder: Path) -> str:
-    """Of the names, sizes and times of all files in a data folder: another one after an edit. Nothing is opened."""
+    """Return a hash of names, sizes and times of all files in a data folder; no file is opened."""
     hashed, seen = hashlib.sha256(), set()
     waiting = [os.fspath(folder)]
     while waiting:
@@ -64,14 +64,17 @@ def fingerprint(folder: Path) -> str:
 
 
 class PairBuilder(datasets.GeneratorBasedBuilder):
-    """A `datasets` builder of FEATURES. A benchmark adds its facts, `raw_splits` and `entries`.
+    """Builder of FEATURES for `datasets`. A benchmark adds its facts, `raw_splits` and `entries`.
 
     Args:
         root: folder with the raw files; by default the config's `data_dir`, else `data/<name>` in the current folder.
-        skip_log: with a file name, broken pairs and entries of the annotations are left out and written there, one
-            JSON line each; without, the first one ends the preparation.
+        skip_log: broken pairs and annotations are left out and written to this file, one JSON line each; if None, the
+            first one ends the preparation.
     """
 
+    VERSION = datasets.Version("1.0.0")  # raise it when the rows change
+    BUILDER_CONFIGS = [datasets.BuilderConfig(name="default", version=VERSION)]
+    DEFAULT_CONFIG_NAME = "default"
     DESCRIPTION = ""
     LICENSE = ""  # as the authors state it
     HOMEPAGE = ""
@@ -90,49 +93,52 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
 
     @abstractmethod
     def raw_splits(self) -> list[str]:
-        """Names of the splits whose annotations lie in `root`, in the order train, validation, test.
+        """Return the splits whose annotations are in `root`, in the order train, validation, test.
 
-        Raises: DataError, with BY_HAND, where `root` holds none.
+        Raises: DataError, with BY_HAND, if there are none.
         """
 
     @abstractmethod
     def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
-        """The pairs of a split in the annotations' order (see `read_each`). Image files are named, not opened.
+        """Yield the pairs of a split in the annotations' order (see `read_each`); image files are named, not opened.
 
-        Raises: DataError where a whole file is missing or broken.
+        Raises: DataError if a whole file is missing or broken.
         """
 
     def unique_entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
-        """With a BrokenEntry in place of a pair whose id another has."""
+        """Yield `entries`, with a BrokenEntry for each repeated pair_id."""
         seen: set[int] = set()  # hashes, not ids: about 4 MiB for 60,000 of them
         for entry in self.entries(split):
             if isinstance(entry, RawPair) and hash(entry.pair_id) in seen:
-                text = f"pair {entry.pair_id!r} stands in split {split!r} twice, perhaps in files of two releases"
+                text = f"pair {entry.pair_id!r} is in split {split!r} twice, perhaps in files of two releases"
                 entry = BrokenEntry(DataError(text), entry.pair_id)
             elif isinstance(entry, RawPair):
                 seen.add(hash(entry.pair_id))
             yield entry
 
     def raw_pairs(self, split: str) -> Iterator[RawPair]:
-        """The pairs of a split. Raises: DataError at the first that is broken."""
+        """Yield the pairs of a split.
+
+        Raises: DataError at the first broken one.
+        """
         for entry in self.unique_entries(split):
             if isinstance(entry, BrokenEntry):
                 raise entry.error
             yield entry
 
     def count_pairs(self, split: str) -> int:
-        """Those that are broken too."""
+        """Count the entries of a split, broken ones included."""
         return sum(1 for _ in self.entries(split))
 
     def notes(self) -> list[str]:
-        """Lines that `prepare` should tell about what was done to the data."""
+        """Return lines for `prepare` to print about what was done to the data."""
         if not self.BLANK_CAPTIONS or "train" not in self.raw_splits():
             return []
         blank = sum(map(is_blank, self.unique_entries("train")))
         return [f"train pairs left out because no caption of theirs has text: {blank}"] if blank else []
 
     def missing(self, what: str) -> DataError:
-        """The error for raw files that are not there."""
+        """Return the error for missing raw files."""
         return DataError(f"{self.dataset_name}: {what} is missing in {str(self.root)!r}. {self.BY_HAND}".strip())
 
     def _info(self) -> datasets.DatasetInfo:
@@ -170,7 +176,7 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
                     self._skip(split, entry.pair_id, error)
 
     def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
-        """A split without a pair, which `datasets` would write and then not read, is none."""
+        """Drop splits without a pair, which `datasets` would write and then fail to read."""
         super()._download_and_prepare(*args, **kwargs)
         empty = [split for split, info in self.info.splits.items() if not info.num_examples]
         if empty and (self.skip_log is None or len(empty) == len(self.info.splits)):
@@ -184,7 +190,7 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
             yield from super()._prepare_split_single(*args, **kwargs)
         except DatasetGenerationError as error:  # `datasets` wraps whatever a builder raises
             if isinstance(error.__cause__, DataError):
-                raise error.__cause__ from None  # here, because a cause does not travel from one process to another
+                raise error.__cause__ from None  # here, because a cause is lost between processes
             raise
 
     def _row(self, entry: RawPair | BrokenEntry) -> dict[str, Any]:

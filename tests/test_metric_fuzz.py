@@ -100,7 +100,7 @@ def test_all_are_scored(captions):
     rows.append({"pair_id": "lone surrogate", "prediction": "\ud800 a car", "references": ["\udfff", "a car"]})
     result = score_rows(rows)
     assert len(result["pairs"]) == PAIRS + 1
-    assert all(np.isfinite(value) for row in result["pairs"] for value in row.values())
+    assert all(np.isfinite(value) for pair in result["pairs"] for value in pair["scores"].values())
     assert all(0 < result["scores"][name] < 10 for name in ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr"))
 
 

@@ -210,7 +210,7 @@ def test_a_real_sentence_model_knows_meaning():
         {"pair_id": "3", "prediction": "bananas are yellow", "references": ["the car has left the lot"]},
     ]
     result = score_rows(rows, ["CIDEr"], sentence_model=folder)
-    near, same, far = (row["SentenceSimilarity"] for row in result["pairs"])
+    near, same, far = (pair["scores"]["SentenceSimilarity"] for pair in result["pairs"])
     assert same == pytest.approx(1, abs=1e-5)
     assert far < 0.3 < 0.5 < near < 1
     assert "mean pooling" in result["signature"]["metrics"]["SentenceSimilarity"]

@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from metric_idc import cider, read_predictions, score_rows, stated_change_type, tokenize, write_predictions
+from metric_idc.result_files import write_result
 from run_idc import report
 from run_idc.report import write_report
 
@@ -96,7 +97,7 @@ def results_in(folder: Path, rows: list[dict[str, Any]], signature: dict[str, st
     write_predictions(rows, folder / "predictions.jsonl")
     result = score_rows(rows, **{"metrics": ["BLEU", "CIDEr"]} | how)
     result["signature"] |= {"benchmark": "toy", "split": "test", "model": "some/model", **(signature or {})}
-    (folder / "metrics.json").write_text(json.dumps(result))
+    write_result(folder, result)
     return folder
 
 
@@ -509,15 +510,17 @@ def test_what_the_paper_protocol_did_is_said_and_no_pair_is_hidden(tmp_path: Pat
     assert [pair["prediction"] for pair in shown] == [row["prediction"] for row in rows]
 
 
-def test_scores_of_pairs_are_taken_from_the_file_if_it_has_them(tmp_path: Path) -> None:
+def test_scores_of_pairs_are_those_in_their_file(tmp_path: Path) -> None:
     rows = example_rows(30)
     folder = results_in(tmp_path, rows)
-    scores = page_data(write_report(folder))
-    assert scores["scores"] == ["ROUGE-L", "CIDEr"]
-    assert [pair["scores"][1] for pair in scores["pairs"]] == pytest.approx(list(scores_of(rows).values()))
-    metrics = json.loads((folder / "metrics.json").read_text())
-    metrics["pairs"] = [{"CIDEr": 29 - number, "BLEU-1": number} for number in range(30)]
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    shown = page_data(write_report(folder))
+    assert shown["scores"] == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "CIDEr"]
+    assert [pair["scores"][4] for pair in shown["pairs"]] == pytest.approx(list(scores_of(rows).values()))
+    pairs = [
+        {"pair_id": f"p{number}", "stated_change_type": None, "scores": {"CIDEr": 29 - number, "BLEU-1": number}}
+        for number in range(30)
+    ]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     page = write_report(folder)
     assert page_data(page)["scores"] == ["CIDEr", "BLEU-1"]
     (look,) = browse(page, tmp_path)
@@ -542,14 +545,14 @@ def test_what_does_not_fit_together_is_refused_and_the_old_report_stays(tmp_path
     folder = results_in(tmp_path / "toy", example_rows(4))
     page = write_report(folder, example_images(4))
     before = page.read_bytes()
-    with pytest.raises(ValueError, match="images holds 3 pairs, predictions.jsonl 4"):
+    with pytest.raises(ValueError, match="images has 3 pairs, predictions.jsonl 4"):
         write_report(folder, example_images(3))
     with pytest.raises(ValueError, match="more than the 4 pairs"):
         write_report(folder, example_images(5))
     with pytest.raises(ValueError, match="thumbnail must be at least 1 pixel, got 0"):
         write_report(folder, thumbnail=0)
     write_predictions(example_rows(3), folder / "predictions.jsonl")
-    with pytest.raises(ValueError, match="scores 4 pairs, predictions.jsonl holds 3"):
+    with pytest.raises(ValueError, match="scores 4 pairs, predictions.jsonl has 3"):
         write_report(folder)
     for broken in ("{", "[]", '{"scores": {}}', '{"scores": 1, "signature": {"pairs": 3}}'):
         (folder / "metrics.json").write_text(broken)

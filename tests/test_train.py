@@ -324,9 +324,9 @@ def test_benchmarks_can_be_mixed(tiny_captioner: Path, tmp_path: Path) -> None:
     assert yaml.safe_load((tmp_path / "run/train_config.yaml").read_text())["mix"] == mix
 
 
-def test_spread_takes_pairs_from_the_whole_split() -> None:
+def test_evenly_spaced_takes_pairs_from_the_whole_split() -> None:
     rows = datasets.Dataset.from_dict({"pair_id": list(range(10))})
-    assert train.spread(rows, 4)["pair_id"][:] == [0, 2, 5, 7] and train.spread(rows, 50) is rows
+    assert train.evenly_spaced(rows, 4)["pair_id"][:] == [0, 2, 5, 7] and train.evenly_spaced(rows, 50) is rows
 
 
 @pytest.mark.parametrize(

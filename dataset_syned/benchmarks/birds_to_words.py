@@ -1,20 +1,22 @@
 """birds_to_words: photographs of two birds and paragraphs on how the second differs from the first.
 
-The authors ship texts and URLs only. Photographs are expected in images/ under the photo id that both URLs contain.
+The authors ship texts and URLs only. Photographs are expected in images/ under the photo id that both
+URLs contain. A line, between tabs:
+
+    img1ImgURL               img2ImgURL               ..  split  description
+    https://../photos/14/..  https://../photos/15/..  ..  val    Animal 1 is gray, while ..
 """
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import datasets
-
 from ..annotations import by_split, read_each
 from ..pair_builder import PairBuilder
 from ..pairs import BrokenEntry, DataError, RawPair
 
 ANNOTATIONS = "birds-to-words-v1.0.tsv"
-SPLITS = {"train": "train", "val": "validation", "test": "test"}  # the authors' name, ours
+SPLITS = {"train": "train", "validation": "val", "test": "test"}  # our name -> the authors'
 COLUMNS = ("img1ObservationURL", "img1ImgURL", "img2ObservationURL", "img2ImgURL", "split", "description")
 PHOTO = re.compile(r"/photos/(\d+)")
 QUOTED = re.compile(r'"(?:[^"]|"")*"')
@@ -65,9 +67,6 @@ def read_paragraph(row: dict[str, str]) -> tuple[tuple[str, str], str]:
 
 
 class BirdsToWords(PairBuilder):
-    VERSION = datasets.Version("1.0.0")
-    BUILDER_CONFIGS = [datasets.BuilderConfig(name="default", version=VERSION)]
-    DEFAULT_CONFIG_NAME = "default"
     DESCRIPTION = "Birds-to-Words: photographs of two birds, three to ten paragraphs each on how they differ."
     LICENSE = "CC-BY-SA-4.0 (texts); each photograph has its own, often CC-BY-NC"
     HOMEPAGE = "https://github.com/google-research-datasets/birds-to-words"

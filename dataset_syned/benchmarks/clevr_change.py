@@ -3,21 +3,22 @@
     python -m dataset_syned prepare clevr_change        # raw files in data/clevr_change, see BY_HAND
 
 Every scene gives two pairs. Their ids are those of the authors' result files: `006594.png` for the changed scene,
-`006594.png_n` for the same scene seen again.
+`006594.png_n` for the same scene seen again. change_captions.json, type_mapping.json and splits.json:
+
+    {"CLEVR_default_006594.png": ["the tiny cube became blue", ..]}    {"color": ["006594.png", ..], "drop": ..}
+    {"train": [6594, ..], "val": [..], "test": [..]}
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
-
 from ..annotations import read_each, read_json
 from ..pair_builder import PairBuilder
-from ..pairs import BrokenEntry, DataError, RawPair
+from ..pairs import NO_CHANGE, BrokenEntry, DataError, RawPair
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}  # our name -> the authors'
-CHANGE_TYPES = {"color": "color", "material": "material", "add": "add", "drop": "remove", "move": "move"}
+CHANGE_TYPE_OF_NAME = {"color": "color", "material": "material", "add": "add", "drop": "remove", "move": "move"}
 ANNOTATIONS = ("splits.json", "change_captions.json", "no_change_captions.json", "type_mapping.json")
 
 
@@ -55,18 +56,15 @@ def change_types_of(path: Path) -> dict[str, str]:
     """The type of change of each scene, by `006594.png`. Raises: DataError for an unknown change_type."""
     change_types = {}
     for theirs, names in read_object(path).items():
-        if theirs not in CHANGE_TYPES:
-            raise DataError(f"{str(path)!r}: unknown change {theirs!r}, expected one of {', '.join(CHANGE_TYPES)}")
+        if theirs not in CHANGE_TYPE_OF_NAME:
+            raise DataError(f"{str(path)!r}: unknown change {theirs!r}, use one of {', '.join(CHANGE_TYPE_OF_NAME)}")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise DataError(f"{str(path)!r}, {theirs!r}: no list of names such as '006594.png'")
-        change_types |= dict.fromkeys(names, CHANGE_TYPES[theirs])
+        change_types |= dict.fromkeys(names, CHANGE_TYPE_OF_NAME[theirs])
     return change_types
 
 
 class ClevrChange(PairBuilder):
-    VERSION = datasets.Version("1.0.0")
-    BUILDER_CONFIGS = [datasets.BuilderConfig(name="default", version=VERSION)]
-    DEFAULT_CONFIG_NAME = "default"
     DESCRIPTION = "CLEVR-Change: drawn scenes with one change, and as many with none, under other light and camera."
     LICENSE = "none stated"
     HOMEPAGE = "https://github.com/Seth-Park/RobustChangeCaptioning"
@@ -113,7 +111,8 @@ class ClevrChange(PairBuilder):
             key = f"CLEVR_default_{name}"  # in both caption files
             if not is_changed:
                 same = unchanged_images / f"CLEVR_nonsemantic_{name}"
-                return RawPair(f"{name}_n", images / key, same, sentences_of(unchanged, key, unchanged_file), "none")
+                sentences = sentences_of(unchanged, key, unchanged_file)
+                return RawPair(f"{name}_n", images / key, same, sentences, NO_CHANGE)
             if name not in change_types:
                 raise DataError(f"{str(types)!r} names no change for {name!r}")
             after = changed_images / f"CLEVR_semantic_{name}"

@@ -2,37 +2,23 @@
 
     python -m dataset_syned prepare clevr_dc        # raw files in data/clevr_dc, see BY_HAND
 
-The authors say that there are six types of change, but no file says which pair has which. So `change_type` is "none" where
-all references are sentences that say so, and empty elsewhere.
+The authors say that there are six change types, but no file says which pair has which. So `change_type` is "none" if
+all references say so, and "" otherwise. captions.json and split.json:
+
+    {"10": ["the small red cube has moved", ..]}    {"train": [10, 2], "val": [..], "test": [..]}
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import datasets
-
 from ..annotations import read_each
 from ..pair_builder import PairBuilder
-from ..pairs import BrokenEntry, RawPair
+from ..pairs import BrokenEntry, RawPair, no_change_or_unknown
 from .clevr_change import read_object, sentences_of, split_numbers
-
-# What CLEVR-Change says of pairs without a change, in all its spellings.
-NO_CHANGE = {
-    "the scene remains the same",
-    "the scene is the same as before",
-    "the two scenes seem identical",
-    "nothing has changed",
-    "nothing was modified",
-    "no change was made",
-    "no change has occured",
-    "no change has occurred",
-    "there is no change",
-    "there is no difference",
-}
 
 
 @dataclass(frozen=True)
-class Layout:
+class FileLayout:
     """One of the ways in which the files lie on people's disks. `key` and `image` are made from a pair's number."""
 
     split: str
@@ -44,21 +30,14 @@ class Layout:
 
 
 LAYOUTS = (
-    Layout("split.json", "captions.json", "bef", "aft", "{}", "{}.png"),  # the authors'
-    Layout("split_dc.json", "captions_dc.json", "bef", "aft", "{}", "{}.png"),  # as BLIP2IDC's code asks for it
+    FileLayout("split.json", "captions.json", "bef", "aft", "{}", "{}.png"),  # the authors'
+    FileLayout("split_dc.json", "captions_dc.json", "bef", "aft", "{}", "{}.png"),  # as BLIP2IDC's code asks for it
     # Renamed for code that was written for CLEVR-Change (DIRL, NCT).
-    Layout("splits.json", "change_captions.json", "images", "sc_images", "{:06d}.png", "{:06d}.png"),
+    FileLayout("splits.json", "change_captions.json", "images", "sc_images", "{:06d}.png", "{:06d}.png"),
 )
 
 
-def says_no_change(sentence: str) -> bool:
-    return sentence.lower().strip(" .") in NO_CHANGE
-
-
 class ClevrDc(PairBuilder):
-    VERSION = datasets.Version("1.0.0")
-    BUILDER_CONFIGS = [datasets.BuilderConfig(name="default", version=VERSION)]
-    DEFAULT_CONFIG_NAME = "default"
     DESCRIPTION = "CLEVR-DC: drawn scenes with one change or none, seen from a very different viewpoint."
     LICENSE = "none stated"
     HOMEPAGE = "https://github.com/hsgkim/clevr-dc"
@@ -74,7 +53,7 @@ class ClevrDc(PairBuilder):
     )
     EXPECTED = {"default": {"train": 40800, "validation": 2400, "test": 4800}}
 
-    def layout(self) -> Layout:
+    def layout(self) -> FileLayout:
         """Raises: DataError, with BY_HAND, where no layout has both of its annotation files."""
         for layout in LAYOUTS:
             if (self.root / layout.split).is_file() and (self.root / layout.captions).is_file():
@@ -97,7 +76,7 @@ class ClevrDc(PairBuilder):
                 before=before / image,
                 after=after / image,
                 captions=references,
-                change_type="none" if all(map(says_no_change, references)) else "",
+                change_type=no_change_or_unknown(references),
             )
 
         numbers = split_numbers(self.root / layout.split).get(split, [])

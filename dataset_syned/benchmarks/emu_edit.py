@@ -2,7 +2,10 @@
 
 Two Parquet parts hold all: `validation` (3,589 pairs) and `test` (2,022). BLIP2IDC trains on the first, cut in two by
 the `splits.json` released with Syned. A sister repository, facebook/emu_edit_test_set, has no edited images and calls
-the parts the other way round.
+the parts the other way round. A row:
+
+    {"instruction": " Make the sky night instead of day", "task": "global", "idx": 0, "hash": "..", "image": ..,
+     "input_caption": "..", "output_caption": "..", "edited_image": .., "split": "validation", "model": ".."}
 """
 
 import json
@@ -21,9 +24,19 @@ from ..pair_builder import Mirror, PairBuilder
 from ..pairs import BrokenEntry, DataError, RawPair
 
 SOURCE = "facebook/emu_edit_test_set_generations"
-PARTS = {"train": "validation", "validation": "validation", "test": "test"}  # our split -> the authors' part
-SPLITS = "splits.json"
+SPLITS = {"train": "validation", "validation": "validation", "test": "test"}  # our name -> the authors'
+SPLITS_FILE = "splits.json"
 COLUMNS = ["instruction", "image", "task", "idx", "hash", "input_caption", "output_caption", "edited_image"]
+# The tasks that name one of our change types. "local" and "texture" can be several of them: unknown.
+CHANGE_TYPE_OF_TASK = {
+    "add": "add",
+    "remove": "remove",
+    "color": "color",
+    "text": "text",
+    "background": "background",
+    "style": "style",
+    "global": "global",
+}
 BATCH = 16  # rows of about 250 kB each
 SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp"}
 
@@ -43,14 +56,19 @@ class Edit:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """With captions of both images as `input` and `output`, which synthesis ranks its edits by."""
+        """With captions of both images as `input` and `output`, by which synthesis ranks its edits."""
         captions = {"input": self.input_caption, "output": self.output_caption}
-        return {"source": SOURCE, "idx": self.idx, "hash": self.hash, **captions}
+        return {"source": SOURCE, "idx": self.idx, "hash": self.hash, "task": self.task, **captions}
+
+    @property
+    def change_type(self) -> str:
+        """Our change type of the task, or ""."""
+        return CHANGE_TYPE_OF_TASK.get(self.task, "")
 
 
 def shards(root: Path, split: str) -> list[Path]:
     """The Parquet files that hold a split."""
-    return sorted((root / "data").glob(f"{PARTS[split]}-*.parquet"))
+    return sorted((root / "data").glob(f"{SPLITS[split]}-*.parquet"))
 
 
 def read_groups(path: Path, columns: list[str], wanted: Collection[int] | None = None) -> Iterator[dict[str, Any]]:
@@ -112,7 +130,7 @@ def named(stem: str, data: bytes) -> tuple[str, bytes]:
 
 def edit_pair(pair_id: str, edit: Edit, captions: list[str]) -> RawPair:
     before, after = named(f"{pair_id}-before", edit.before), named(f"{pair_id}-after", edit.after)
-    return RawPair(pair_id, before, after, captions, edit.task, edit.provenance)
+    return RawPair(pair_id, before, after, captions, edit.change_type, edit.provenance)
 
 
 def read_splits(path: Path) -> dict[str, set[int]]:
@@ -138,11 +156,10 @@ def require_ids(wanted: Collection[int], ids: Collection[int], asked_by: str, pa
 
 
 class EmuEdit(PairBuilder):
-    """Ids are `<split>-<idx>`, because `test` counts from 0 again. One reference: the instruction."""
+    """Emu Edit. Ids are `<split>-<idx>`, because `test` counts from 0 again. One reference: the instruction."""
 
-    VERSION = datasets.Version("1.1.0")
+    VERSION = datasets.Version("1.2.0")
     BUILDER_CONFIGS = [datasets.BuilderConfig(name="default", version=VERSION)]
-    DEFAULT_CONFIG_NAME = "default"
     DESCRIPTION = "Emu Edit's generations: photographs before and after an edit by a model, one instruction each."
     LICENSE = "CC-BY-NC-4.0"
     HOMEPAGE = "https://huggingface.co/datasets/facebook/emu_edit_test_set_generations"
@@ -161,19 +178,19 @@ class EmuEdit(PairBuilder):
     EXPECTED = {"default": {"train": 3050, "validation": 539, "test": 2022}}
 
     def raw_splits(self) -> list[str]:
-        cut = (self.root / SPLITS).is_file()
-        splits = [split for split in PARTS if (cut or split != "train") and shards(self.root, split)]
+        cut = (self.root / SPLITS_FILE).is_file()
+        splits = [split for split in SPLITS if (cut or split != "train") and shards(self.root, split)]
         if not splits:
             raise self.missing("data/validation-*.parquet")
         return splits
 
     def split_ids(self, split: str) -> set[int]:
         ids = read_ids(shards(self.root, split))
-        path = self.root / SPLITS
+        path = self.root / SPLITS_FILE
         if split == "test" or not path.is_file():
             return set(ids)
         wanted = read_splits(path)[split]
-        require_ids(wanted, ids, SPLITS, PARTS[split])
+        require_ids(wanted, ids, SPLITS_FILE, SPLITS[split])
         return wanted
 
     def count_pairs(self, split: str) -> int:

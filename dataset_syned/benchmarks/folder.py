@@ -1,7 +1,8 @@
 """folder: anyone's own pairs, in one of two layouts.
 
     metadata.jsonl   {"before_file_name": "a.png", "after_file_name": "b.png", "captions": ["the car left", ..]}
-                     and, if wanted, "pair_id", "change_type", "provenance" (an object); or metadata.csv, without the last
+                     and optionally "pair_id", "change_type", "provenance" (an object);
+                     or metadata.csv with the same columns but the last
     before/ after/   with equal file names, and captions.json {"a.png": ["the car left", ..]};
                      or captions.csv with the columns file_name, captions
 
@@ -14,8 +15,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import datasets
 
 from ..annotations import inside, json_object, numbered_lines, read_each, read_json
 from ..pair_builder import PairBuilder
@@ -131,9 +130,6 @@ def sibling_pairs(path: Path) -> Iterator[RawPair | BrokenEntry]:
 
 
 class Folder(PairBuilder):
-    VERSION = datasets.Version("1.0.0")
-    BUILDER_CONFIGS = [datasets.BuilderConfig(name="default", version=VERSION)]
-    DEFAULT_CONFIG_NAME = "default"
     DESCRIPTION = "Your own pairs: a folder of images with a file that names them and their captions."
     BY_HAND = (
         "Put there, or into its folders train/, validation/ and test/: metadata.jsonl or metadata.csv with "

@@ -1,13 +1,15 @@
 """Image-Editing-Request: photographs that people edited on request, each with the request in other people's words.
 
-python -m dataset_syned prepare image_editing_request        # raw files in data/image_editing_request, see BY_HAND
+    python -m dataset_syned prepare image_editing_request        # raw files in data/image_editing_request, see BY_HAND
+
+An item of train.json, valid.json and test.json:
+
+    {"uid": "3KLL..", "img0": "3KLL.._0.jpg", "img1": "3KLL.._1.jpg", "sents": ["remove the man in the back", ..]}
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import datasets
 
 from ..annotations import inside, read_each, read_json
 from ..pair_builder import PairBuilder
@@ -30,9 +32,6 @@ def read_item(item: Any, images: Path) -> RawPair:
 
 
 class ImageEditingRequest(PairBuilder):
-    VERSION = datasets.Version("1.0.0")
-    BUILDER_CONFIGS = [datasets.BuilderConfig(name="default", version=VERSION)]
-    DEFAULT_CONFIG_NAME = "default"
     DESCRIPTION = "Image-Editing-Request: photographs before and after an edit, with requests for it."
     LICENSE = "none stated"
     HOMEPAGE = "https://github.com/airsplay/VisualRelationships"

@@ -1,6 +1,10 @@
 """instruct_pix2pix: generated pictures before and after an edit; the edit instruction is the caption.
 
-One folder per instruction, `0000014/{prompt.json,metadata.jsonl,10483310_0.jpg,10483310_1.jpg}`, one pair per seed.
+One folder per instruction, `0000014/{prompt.json,metadata.jsonl,10483310_0.jpg,10483310_1.jpg}`, one pair per seed. A
+prompt.json and a line of metadata.jsonl:
+
+    {"input": "a jungle leopard", "edit": "make it a lion", "output": "a jungle lion", "url": ".."}
+    {"seed": 10483310, "sim_0": 0.27, "sim_1": 0.25, "sim_direction": 0.21, "sim_image": 0.9, "scale": 8.1}
 """
 
 import math
@@ -8,14 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
-
 from ..annotations import inside, json_object, numbered_lines, read_each, read_json
 from ..pair_builder import PairBuilder
 from ..pairs import BrokenEntry, DataError, RawPair
 
 # By position in seeds.json, as the authors cut: their bounds are the floors of these shares of its length.
-SPLITS = {"train": (0.0, 0.9), "validation": (0.9, 0.9 + 0.05), "test": (0.9 + 0.05, 1.0)}
+SPLIT_SHARES = {"train": (0.0, 0.9), "validation": (0.9, 0.9 + 0.05), "test": (0.9 + 0.05, 1.0)}
 # The authors' generator writes other names today than it did for their release.
 RELEASED_NAMES = {
     "clip_sim_0": "sim_0",
@@ -72,9 +74,6 @@ def folder_pairs(folder: Path, seeds: list[str]) -> Iterator[RawPair | BrokenEnt
 
 
 class InstructPix2Pix(PairBuilder):
-    VERSION = datasets.Version("1.0.0")
-    BUILDER_CONFIGS = [datasets.BuilderConfig(name="default", version=VERSION)]
-    DEFAULT_CONFIG_NAME = "default"
     DESCRIPTION = "InstructPix2Pix: generated pictures before and after an edit, with the instruction and CLIP scores."
     LICENSE = "none stated for the pictures (code: MIT-like)"
     HOMEPAGE = "https://github.com/timothybrooks/instruct-pix2pix"
@@ -95,7 +94,7 @@ class InstructPix2Pix(PairBuilder):
     EXPECTED: dict[str, dict[str, int]] = {}
 
     def raw_splits(self) -> list[str]:
-        splits = [split for split in SPLITS if self.folders(split)]
+        splits = [split for split in SPLIT_SHARES if self.folders(split)]
         if not splits:
             raise self.missing("seeds.json, or a folder with prompt.json and images,")
         return splits
@@ -120,7 +119,7 @@ class InstructPix2Pix(PairBuilder):
                 raise TypeError("a folder name that is no text")
         except (TypeError, ValueError) as error:
             raise DataError(f"{str(path)!r}: no list of [folder, [seed, ..]] ({error})") from error
-        start, stop = (math.floor(share * len(folders)) for share in SPLITS[split])
+        start, stop = (math.floor(share * len(folders)) for share in SPLIT_SHARES[split])
         return folders[start:stop]
 
     def unlisted_folders(self) -> list[tuple[str, list[str]]]:

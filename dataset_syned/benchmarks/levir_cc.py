@@ -1,28 +1,21 @@
 """levir_cc: two aerial views of one place, years apart, with five sentences on what was built (or on no change).
 
-LEVIR-MCI, the later release of the same pairs with masks, lies in the same way and is read too.
+LEVIR-MCI, the later release of the same pairs with masks, has the same layout and is read too. An entry of `images`:
+
+    {"filename": "train_000016.png", "split": "train", "changeflag": 1, "sentences": [{"raw": " a road is built .",
+     "tokens": ["a", "road", "is", "built"]}, ..]}
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
-
 from ..annotations import by_split, inside, read_each, read_json
 from ..pair_builder import Mirror, PairBuilder
-from ..pairs import BrokenEntry, DataError, RawPair
+from ..pairs import NO_CHANGE, BrokenEntry, DataError, RawPair, no_change_or_unknown
 
 ANNOTATIONS = "LevirCCcaptions.json"
-SPLITS = {"train": "train", "val": "validation", "test": "test"}  # the authors' name, ours
-# Every pair without a change carries exactly these five, and no other pair has any of them.
-NO_CHANGE = {
-    "there is no difference",
-    "the two scenes seem identical",
-    "the scene is the same as before",
-    "no change has occurred",
-    "almost nothing has changed",
-}
+SPLITS = {"train": "train", "validation": "val", "test": "test"}  # our name -> the authors'
 
 
 def caption(sentence: dict[str, Any]) -> str:
@@ -30,11 +23,14 @@ def caption(sentence: dict[str, Any]) -> str:
     return " ".join(sentence["tokens"]) if "tokens" in sentence else sentence["raw"].strip(" .\n")
 
 
-def stated_change_type(entry: dict[str, Any], captions: list[str]) -> str:
-    flag = entry.get("changeflag", 0 if set(captions) <= NO_CHANGE else 1)
+def change_type_of(entry: dict[str, Any], captions: list[str]) -> str:
+    """Return `none` by the authors' flag or, if a copy lacks it, by the captions, which deny a change."""
+    flag = entry.get("changeflag")
+    if flag is None:
+        return no_change_or_unknown(captions)
     if flag not in (0, 1):
         raise ValueError(f"changeflag={flag!r}, which should be 0 or 1")
-    return "none" if flag == 0 else ""
+    return NO_CHANGE if flag == 0 else ""
 
 
 def read_pair(entry: dict[str, Any], images: Path) -> RawPair:
@@ -44,13 +40,10 @@ def read_pair(entry: dict[str, Any], images: Path) -> RawPair:
     if not captions or not all(captions):
         raise ValueError(f"pair {pair_id!r} has no caption, or one without text")
     before, after = inside(folder / "A", filename), inside(folder / "B", filename)
-    return RawPair(pair_id, before, after, captions, stated_change_type(entry, captions))
+    return RawPair(pair_id, before, after, captions, change_type_of(entry, captions))
 
 
 class LevirCc(PairBuilder):
-    VERSION = datasets.Version("1.0.0")
-    BUILDER_CONFIGS = [datasets.BuilderConfig(name="default", version=VERSION)]
-    DEFAULT_CONFIG_NAME = "default"
     DESCRIPTION = (
         "LEVIR-CC: aerial views of one place at two times, five sentences each, half of them without a change."
     )

@@ -1,13 +1,16 @@
 """magicbrush: photographs before and after an edit that people asked for, and checked, turn by turn.
 
 A session of up to three turns edits one photograph: the source of turn 2 is the target of turn 1. Each turn is a pair.
+A row, and an entry of the sessions of the split test:
+
+    {"img_id": "327", "turn_index": 1, "source_img": .., "mask_img": .., "instruction": "add a dog", "target_img": ..}
+    {"327": [{"input": "327-input.png", "output": "327-output1.png", "instruction": "add a dog"}, ..]}
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pyarrow
 from pyarrow.parquet import ParquetFile, read_metadata
 
@@ -76,9 +79,6 @@ def turn_pair(images: Path, img_id: str, turn: int, fields: dict[str, Any]) -> R
 
 
 class MagicBrush(PairBuilder):
-    VERSION = datasets.Version("1.0.0")
-    BUILDER_CONFIGS = [datasets.BuilderConfig(name="default", version=VERSION)]
-    DEFAULT_CONFIG_NAME = "default"
     DESCRIPTION = "MagicBrush: photographs edited on request, in sessions of up to three turns, one instruction each."
     LICENSE = "CC-BY-4.0"
     HOMEPAGE = "https://osu-nlp-group.github.io/MagicBrush/"

@@ -4,7 +4,9 @@
 
 `default` is the setting of published tables: the references of a pair are all sentences of all its annotators. In
 `multi` each reference is one annotator's sentences as a paragraph. (CARD, github tuyunbin/CARD, scores otherwise: one
-reference, the sentences of all annotators together, cut after some 60 words.)
+reference, the sentences of all annotators together, cut after some 60 words.) A row, one per annotator:
+
+    {"img_id": "2", "sentences": ["the white truck is gone", "there is a man near the door"]}
 """
 
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ import datasets
 
 from ..annotations import inside, read_each, read_json
 from ..pair_builder import PairBuilder
-from ..pairs import BrokenEntry, DataError, RawPair
+from ..pairs import BrokenEntry, DataError, RawPair, no_change_or_unknown
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}  # our name -> the authors'
 
@@ -57,12 +59,11 @@ def multi_references(answers: list[list[str]]) -> list[str]:
 
 
 class SpotTheDiff(PairBuilder):
-    VERSION = datasets.Version("1.0.0")
+    VERSION = datasets.Version("1.1.0")
     BUILDER_CONFIGS = [
         datasets.BuilderConfig(name="default", version=VERSION, description="each sentence is a reference"),
         datasets.BuilderConfig(name="multi", version=VERSION, description="each annotator's paragraph is a reference"),
     ]
-    DEFAULT_CONFIG_NAME = "default"
     DESCRIPTION = "Spot-the-Diff: pairs of frames of surveillance cameras, described by people."
     LICENSE = "none stated"
     HOMEPAGE = "https://github.com/harsh19/spot-the-diff"
@@ -111,6 +112,7 @@ class SpotTheDiff(PairBuilder):
 
         def read(img_id: str) -> RawPair:
             before, after = inside(images, f"{img_id}.png"), inside(images, f"{img_id}_2.png")
-            return RawPair(img_id, before, after, references(answers[img_id]))
+            sentences = single_references(answers[img_id])
+            return RawPair(img_id, before, after, references(answers[img_id]), no_change_or_unknown(sentences))
 
         yield from read_each(((f"id {img_id!r}", img_id) for img_id in answers), read)

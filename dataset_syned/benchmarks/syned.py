@@ -6,6 +6,8 @@ Both end with the original instruction, so that the four test pairs released wit
     data/syned/data/validation-*.parquet, test-*.parquet     images, tasks: see `emu_edit`
     data/syned/splits.json, instructions_with_idx_{train,test}_split.txt, gt_augmented_test_clean.json
     data/syned/edits/metadata.jsonl and its images           optional: further edits of train images, made by synthesis
+
+A line of the instructions: `0 <INSTRUCT>  Make the sky night`. An entry of the paraphrases: `"0 ": ["Insert a goat"]`.
 """
 
 from collections.abc import Iterator
@@ -20,9 +22,9 @@ from ..caption_cleaning import clean, report
 from ..pair_builder import Mirror, PairBuilder
 from ..pairs import BrokenEntry, DataError, RawPair
 from .emu_edit import (
-    PARTS,
     SOURCE,
     SPLITS,
+    SPLITS_FILE,
     Edit,
     edit_pair,
     named,
@@ -40,8 +42,8 @@ INSTRUCTIONS = {
 }
 PARAPHRASES = "gt_augmented_test_clean.json"
 NEEDED = {
-    "train": (SPLITS, INSTRUCTIONS["train"]),
-    "validation": (SPLITS, INSTRUCTIONS["validation"]),
+    "train": (SPLITS_FILE, INSTRUCTIONS["train"]),
+    "validation": (SPLITS_FILE, INSTRUCTIONS["validation"]),
     "test": (INSTRUCTIONS["test"], PARAPHRASES),
 }
 MARKER = "<INSTRUCT>"
@@ -111,7 +113,7 @@ def read_further_edits(folder: Path, train: set[int]) -> list[tuple[int, Further
 class Syned(PairBuilder):
     """Ids are `<split>-<idx>`, because `test` counts from 0 again, and `train-<idx>-<n>` for the n-th further edit."""
 
-    VERSION = datasets.Version("1.1.0")
+    VERSION = datasets.Version("1.2.0")
     BUILDER_CONFIGS = [
         datasets.BuilderConfig(name="syned", version=VERSION, description="test references cleaned"),
         datasets.BuilderConfig(name="syned_raw", version=VERSION, description="test references as released"),
@@ -132,7 +134,7 @@ class Syned(PairBuilder):
     MIRRORS = (Mirror(SOURCE, "main", ("data/validation-*.parquet", "data/test-*.parquet")),)
     BY_HAND = (
         f"Put data/validation-*.parquet and data/test-*.parquet of https://huggingface.co/datasets/{SOURCE} there, "
-        f"and {SPLITS}, {INSTRUCTIONS['train']}, {INSTRUCTIONS['test']} and {PARAPHRASES} of "
+        f"and {SPLITS_FILE}, {INSTRUCTIONS['train']}, {INSTRUCTIONS['test']} and {PARAPHRASES} of "
         "https://huggingface.co/datasets/Gevennou/Syned (also in code_release/Syned of "
         "https://github.com/gautierevn/BLIP2IDC)."
     )
@@ -146,22 +148,22 @@ class Syned(PairBuilder):
                 if not (self.root / name).is_file():
                     raise self.missing(name)
             if not shards(self.root, split):
-                raise self.missing(f"data/{PARTS[split]}-*.parquet")
+                raise self.missing(f"data/{SPLITS[split]}-*.parquet")
         if not splits:
-            raise self.missing(SPLITS)
+            raise self.missing(SPLITS_FILE)
         return splits
 
     def split_instructions(self, split: str) -> dict[int, str]:
         """idx -> instruction, once all of them are known to have images."""
         name = INSTRUCTIONS[split]
         instructions = read_instructions(self.root / name)
-        require_ids(instructions, read_ids(shards(self.root, split)), name, PARTS[split])
+        require_ids(instructions, read_ids(shards(self.root, split)), name, SPLITS[split])
         if split == "test":
             return instructions
-        wanted = read_splits(self.root / SPLITS)[split]
+        wanted = read_splits(self.root / SPLITS_FILE)[split]
         absent = sorted(wanted - set(instructions))
         if absent:
-            raise DataError(f"idx {absent[0]} of {SPLITS} has no line in {str(self.root / name)!r}")
+            raise DataError(f"idx {absent[0]} of {SPLITS_FILE} has no line in {str(self.root / name)!r}")
         return {idx: text for idx, text in instructions.items() if idx in wanted}
 
     def references(self, instructions: dict[int, str]) -> dict[int, list[str]]:
@@ -213,6 +215,6 @@ def further_pair(pair_id: str, edit: Edit, extra: FurtherEdit, captions: list[st
         before=named(f"{pair_id}-before", edit.before),
         after=extra.after,
         captions=extra.captions or captions,
-        change_type=edit.task,
+        change_type=edit.change_type,
         provenance=edit.provenance | extra.provenance,
     )

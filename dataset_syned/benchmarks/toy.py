@@ -4,6 +4,7 @@
 
 Each pair shows a scene of several things before and after one change (`color`, `add`, `remove`, `move`) or none. A
 small shift of the view and other light are no change. Row i of a split depends on the options, the split and i alone.
+There are no raw files; a row has five captions such as "the small red circle is gone".
 """
 
 import io
@@ -17,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ..pair_builder import PairBuilder
-from ..pairs import BrokenEntry, RawPair, image_bytes, pair_row
+from ..pairs import NO_CHANGE, BrokenEntry, RawPair, image_bytes, pair_row
 from ..scene_drawing import (
     COLORS,
     Look,
@@ -35,10 +36,10 @@ from ..scene_drawing import (
 VERSION = "1.0.0"
 Wording = Literal["description", "instruction"]
 Difficulty = Literal["easy", "hard"]
-CHANGE_TYPES = ("color", "add", "remove", "move", "none")
+CHANGE_TYPES = ("color", "add", "remove", "move", NO_CHANGE)
 REFERENCES = 5
 
-# {o}: the thing's phrase, {c}: its new colour. A row takes REFERENCES of the sentences of its change_type, in random order.
+# {o}: the thing's phrase, {c}: its new color. A row takes REFERENCES sentences of its change type, in random order.
 SENTENCES: dict[Wording, dict[str, tuple[str, ...]]] = {
     "description": {
         "add": (
@@ -179,7 +180,7 @@ def draw_pair(rng: random.Random, change_type: str, setting: Setting, aspect: fl
         views = (draw_view(rng, setting), draw_view(rng, setting))
         index = int(rng.random() * len(things))
         subject, others = things[index], things[:index] + things[index + 1 :]
-        if change_type == "none":
+        if change_type == NO_CHANGE:
             same = views[0] if rng.random() < 0.25 else views[1]
             return Pair(change_type, things, things, None, "", (views[0], same))
         if change_type == "add":
@@ -285,7 +286,6 @@ class Toy(PairBuilder):
     VERSION = datasets.Version(VERSION)
     BUILDER_CONFIG_CLASS = ToyConfig
     BUILDER_CONFIGS = [ToyConfig(name="default")]
-    DEFAULT_CONFIG_NAME = "default"
     DESCRIPTION = "Drawn before/after pairs in the spirit of CLEVR-Change, five references each."
     LICENSE = "MIT"
     EXPECTED = {"default": {"train": 3000, "validation": 300, "test": 1000}}

@@ -35,7 +35,7 @@ def text_problem(instruction: str) -> str:
 
 
 class Instructions:
-    """Rows: instruction, given (further wordings of the source), caption_before, caption_after, change_type, writer."""
+    """Stage whose rows have instruction, given (further wordings), caption_before, caption_after, writer."""
 
     needs, looks = ("sources",), False
 
