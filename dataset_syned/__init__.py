@@ -1,6 +1,6 @@
 """Image difference captioning data: every benchmark gives the same rows (`pairs.FEATURES`).
 
-Names are imported when they are first used, so that a command can say in one line that the package `datasets` is missing.
+Names are imported on first use, so that a command can say in one line that the package `datasets` is missing.
 """
 
 from importlib import import_module

@@ -7,25 +7,29 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
 import pytest
 import test_birds_to_words
+import test_clevr_change
 import test_clevr_dc
+import test_emu_edit
 import test_folder
 import test_image_editing_request
 import test_instruct_pix2pix
 import test_levir_cc
 import test_magicbrush
 import test_spot_the_diff
+import test_syned
 from PIL import Image
 
 from dataset_syned import BENCHMARKS, FEATURES, benchmark_builder, load_benchmark, prepare
 from dataset_syned.__main__ import COMMANDS, main
 from dataset_syned.annotations import inside
 from dataset_syned.pair_builder import fingerprint
-from dataset_syned.pairs import BrokenEntry, DataError, RawPair
+from dataset_syned.pairs import CHANGE_TYPES, NO_CHANGE, BrokenEntry, DataError, RawPair, read_row
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -126,10 +130,10 @@ def test_edited_raw_files_are_prepared_anew(
     monkeypatch.setattr("datasets.builder.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     data, command = write_folder(tmp_path / "data" / "folder"), ["prepare", "folder"]
-    assert main(command) == 0 and "nothing had to be done" not in capsys.readouterr().out
+    assert main(command) == 0 and "nothing to do" not in capsys.readouterr().out
     first = load_benchmark("folder", "train")
     before = [(row["captions"], row["after"].size) for row in first]
-    assert main(command) == 0 and "nothing had to be done: prepared on 20" in capsys.readouterr().out
+    assert main(command) == 0 and "nothing to do: prepared on 20" in capsys.readouterr().out
     edit(data)
     second = load_benchmark("folder", "train")
     after = [(row["captions"], row["after"].size) for row in second]
@@ -137,7 +141,7 @@ def test_edited_raw_files_are_prepared_anew(
     assert [row["captions"] for row in datasets.load_dataset("folder", split="train", cache_dir="cache")] == [
         captions for captions, _ in after
     ]
-    assert main(command) == 0 and "nothing had to be done" in capsys.readouterr().out
+    assert main(command) == 0 and "nothing to do" in capsys.readouterr().out
     assert len(list((tmp_path / "cache").rglob("*.arrow"))) == 1, "nothing old is left"
 
 
@@ -259,7 +263,7 @@ def test_broken_annotations_stop_with_their_line_or_are_skipped_and_listed(
     for number in (3, 4, 5, 6, 8, 9, 10):
         assert sum(f"line {number}: " in entry["reason"] for entry in listed) == 1
     assert [entry["reason"] for entry in listed if entry["pair_id"] == "p0"] == [
-        "pair 'p0' stands in split 'train' twice, perhaps in files of two releases"
+        "pair 'p0' is in split 'train' twice, perhaps in files of two releases"
     ]
 
 
@@ -289,6 +293,122 @@ def test_annotations_that_give_no_pair_stop_although_broken_ones_are_skipped(
     assert main(["prepare", "folder", "--data_dir", str(data), *more]) == 2
     assert re.search(message, capsys.readouterr().err.strip())
     assert not list((tmp_path / "cache").rglob("*.arrow")), "nothing half is left"
+
+
+# benchmark -> writes a few raw files of it into a folder, with their images
+RAW_FILES: dict[str, Callable[[Path], object]] = {
+    "syned": test_syned.write_raw,
+    "emu_edit": test_emu_edit.write_raw,
+    "clevr_change": test_clevr_change.write_tree,
+    "clevr_dc": lambda root: test_clevr_dc.write_tree(root, test_clevr_dc.AUTHORS, test_clevr_dc.SPLITS),
+    "spot_the_diff": lambda root: test_spot_the_diff.write_tree(root, train=test_spot_the_diff.ROWS),
+    "image_editing_request": lambda root: test_image_editing_request.write_tree(
+        root, train=test_image_editing_request.ITEMS
+    ),
+    "levir_cc": test_levir_cc.write_tree,
+    "birds_to_words": lambda root: test_birds_to_words.write_tree(root, test_birds_to_words.ROWS),
+    "instruct_pix2pix": lambda root: test_instruct_pix2pix.write_folder(
+        root, "0000014", ["3"], test_instruct_pix2pix.LION
+    ),
+    "magicbrush": lambda root: test_magicbrush.write_shard(root / "data" / "train-0.parquet", test_magicbrush.TURNS),
+    "folder": lambda root: write_folder(root / "train"),
+    "toy": lambda root: None,  # drawn
+}
+SMALL = {"toy": {"train": 3, "validation": 2, "test": 2}}
+
+
+def test_every_benchmark_has_raw_files_here() -> None:
+    assert set(RAW_FILES) == set(BENCHMARKS), "add a few raw files of a new benchmark to RAW_FILES"
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_gives_the_one_row(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Schema, ids, change types, captions and order, in all its configs; what is prepared equals what is listed."""
+    monkeypatch.setattr("datasets.builder.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    RAW_FILES[name](tmp_path / "raw")
+    for config in BENCHMARKS[name].BUILDER_CONFIGS:
+        log = tmp_path / f"{config.name}.jsonl"
+        builder = benchmark_builder(
+            name, config=config.name, root=tmp_path / "raw", skip_log=log, **SMALL.get(name, {})
+        )
+        splits = prepare(builder)
+        assert list(splits) == [split for split in ("train", "validation", "test") if split in splits]
+        skipped = [json.loads(line)["pair_id"] for line in log.read_text().splitlines()] if log.exists() else []
+        for split, rows in splits.items():
+            assert rows.features == FEATURES and len(rows) > 0
+            assert len(set(rows["pair_id"])) == len(rows)
+            assert set(rows["change_type"]) <= {"", *CHANGE_TYPES}
+            assert all(captions for captions in rows["captions"])
+            pairs = [entry for entry in builder.unique_entries(split) if isinstance(entry, RawPair)]
+            listed = [pair.pair_id for pair in pairs if pair.pair_id not in skipped]
+            assert [row for row in rows["pair_id"] if row in listed] == rows["pair_id"][:]
+            assert rows[0]["before"].size and rows[0]["after"].size
+            provenance = [json.loads(text) for text in rows["provenance"] if text]
+            assert all(isinstance(made, dict) for made in provenance)
+
+
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name != "toy"])
+def test_in_every_benchmark_a_broken_image_stops_with_its_pair(name: str, tmp_path: Path) -> None:
+    RAW_FILES[name](tmp_path)
+    builder = benchmark_builder(name, root=tmp_path)
+    pair = next(
+        entry for split in builder.raw_splits() for entry in builder.entries(split) if isinstance(entry, RawPair)
+    )
+    broken = replace(pair, after=("broken.png", b"broken"))
+    with pytest.raises(DataError, match=f"pair '{re.escape(pair.pair_id)}': image 'broken.png' cannot be read"):
+        read_row(broken)
+
+
+def test_an_unknown_change_type_is_refused(tmp_path: Path) -> None:
+    """So that a benchmark which names its unchanged pairs otherwise cannot slip through."""
+    image = ("a.png", b"")
+    with pytest.raises(DataError, match="pair 'p': unknown change_type 'unchanged': use one of none, add, remove"):
+        RawPair("p", image, image, ["the same"], "unchanged")
+    data = write_folder(tmp_path)
+    lines = (data / "metadata.jsonl").read_text().replace('"pair_id": "p1"', '"pair_id": "p1", "change_type": "new"')
+    (data / "metadata.jsonl").write_text(lines)
+    with pytest.raises(DataError, match="line 2: pair 'p1': unknown change_type 'new'"):
+        list(benchmark_builder("folder", root=data).raw_pairs("train"))
+    assert NO_CHANGE in CHANGE_TYPES and all(CHANGE_TYPES.values())
+
+
+def test_the_documented_example_is_a_benchmark(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/add_a_benchmark.md: its class, on raw files as its docstring shows them, through the same contract."""
+    page = (root / "docs" / "add_a_benchmark.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    scope: dict[str, object] = {"__name__": "dataset_syned.benchmarks.shop_windows"}
+    exec(code.replace("from ..", "from dataset_syned."), scope)
+    monkeypatch.setitem(BENCHMARKS, "shop_windows", scope["ShopWindows"])
+
+    def write(raw: Path) -> None:
+        raw.mkdir()
+        Image.new("RGB", (8, 8), "red").save(raw / "7_monday.jpg")
+        Image.new("RGB", (8, 8), "blue").save(raw / "7_friday.jpg")
+        line = {"id": 7, "text": "the red coat is gone", "type": "remove"}
+        (raw / "train.jsonl").write_text(json.dumps(line) + "\n")
+
+    monkeypatch.setitem(RAW_FILES, "shop_windows", write)
+    test_every_benchmark_states_its_facts("shop_windows")
+    test_every_benchmark_says_what_is_missing_and_where_to_get_it("shop_windows", tmp_path)
+    test_every_benchmark_gives_the_one_row("shop_windows", tmp_path, monkeypatch)
+
+
+MISSING = """
+import runpy, sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "datasets":
+            raise ModuleNotFoundError(f"No module named {name!r}", name="datasets")
+sys.meta_path.insert(0, Blocker())
+sys.argv = ["dataset_syned", "list"]
+runpy.run_module("dataset_syned", run_name="__main__")
+"""
+
+
+def test_the_missing_package_is_one_line_that_names_the_extra(root: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", MISSING], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == 'error: the data sets need the package datasets: pip install "blip2idc[data]"\n'
 
 
 def write_spot(root: Path, broken: bool) -> None:
@@ -400,7 +520,7 @@ def test_a_reader_that_goes_early_is_no_error(root: Path) -> None:
     command = [sys.executable, "-m", "dataset_syned", "list"]
     process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
-    assert process.stderr.read() == b"" and process.wait(timeout=60) == 141
+    assert process.stderr.read() == b"" and process.wait() == 141
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -107,7 +107,7 @@ def test_files_without_the_archives_folder_give_the_same_pairs(tmp_path: Path) -
         ({"change_captions.json": {default_name(16001): "a ball"}}, "change_captions.json' has no list of sentences"),
         (
             {"type_mapping.json": {"texture": []}},
-            "type_mapping.json': unknown change 'texture', expected one of color",
+            "type_mapping.json': unknown change 'texture', use one of color",
         ),
         ({"type_mapping.json": {"move": [596]}}, "type_mapping.json', 'move': no list of names"),
         ({"type_mapping.json": {}}, "type_mapping.json' names no change for '016001.png'"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dataset_syned.benchmarks.clevr_dc import LAYOUTS, ClevrDc, Layout
+from dataset_syned.benchmarks.clevr_dc import LAYOUTS, ClevrDc, FileLayout
 from dataset_syned.pairs import FEATURES, DataError, read_row
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "clevr-dc"
@@ -22,7 +22,7 @@ CAPTIONS = {
 COLORS = {2: "red", 9: "green", 10: "blue", 7200: "white"}  # sorted as names, 10 stands before 2
 
 
-def write_tree(folder: Path, layout: Layout, splits: Any = SPLITS, captions: Any = None) -> Path:
+def write_tree(folder: Path, layout: FileLayout, splits: Any = SPLITS, captions: Any = None) -> Path:
     for height, name in enumerate((layout.before, layout.after), start=8):
         (folder / name).mkdir(parents=True)
         for number, color in COLORS.items():
@@ -35,7 +35,7 @@ def write_tree(folder: Path, layout: Layout, splits: Any = SPLITS, captions: Any
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.split)
-def test_every_layout_gives_the_same_rows(tmp_path: Path, layout: Layout) -> None:
+def test_every_layout_gives_the_same_rows(tmp_path: Path, layout: FileLayout) -> None:
     builder = ClevrDc(root=write_tree(tmp_path / "raw", layout), cache_dir=str(tmp_path / "cache"))
     assert builder.raw_splits() == ["train", "test"]
     builder.download_and_prepare()

@@ -58,14 +58,17 @@ def write_parquet(root: Path, name: str, rows: list[dict[str, Any]], group: int 
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), root / "data" / name, row_group_size=group)
 
 
-@pytest.fixture
-def raw(tmp_path: Path) -> Path:
+def write_raw(root: Path) -> Path:
     """Two shards of `validation`, one of `test` whose idx overlap; an instruction with a leading blank."""
-    root = tmp_path / "emu_edit"
     write_parquet(root, "validation-00000-of-00002.parquet", [row(4, " Make the sky night"), row(1, "B"), row(7, "C")])
     write_parquet(root, "validation-00001-of-00002.parquet", [row(2, "D", "style"), row(9, "E")])
     write_parquet(root, "test-00000-of-00001.parquet", [row(4, "Other four "), row(0, "Zero")])
     return root
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    return write_raw(tmp_path / "emu_edit")
 
 
 def builder(root: Path, cache: Path) -> EmuEdit:
@@ -118,6 +121,7 @@ def test_prepared_rows(raw: Path, tmp_path: Path) -> None:
                 "input": "before",
                 "output": "after",
                 "source": "facebook/emu_edit_test_set_generations",
+                "task": "add",
             }
         ),
     }

@@ -329,7 +329,7 @@ def test_from_the_mirror_to_load_dataset_by_the_users_commands(hub: LoopbackHub,
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert "splits that are whole: validation, test" in said("-m", "dataset_syned", "fetch", "emu_edit")
+    assert "complete splits: validation, test" in said("-m", "dataset_syned", "fetch", "emu_edit")
     assert [line.split()[-1] for line in hub.asked("GET /cdn/.*/test-")] == ["503", "200"]
     broken, resumed = hub.asked("GET /cdn/.*/validation-")
     assert broken.endswith("200 cut") and resumed.endswith(" 206"), "the rest, not all again"

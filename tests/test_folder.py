@@ -161,7 +161,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         ({"captions": []}, "pair 'train-000002' has no caption"),
         ({"captions": ["a text", " "], "pair_id": "mine"}, "pair 'mine' has no caption, or one without text"),
         ({"change_type": ["add"]}, r"line 2: change_type=\['add'\], which should be a text"),
-        ({"pair_id": "first"}, "pair 'first' stands in split 'train' twice"),
+        ({"pair_id": "first"}, "pair 'first' is in split 'train' twice"),
     ],
 )
 def test_a_broken_entry_is_named(tmp_path: Path, entry: dict[str, Any], message: str) -> None:
@@ -174,7 +174,7 @@ def test_a_broken_entry_is_named(tmp_path: Path, entry: dict[str, Any], message:
 def test_a_line_that_is_no_json_object_is_named(tmp_path: Path, line: str) -> None:
     lines = [json.dumps(ENTRIES[0]), "", line]  # a blank line counts and is no entry
     (tmp_path / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8", errors="surrogateescape")
-    with pytest.raises(DataError, match="metadata.jsonl', line 3: no JSON"):
+    with pytest.raises(DataError, match="metadata.jsonl', line 3: not"):
         train(tmp_path)
 
 

@@ -121,7 +121,7 @@ def test_a_listed_folder_that_is_not_there_can_be_skipped(tmp_path: Path) -> Non
         ({"0000014": ["1"]}, r"seeds.json': no list of \[folder, \[seed, ..\]\]"),
         ([["0000014"]], r"seeds.json': no list of \[folder, \[seed, ..\]\]"),
         ([[14, ["1"]]], "a folder name that is no text"),
-        ([["0000014", ["3", "3"]]], "pair '0000014-3' stands in split 'test' twice"),
+        ([["0000014", ["3", "3"]]], "pair '0000014-3' is in split 'test' twice"),
     ],
 )
 def test_a_broken_seeds_file_is_named(tmp_path: Path, seeds: Any, message: str) -> None:

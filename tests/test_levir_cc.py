@@ -115,7 +115,7 @@ def test_an_entry_without_a_field_and_a_second_one_are_named(tmp_path: Path) -> 
     without = {name: value for name, value in ENTRIES[1].items() if name != "sentences"}
     with pytest.raises(DataError, match=r"images\[0\]: no field 'sentences'"):
         list(build(write_tree(tmp_path, [without])).raw_pairs("train"))
-    with pytest.raises(DataError, match="pair 'train_000016' stands in split 'train' twice"):
+    with pytest.raises(DataError, match="pair 'train_000016' is in split 'train' twice"):
         list(build(write_tree(tmp_path, [ENTRIES[1]] * 2)).raw_pairs("train"))
 
 

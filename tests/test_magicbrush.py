@@ -163,7 +163,7 @@ def test_a_broken_row_is_named(tmp_path: Path, change: dict[str, Any], message: 
 def test_a_turn_that_is_there_twice_is_named(tmp_path: Path) -> None:
     for name in ("train-00000-of-00001.parquet", "train-00000-of-00002.parquet"):  # two releases side by side
         write_shard(tmp_path / "data" / name, TURNS)
-    with pytest.raises(DataError, match="pair '327-1' stands in split 'train' twice"):
+    with pytest.raises(DataError, match="pair '327-1' is in split 'train' twice"):
         list(build(tmp_path).raw_pairs("train"))
 
 

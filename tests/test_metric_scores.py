@@ -10,7 +10,7 @@ import pytest
 
 import metric_idc
 from metric_idc import spice
-from metric_idc.content_statistics import change_detection, wording
+from metric_idc.content_statistics import change_detection, length_and_diversity
 from metric_idc.protocols import NO_CHANGE_SENTENCES, apply_protocol
 from metric_idc.published_scores import PUBLISHED, SOURCES, published
 from metric_idc.resampling import resampled_scores
@@ -61,14 +61,14 @@ def test_detection_of_nothing_is_no_division_by_zero():
 # ---- length and variety
 
 
-def test_wording_by_hand():
-    assert wording(["a b a", "a b", "", "a b"]) == {
+def test_length_and_diversity_by_hand():
+    assert length_and_diversity(["a b a", "a b", "", "a b"]) == {
         "mean_tokens": 7 / 4,
         "distinct_1": 2 / 7,
         "distinct_2": 2 / 4,
         "distinct_sentences": 3 / 4,
     }
-    assert wording([""])["distinct_2"] == 0
+    assert length_and_diversity([""])["distinct_2"] == 0
 
 
 def test_tables_of_a_run():

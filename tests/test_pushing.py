@@ -13,8 +13,9 @@ from dataset_syned.pushing import PushError, push
 
 PUSH = """
 import json
+from common_idc import hub_access
 from dataset_syned import benchmark_builder, prepare, pushing
-pushing.PAUSE = 0.1
+hub_access.DELAYS = (0.1, 0.1)
 try:
     builder = benchmark_builder("toy", train=4, validation=2, test=2)
     train = prepare(builder)["train"]
@@ -118,13 +119,13 @@ def test_a_cut_upload_is_repeated(hub: LoopbackHub, tmp_path: Path) -> None:
 
 def test_commits_that_go_on_failing_end_with_one_clear_error(hub: LoopbackHub, tmp_path: Path) -> None:
     hub.fail("POST .*/commit/main", status=503, times=99)
-    assert pushed(hub, tmp_path).startswith("'tester/toy' could not be pushed after 5 attempts: HTTP 503")
+    assert pushed(hub, tmp_path).startswith("could not push to 'tester/toy' after 3 attempts: HTTP 503")
 
 
 @pytest.mark.parametrize("token", ["hf_wrong", "hf_\x01wrong", None])
 def test_without_the_right_token_one_clear_error(hub: LoopbackHub, tmp_path: Path, token: str | None) -> None:
     message = pushed(hub, tmp_path, token=token)
-    assert "`hf auth login`" in message or "(token)" in message
+    assert "`hf auth login`" in message or "correct HF_TOKEN" in message
     assert "wrong" not in message and "\n" not in message
     assert not hub.repos
 
@@ -132,12 +133,12 @@ def test_without_the_right_token_one_clear_error(hub: LoopbackHub, tmp_path: Pat
 def test_a_repository_of_somebody_else_is_refused_at_once(hub: LoopbackHub, tmp_path: Path) -> None:
     done = hub.run(PUSH.replace("tester/toy", "other/toy"), tmp_path)
     message = json.loads(done.stdout)
-    assert message.startswith("'other/toy' could not be pushed: HTTP 403") and "rights" in message
+    assert message.startswith("could not push to 'other/toy': HTTP 403") and "rights" in message
 
 
 def test_what_cannot_be_pushed_is_refused_before_the_network() -> None:
     toy = benchmark_builder("toy", train=1, validation=1, test=1, seed=99)
-    with pytest.raises(PushError, match="write <user>/<name>"):
+    with pytest.raises(PushError, match="use <user>/<name>"):
         push(toy, "toy")
     with pytest.raises(DataError, match="prepare toy"):
         push(toy, "tester/toy")

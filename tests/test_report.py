@@ -424,7 +424,7 @@ def test_of_too_many_pictures_the_worst_the_best_and_a_sample_stay(
     assert {*order[:few], *order[-few:]} <= set(kept), "the worst and the best"
     assert set(kept) - {*order[: 2 * few], *order[-2 * few :]}, "and others"
     text = page.read_text(encoding="utf-8")
-    assert f'<p id="pictures">{len(kept)} of the {len(rows)} pairs have their pictures' in text
+    assert f'<p id="pictures">{len(kept)} of the {len(rows)} pairs have pictures' in text
     shown = {number for number, pair in enumerate(page_data(page)["pairs"]) if pair["size"]}
     assert shown == set(kept) and len(page_data(page)["pairs"]) == len(rows)
     again = write_report(folder, example_images(len(rows)))
@@ -556,7 +556,7 @@ def test_what_does_not_fit_together_is_refused_and_the_old_report_stays(tmp_path
         write_report(folder)
     for broken in ("{", "[]", '{"scores": {}}', '{"scores": 1, "signature": {"pairs": 3}}'):
         (folder / "metrics.json").write_text(broken)
-        with pytest.raises(ValueError, match="metrics.json is no file of scores"):
+        with pytest.raises(ValueError, match="metrics.json does not contain scores"):
             write_report(folder)
     assert page.read_bytes() == before and not list(folder.glob("*.tmp"))
     (folder / "metrics.json").unlink()

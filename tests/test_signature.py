@@ -11,7 +11,7 @@ import pytest
 from loopback_hub import LoopbackHub
 
 from captioner_idc.adapters import add_lora, save_adapter
-from captioner_idc.captioning import load
+from captioner_idc.loading import load
 from dataset_syned import load_benchmark
 from metric_idc import read_predictions, score_rows, write_predictions
 

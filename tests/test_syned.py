@@ -65,10 +65,8 @@ def write_edits(root: Path, entries: list[dict[str, Any]]) -> None:
     (root / "edits" / "metadata.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
 
 
-@pytest.fixture
-def raw(tmp_path: Path) -> Path:
+def write_raw(root: Path) -> Path:
     """idx 0 and 2 stand in both parts; keys end in a blank; 2 has no reference; the text of 0 starts with a blank."""
-    root = tmp_path / "syned"
     write_parquet(root, "validation", [0, 180, 2, 7])
     write_parquet(root, "test", [2, 0, 102, 5])
     (root / FILES[0]).write_text(json.dumps({"train": [7, 0, 2], "validation": [180]}))
@@ -86,6 +84,11 @@ def raw(tmp_path: Path) -> Path:
     }
     (root / FILES[3]).write_text(json.dumps(references))
     return root
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    return write_raw(tmp_path / "syned")
 
 
 def builder(root: Path, config: str = "syned") -> Syned:
@@ -141,7 +144,7 @@ def test_prepared_rows_with_further_edits(raw: Path) -> None:
     rows = made.as_dataset(split="train")
     assert rows.features == FEATURES
     told = {"source": SOURCE, "input": "before", "output": "after"}
-    base = {idx: {**told, "idx": idx, "hash": f"v{idx}"} for idx in (0, 2, 7)}
+    base = {idx: {**told, "idx": idx, "hash": f"v{idx}", "task": TASKS[idx % 3]} for idx in (0, 2, 7)}
     assert list(
         zip(rows["pair_id"], rows["captions"], rows["change_type"], map(json.loads, rows["provenance"]), strict=True)
     ) == [

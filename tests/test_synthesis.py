@@ -23,25 +23,25 @@ from test_image_fusion import BROKEN_EXIF
 from dataset_syned import benchmark_builder
 from dataset_syned.__main__ import main
 from dataset_syned.benchmarks.toy import compose
-from dataset_syned.pairs import RawPair
+from dataset_syned.pairs import RawPair, decode_image
 from dataset_syned.scene_drawing import Thing
 from dataset_syned.synthesis import no_change, stages
-from dataset_syned.synthesis.editing import EDITORS
+from dataset_syned.synthesis.diffusion_editor import PIPELINES
+from dataset_syned.synthesis.drawing_editor import EditError, SceneEditor, change
 from dataset_syned.synthesis.instructions import Instructions
-from dataset_syned.synthesis.reporting import SAMPLED, Sample, kind_of, spread
-from dataset_syned.synthesis.scene_editing import EditError, SceneEditor, change
+from dataset_syned.synthesis.reporting import SAMPLED, Sample, category_of, deciles_of
+from dataset_syned.synthesis.schemas import SOURCES
 from dataset_syned.synthesis.settings import (
     FREE,
     MADE_FROM,
-    STAGES,
+    STAGE_NAMES,
     EditorName,
     SynthesisConfig,
     parse_config,
-    told_revision,
+    resolved_revision,
 )
 from dataset_syned.synthesis.shards import Share, StageFolder
-from dataset_syned.synthesis.sources import SCHEMA as SOURCES
-from dataset_syned.synthesis.sources import benchmark_source, folder_sources, read_source, upright
+from dataset_syned.synthesis.sources import benchmark_source, folder_sources, read_source
 from dataset_syned.synthesis.stages import synthesize
 
 TOY = {"look": "studio", "wording": "instruction", "seed": 7, "train": 60}
@@ -139,7 +139,7 @@ def test_another_seed_gives_another_choice(made: Path, tmp_path: Path) -> None:
 def test_stages_run_alone_and_one_that_is_missing_is_named(made: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="'instructions' first"):
         synthesize(config(tmp_path, stage="edits"))
-    for stage in STAGES:
+    for stage in STAGE_NAMES:
         synthesize(config(tmp_path, stage=stage))
     assert content(tmp_path) == content(made)
     with pytest.raises(FileNotFoundError, match="run the stage 'edits' first"):
@@ -150,7 +150,7 @@ def test_stages_run_alone_and_one_that_is_missing_is_named(made: Path, tmp_path:
 
 def test_finished_pairs_are_not_made_again(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     edited: list[str] = []
-    real = stages.worker
+    real = stages.stage_class
 
     def watched(settings: SynthesisConfig, stage: str) -> Any:
         made_worker = real(settings, stage)
@@ -168,7 +168,7 @@ def test_finished_pairs_are_not_made_again(made: Path, tmp_path: Path, monkeypat
         return made_worker
 
     stopped: list[bool] = []
-    monkeypatch.setattr(stages, "worker", watched)
+    monkeypatch.setattr(stages, "stage_class", watched)
     with pytest.raises(KeyboardInterrupt):
         synthesize(config(tmp_path))
     assert list((tmp_path / "edits").glob("*.parts/*"))  # in the middle of a shard
@@ -366,7 +366,7 @@ def test_the_share_of_no_change_pairs_is_met_on_average() -> None:
 def test_every_setting_belongs_to_a_stage_or_is_free() -> None:
     names = [name for group in MADE_FROM.values() for name in group] + list(FREE)
     assert sorted(names) == sorted(entry.name for entry in fields(SynthesisConfig))
-    assert set(EditorName.__args__) == {*EDITORS, "drawing"}
+    assert set(EditorName.__args__) == {*PIPELINES, "drawing"}
 
 
 def test_shards_are_shared_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,7 +396,7 @@ def test_deciles_are_those_of_all_values_though_few_are_kept() -> None:
     for value in values:
         sample.add(value)
     assert len(sample.values) == SAMPLED and sample.added == 50_000
-    found, exact = spread(sample.values), spread(values)
+    found, exact = deciles_of(sample.values), deciles_of(values)
     assert all(abs(found[name] - exact[name]) < 0.02 for name in exact)
 
 
@@ -474,16 +474,16 @@ def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
 
 def test_images_are_seen_as_people_see_them() -> None:
     ramp = np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)
-    grey = np.asarray(upright(encoded(Image.fromarray(ramp))))
+    grey = np.asarray(decode_image(encoded(Image.fromarray(ramp))))
     assert grey.mean() == pytest.approx(127, abs=1) and grey.shape == (48, 64, 3)
     turned = Image.Exif()
     turned[0x0112] = 6
     photo = Image.new("RGB", (64, 48), "red")
-    assert upright(encoded(photo, "JPEG", exif=turned)).size == (48, 64)
-    assert upright(encoded(photo, "JPEG", exif=BROKEN_EXIF)).size == (64, 48)
-    assert upright(encoded(Image.new("RGBA", (4, 4), (255, 0, 0, 0)))).getpixel((0, 0)) == (255, 255, 255)
+    assert decode_image(encoded(photo, "JPEG", exif=turned)).size == (48, 64)
+    assert decode_image(encoded(photo, "JPEG", exif=BROKEN_EXIF)).size == (64, 48)
+    assert decode_image(encoded(Image.new("RGBA", (4, 4), (255, 0, 0, 0)))).getpixel((0, 0)) == (255, 255, 255)
     with pytest.raises(ValueError, match="mode 'F', which does not say"):
-        upright(encoded(Image.new("F", (4, 4)), "TIFF"))
+        decode_image(encoded(Image.new("F", (4, 4)), "TIFF"))
 
 
 @pytest.mark.parametrize(
@@ -496,7 +496,7 @@ def test_images_are_seen_as_people_see_them() -> None:
     ],
 )
 def test_reasons_are_counted_without_their_numbers_and_names(reason: str, change_type: str) -> None:
-    assert kind_of(reason) == change_type
+    assert category_of(reason) == change_type
 
 
 def test_a_model_from_the_hub_is_told_with_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -505,9 +505,9 @@ def test_a_model_from_the_hub_is_told_with_its_commit(tmp_path: Path, monkeypatc
     for name, text in (("refs/main", commit), (f"snapshots/{commit}/model_index.json", "{}")):
         (repository / name).parent.mkdir(parents=True)
         (repository / name).write_text(text)
-    assert told_revision("me/clip", None) == commit
-    assert told_revision("me/other", "v1") == "v1"  # not from the Hub's cache: as it was asked for
-    assert told_revision(str(tmp_path), None) is None
+    assert resolved_revision("me/clip", None) == commit
+    assert resolved_revision("me/other", "v1") == "v1"  # not from the Hub's cache: as it was asked for
+    assert resolved_revision(str(tmp_path), None) is None
 
 
 def test_lines_keep_separators_that_json_leaves_as_they_are(tmp_path: Path) -> None:

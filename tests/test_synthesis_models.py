@@ -17,12 +17,14 @@ from tiny_synthesis_models import save_chat_model, save_clip, save_pipeline
 
 from dataset_syned import benchmark_builder
 from dataset_syned.synthesis.chat import ChatModel
-from dataset_syned.synthesis.editing import EDITORS, Draw, PipelineEditor, Task, check_guidance, draws_of, working_size
+from dataset_syned.synthesis.diffusion_editor import PIPELINES, PipelineEditor, guidances_of, working_size
+from dataset_syned.synthesis.editors import Candidate, Task
+from dataset_syned.synthesis.edits import candidates_of
 from dataset_syned.synthesis.instructions import Instructions
-from dataset_syned.synthesis.paraphrasing import Paraphrasing, SentenceEmbedding, Wordings, conversation
-from dataset_syned.synthesis.ranking import Clip, Ranking, difference
+from dataset_syned.synthesis.paraphrases import Paraphrases, SentenceEmbedding, Wordings, conversation
+from dataset_syned.synthesis.scores import Clip, Scores, difference
 from dataset_syned.synthesis.selection import Selection, reject
-from dataset_syned.synthesis.settings import STAGES, SettingsError, SynthesisConfig
+from dataset_syned.synthesis.settings import STAGE_NAMES, SettingsError, SynthesisConfig
 from dataset_syned.synthesis.stages import synthesize
 
 needs_diffusers = pytest.mark.skipif(
@@ -103,7 +105,7 @@ def test_batched_editing_is_editing_one_by_one(pipeline: Path, tmp_path: Path) -
     """Each candidate has the prompt, the source and the seed of its own pair, whatever else is in the call."""
     editor = PipelineEditor(config(tmp_path, editor_model=str(pipeline)))
     settings = config(tmp_path, editor_model=str(pipeline))
-    draws = [draws_of(settings, task.pair_id) for task in tasks(3)]
+    draws = [candidates_of(settings, editor.guidances, task.pair_id) for task in tasks(3)]
     together = editor.edit(tasks(3), draws)
     for task, row, images in zip(tasks(3), draws, together, strict=True):
         for draw, image in zip(row, images, strict=True):
@@ -116,7 +118,7 @@ def test_batched_editing_is_editing_one_by_one(pipeline: Path, tmp_path: Path) -
 @needs_diffusers
 def test_latents_of_the_source_are_what_the_pipeline_computes(pipeline: Path, tmp_path: Path) -> None:
     editor, task = PipelineEditor(config(tmp_path, editor_model=str(pipeline))), tasks(1)[0]
-    ((ours,),) = editor.edit([task], [[Draw(5, (("guidance_scale", 3.0),))]])
+    ((ours,),) = editor.edit([task], [[Candidate(5, (("guidance_scale", 3.0),))]])
     theirs = editor.pipeline(
         prompt=task.instruction,
         image=task.image,
@@ -128,13 +130,13 @@ def test_latents_of_the_source_are_what_the_pipeline_computes(pipeline: Path, tm
 
 
 @needs_diffusers
-@pytest.mark.parametrize("name", EDITORS)
+@pytest.mark.parametrize("name", PIPELINES)
 def test_the_table_names_what_diffusers_has(name: str) -> None:
     import inspect
 
     import diffusers
 
-    entry = EDITORS[name]
+    entry = PIPELINES[name]
     accepts = inspect.signature(getattr(diffusers, entry.name).__call__).parameters
     named = {entry.guidance, entry.image_guidance or entry.guidance, *entry.call}
     assert named <= set(accepts)
@@ -161,10 +163,10 @@ class Recorder:
 
 def test_a_pipeline_of_references_gets_one_source_per_call(tmp_path: Path) -> None:
     editor = PipelineEditor.__new__(PipelineEditor)
-    editor.entry, editor.pipeline, editor.batch_size, editor.steps = EDITORS["qwen_image_edit"], Recorder(), 8, {}
+    editor.entry, editor.pipeline, editor.batch_size, editor.steps = PIPELINES["qwen_image_edit"], Recorder(), 8, {}
     editor.accepts = {"image", "prompt", "num_images_per_prompt", "generator", "true_cfg_scale"}
     settings = config(tmp_path, editor="qwen_image_edit")
-    results = editor.edit(tasks(2), [draws_of(settings, task.pair_id) for task in tasks(2)])
+    results = editor.edit(tasks(2), [candidates_of(settings, editor.guidances, task.pair_id) for task in tasks(2)])
     assert sorted((call["prompt"][-1], call["count"], call["scale"]) for call in editor.pipeline.calls) == [
         ("0", 2, 3.0),
         ("0", 2, 6.0),
@@ -194,7 +196,7 @@ def test_similarities_are_the_models_own(clip: Path) -> None:
 
 
 def test_directional_similarity_needs_both_captions(clip: Path, tmp_path: Path) -> None:
-    ranking = Ranking(config(tmp_path, clip=str(clip)))
+    ranking = Scores(config(tmp_path, clip=str(clip)))
     row = {"instruction": "make it red", "caption_before": "a ball", "caption_after": "a red ball"}
     (full,) = ranking.similarities(row, photograph(0), [photograph(1)])
     (bare,) = ranking.similarities({**row, "caption_before": ""}, photograph(0), [photograph(1)])
@@ -314,7 +316,7 @@ class Scripted:
 
 
 def paraphrased(answers: list[str], **changes: Any) -> tuple[dict[str, Any], Scripted]:
-    stage = Paraphrasing(SynthesisConfig(output_dir="x", **changes))
+    stage = Paraphrases(SynthesisConfig(output_dir="x", **changes))
     stage.chat = Scripted(answers)
     inputs = {
         "sources": {"pair_id": "7"},
@@ -378,14 +380,15 @@ def test_guidances_that_switch_others_off_are_refused(tmp_path: Path) -> None:
     for wrong, message in (
         ({"image_guidance_scales": [0.5]}, "below 1 the editor ignores all guidance"),
         ({"guidance_scales": [1.0]}, "at 1 and below the editor ignores the source image"),
-        ({"editor": "flux_kontext", "image_guidance_scales": [1.5]}, "has no such guidance"),
+        ({"editor": "flux_kontext", "image_guidance_scales": [1.5]}, "has no image guidance"),
     ):
         with pytest.raises(SettingsError, match=message):
-            check_guidance(config(tmp_path, **wrong))
+            guidances_of(config(tmp_path, **wrong))
 
 
 def test_candidates_take_the_combinations_of_guidances_in_turn(tmp_path: Path) -> None:
-    draws = draws_of(config(tmp_path, image_guidance_scales=[1.5, 1.8], candidates=5), "7")
+    settings = config(tmp_path, image_guidance_scales=[1.5, 1.8], candidates=5)
+    draws = candidates_of(settings, guidances_of(settings), "7")
     pairs = [tuple(dict(draw.guidance).values()) for draw in draws]
     assert pairs == [(3.0, 1.5), (3.0, 1.8), (6.0, 1.5), (6.0, 1.8), (3.0, 1.5)]
     assert len({draw.seed for draw in draws}) == 5
@@ -403,7 +406,7 @@ def test_each_source_is_encoded_once_whatever_its_guidances(pipeline: Path, tmp_
     editor, encoded = PipelineEditor(settings), []
     encode = editor.pipeline.vae.encode
     editor.pipeline.vae.encode = lambda pixels: encoded.append(len(pixels)) or encode(pixels)
-    editor.edit(tasks(2), [draws_of(settings, task.pair_id) for task in tasks(2)])
+    editor.edit(tasks(2), [candidates_of(settings, editor.guidances, task.pair_id) for task in tasks(2)])
     assert encoded == [2]
 
 
@@ -418,7 +421,7 @@ def test_the_last_stage_runs_without_the_models_that_it_tells(pipeline: Path, cl
     folder, model = photographs(tmp_path / "photos", 2), tmp_path / "moved-clip"
     shutil.copytree(clip, model)
     settings = config(tmp_path, editor_model=str(pipeline), clip=str(model), image_folder=str(folder))
-    for stage in STAGES[:-1]:
+    for stage in STAGE_NAMES[:-1]:
         synthesize(replace(settings, stage=stage))
     shutil.rmtree(model)
     assert synthesize(replace(settings, stage="rows"))
@@ -498,7 +501,7 @@ def test_real_sentence_embeddings_know_meanings() -> None:
 @needs_weights
 def test_real_paraphrases() -> None:
     models = {"chat_model": str(SMOLLM2), "chat_gguf": GGUF, "embedding_model": str(MINILM / "model")}
-    stage = Paraphrasing(SynthesisConfig(output_dir="x", **models, paraphrase_rounds=1, batch_size=4))
+    stage = Paraphrases(SynthesisConfig(output_dir="x", **models, paraphrase_rounds=1, batch_size=4))
     row = {"instruction": "Add a red umbrella to the beach", "given": []}
     inputs = {"sources": {"pair_id": "7"}, "instructions": row, "selection": {"kept": [0]}}
     (made,) = stage.work([inputs])

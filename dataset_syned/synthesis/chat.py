@@ -1,4 +1,4 @@
-"""Any chat model of transformers: many short answers at once, each with a seed of its own."""
+"""Any chat model of transformers: many short answers at once, each with its own seed."""
 
 import os
 
@@ -12,13 +12,13 @@ from transformers import (
     TemperatureLogitsWarper,
 )
 
-from .settings import SettingsError, SynthesisConfig, told_model
+from .settings import SettingsError, SynthesisConfig, describe_model
 
 Chat = list[dict[str, str]]
 
 
 def pick_device() -> str:
-    """This process's own GPU, if there is one."""
+    """Return this process's GPU, or "cpu"."""
     if not torch.cuda.is_available():
         return "cpu"
     return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
@@ -31,13 +31,16 @@ class SeededSampling(LogitsProcessor):
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        noise = torch.stack([torch.rand(scores.shape[-1], generator=one) for one in self.generators])
+        noise = torch.stack([torch.rand(scores.shape[-1], generator=generator) for generator in self.generators])
         gumbel = -torch.log(-torch.log(noise.clamp_(1e-10, 1 - 1e-7)))
         return scores.float() + gumbel.to(scores.device)  # [B, vocabulary]
 
 
 class ChatModel:
-    """The config's. Raises: SettingsError where it cannot be loaded or has no chat template."""
+    """The chat model of the config.
+
+    Raises: SettingsError if it cannot be loaded or has no chat template.
+    """
 
     def __init__(self, config: SynthesisConfig):
         model, gguf = config.chat_model, config.chat_gguf
@@ -45,7 +48,7 @@ class ChatModel:
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left", **place)
             self.model = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, config.dtype), **place)
-        except (OSError, ValueError) as error:  # not a matter of the pair that is asked about first
+        except (OSError, ValueError) as error:  # not the fault of the first pair
             raise SettingsError(f"chat model {model!r} cannot be loaded: {error}") from error
         if not self.tokenizer.chat_template:
             raise SettingsError(f"chat model {model!r} has no chat template: name a model that was tuned for chats")
@@ -56,10 +59,10 @@ class ChatModel:
         self.ends = {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
         self.ends |= set(ends if isinstance(ends, list) else [ends])
         self.temperature = config.temperature
-        self.told = told_model(model, config.chat_revision)
+        self.description = describe_model(model, config.chat_revision)
 
     def accepted(self, chat: Chat) -> Chat:
-        """With the system's words in the first turn of the user, where the template refuses a turn of their own."""
+        """Return the chat with the system prompt in the first user turn if the template refuses a system turn."""
         if chat[0]["role"] != "system":
             return chat
         try:
@@ -71,14 +74,14 @@ class ChatModel:
 
     @torch.no_grad()
     def answers(self, chats: list[Chat], seeds: list[int], max_new_tokens: int) -> list[tuple[str, bool]]:
-        """Each answer, and whether it came to its end within the limit."""
+        """Return each answer, and whether it ended within the limit."""
         inputs = self.tokenizer.apply_chat_template(
             [self.accepted(chat) for chat in chats],
             add_generation_prompt=True,
             padding=True,
             return_tensors="pt",
             return_dict=True,
-            enable_thinking=False,  # templates that know no thinking pass over it
+            enable_thinking=False,  # ignored by templates without thinking
         ).to(self.model.device)
         sampling = [TemperatureLogitsWarper(self.temperature), SeededSampling(seeds)]
         tokens = self.model.generate(

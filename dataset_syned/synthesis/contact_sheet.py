@@ -5,7 +5,7 @@ from textwrap import wrap
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .sources import upright
+from ..pairs import decode_image
 
 CELL, GAP, LINES, LINE = 160, 8, 5, 13  # pixels; lines of text below the images
 WIDTH = 2 * CELL + 3 * GAP
@@ -28,7 +28,7 @@ class Panel:
 def thumbnail(data: bytes | None) -> Image.Image:
     cell = Image.new("RGB", (CELL, CELL), (225, 225, 225))
     if data:
-        image = upright(data)
+        image = decode_image(data)
         image.thumbnail((CELL, CELL))
         cell.paste(image, ((CELL - image.width) // 2, (CELL - image.height) // 2))
     return cell
@@ -54,7 +54,11 @@ def draw_panel(panel: Panel) -> Image.Image:
 
 
 def draw_sheet(panels: list[Panel], columns: int = 2) -> Image.Image | None:
-    """None where there is nothing to show. `columns` of each change_type."""
+    """Return the sheet, or None if there is nothing to show.
+
+    Args:
+        columns: of accepted and of rejected panels each.
+    """
     if not panels:
         return None
     sides = {accepted: [panel for panel in panels if panel.accepted is accepted] for accepted in (True, False)}

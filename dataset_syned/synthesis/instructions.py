@@ -37,7 +37,7 @@ def text_problem(instruction: str) -> str:
 class Instructions:
     """Stage whose rows have instruction, given (further wordings), caption_before, caption_after, writer."""
 
-    needs, looks = ("sources",), False
+    inputs, reads_images = ("sources",), False
 
     def __init__(self, config: SynthesisConfig):
         self.config, self.batch_size = config, config.batch_size
@@ -89,7 +89,7 @@ class Instructions:
                 found = ANSWER.search(text)
                 if found and not text_problem(found["instruction"]):
                     rows[index] |= {"instruction": found["instruction"], "caption_after": found["caption"]}
-                    rows[index]["writer"] = {**self.chat.told, "seed": seed}
+                    rows[index]["writer"] = {**self.chat.description, "seed": seed}
         for row in rows:
             tries = row.pop("tries")
             if "instruction" not in row:

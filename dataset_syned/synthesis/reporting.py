@@ -17,7 +17,7 @@ from common_idc.atomic_files import TEMPORARY, write_atomically, write_text
 from .contact_sheet import Panel, draw_sheet
 from .rows import DATASET, METADATA, join_lines
 from .selection import ACCEPTED, THRESHOLDS
-from .settings import STAGES, SynthesisConfig, told_name
+from .settings import STAGE_NAMES, SynthesisConfig, public_name
 from .shards import Row, ShardReader, StageFolder, seed_of
 
 TEMPLATE = Path(__file__).with_name("synthesis_card.md")
@@ -25,7 +25,7 @@ REASONS = ("not_finite", *(reason for *_, reason in THRESHOLDS))
 SAMPLED = 10_000  # scores that deciles are taken from: within about half a percentage point of all scores' deciles
 
 
-def kind_of(reason: str) -> str:
+def category_of(reason: str) -> str:
     """A reason without its numbers and names, so that equal ones count together."""
     head = reason.split(": ")[0]
     if head in REASONS:  # what follows are scores
@@ -67,11 +67,11 @@ class Statistics:
             self.pairs += 1
             stage, problem = where_it_failed(inputs)
             if problem:
-                self.problems[stage][kind_of(problem)] += 1
+                self.problems[stage][category_of(problem)] += 1
             for verdict, score in zip(
                 inputs["selection"].get("verdicts", ()), inputs["scores"].get("scores", ()), strict=True
             ):
-                self.verdicts[kind_of(verdict)] += 1
+                self.verdicts[category_of(verdict)] += 1
                 for name, value in (score or {}).items():
                     if value is not None:
                         self.scores[name]["accepted" if verdict == ACCEPTED else "rejected"].add(value)
@@ -82,7 +82,7 @@ class Statistics:
         for row in rows:
             line = row["line"]
             self.rows += 1
-            self.change_types[line["change_type"] or "not told"] += 1
+            self.change_types[line["change_type"] or "unknown"] += 1
             self.captions[len(line["captions"])] += 1
             if "no_change" in line["provenance"]:
                 self.alterations[line["provenance"]["no_change"]["alteration"]] += 1
@@ -95,20 +95,20 @@ class Statistics:
             "source_pairs": self.pairs,
             "pairs": self.rows,
             "no_change_pairs": sum(self.alterations.values()),
-            "failed_pairs": {stage: ordered(self.problems[stage]) for stage in STAGES if stage in self.problems},
+            "failed_pairs": {stage: ordered(self.problems[stage]) for stage in STAGE_NAMES if stage in self.problems},
             "candidates": ordered(self.verdicts),
             "paraphrase_answers": ordered(self.answers),
             "captions_per_pair": ordered(self.captions),
             "change_types": ordered(self.change_types),
             "no_change": ordered(self.alterations),
             "scores": {
-                name: {verdict: spread(sample.values) for verdict, sample in sorted(groups.items())}
+                name: {verdict: deciles_of(sample.values) for verdict, sample in sorted(groups.items())}
                 for name, groups in sorted(self.scores.items())
             },
         }
 
 
-def spread(values: list[float]) -> dict[str, float]:
+def deciles_of(values: list[float]) -> dict[str, float]:
     if len(values) == 1:
         values = values * 2
     deciles = quantiles(values, n=10, method="inclusive")
@@ -173,18 +173,20 @@ def panel(inputs: dict[str, Row], number: int, accepted: bool) -> Panel:
     )
 
 
-def told_settings(config: SynthesisConfig) -> dict[str, Any]:
-    """The settings without this machine's folders."""
-    told = {name: value for name, value in config.made_from(STAGES[-1]).items() if value not in (None, "", [], {})}
-    told.pop("image_folder", None)
+def public_settings(config: SynthesisConfig) -> dict[str, Any]:
+    """Return the settings without this machine's folders, as JSON."""
+    public = {
+        name: value for name, value in config.made_from(STAGE_NAMES[-1]).items() if value not in (None, "", [], {})
+    }
+    public.pop("image_folder", None)
     for name in ("editor_model", "clip", "chat_model", "embedding_model"):
-        if name in told:
-            told[name] = told_name(told[name])
-    if "benchmark_options" in told:
-        told["benchmark_options"] = {
-            key: value for key, value in told["benchmark_options"].items() if key != "data_dir"
+        if name in public:
+            public[name] = public_name(public[name])
+    if "benchmark_options" in public:
+        public["benchmark_options"] = {
+            key: value for key, value in public["benchmark_options"].items() if key != "data_dir"
         }
-    return {name: json.dumps(value, ensure_ascii=False) for name, value in told.items()}
+    return {name: json.dumps(value, ensure_ascii=False) for name, value in public.items()}
 
 
 def card(config: SynthesisConfig, statistics: dict[str, Any]) -> str:
@@ -198,7 +200,7 @@ def card(config: SynthesisConfig, statistics: dict[str, Any]) -> str:
         data,
         template_path=str(TEMPLATE),
         name=data.pretty_name,
-        config=told_settings(config),
+        config=public_settings(config),
         statistics=statistics,
     )
     return str(filled)
@@ -207,7 +209,7 @@ def card(config: SynthesisConfig, statistics: dict[str, Any]) -> str:
 def finish(
     config: SynthesisConfig, shards: list[int], folder: StageFolder, read: Callable[[int], ShardReader]
 ) -> None:
-    """Joins everything. Several processes may do it at once: all write the same.
+    """Join everything; several processes may do it at once, since all write the same.
 
     Raises: ValueError if no pair was accepted.
     """
@@ -215,19 +217,19 @@ def finish(
     statistics = write_problems(root / "problems.jsonl", shards, read)
     for shard in shards:
         statistics.add_lines(folder.read(shard))
-    told = statistics.as_dict()
-    write_text(root / "statistics.json", json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+    counted = statistics.as_dict()
+    write_text(root / "statistics.json", json.dumps(counted, indent=2, ensure_ascii=False) + "\n")
     sheet = draw_sheet(list(panels(config, shards, read)))
     if sheet is not None:
         write_atomically(root / "contact_sheet.png", lambda unfinished: sheet.save(unfinished, "PNG"))
     if not statistics.rows:
-        reasons = told["candidates"] or {
-            name: count for part in told["failed_pairs"].values() for name, count in part.items()
+        reasons = counted["candidates"] or {
+            name: count for part in counted["failed_pairs"].values() for name, count in part.items()
         }
         raise ValueError(
             f"no pair was accepted: {json.dumps(reasons, ensure_ascii=False)}; see {root / 'problems.jsonl'}"
         )
     for unfinished in (root / DATASET / "images").rglob(f".*{TEMPORARY}"):  # of a process that was killed
         unfinished.unlink(missing_ok=True)
-    write_text(root / DATASET / "README.md", card(config, told))
+    write_text(root / DATASET / "README.md", card(config, counted))
     join_lines(folder, shards, root / DATASET / METADATA)

@@ -10,16 +10,16 @@ DIR/contact_sheet.png                  random accepted and rejected pairs
 import json
 import random
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from common_idc.atomic_files import write_atomically
+from common_idc.provenance import library_versions
 
+from ..pairs import NO_CHANGE, decode_image
 from .no_change import ALTERATIONS, captions, wanted
 from .settings import SynthesisConfig
 from .shards import Row, ShardReader, StageFolder, seed_of
-from .sources import upright
 
 DATASET, METADATA = "dataset", "metadata.jsonl"
 SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"GI": ".gif", b"RI": ".webp", b"II": ".tif", b"MM": ".tif"}
@@ -79,9 +79,9 @@ class Rows:
         for rank, number in enumerate(inputs["selection"]["kept"], start=1):
             data = inputs["edits"]["candidates"][number]["image"]["bytes"]
             after = write_image(self.root, f"images/{shard:05d}/{source['position']:04d}-after-{rank}.png", data)
-            told = self.provenance(inputs, number)
+            provenance = self.provenance(inputs, number)
             pair_id = f"{source['pair_id']}-{rank}"
-            yield line(pair_id, (before, after), inputs["paraphrases"]["captions"], source["change_type"], told)
+            yield line(pair_id, (before, after), inputs["paraphrases"]["captions"], source["change_type"], provenance)
 
     def provenance(self, inputs: dict[str, Row], number: int) -> dict[str, Any]:
         row = inputs["instructions"]
@@ -110,13 +110,13 @@ class Rows:
         source = inputs["sources"]
         seed = seed_of(self.config.seed, source["pair_id"], name)
         chance = random.Random(seed)
-        data = ALTERATIONS[name](upright(source["image"]["bytes"]), chance)
+        data = ALTERATIONS[name](decode_image(source["image"]["bytes"]), chance)
         after_name = f"images/{shard:05d}/{source['position']:04d}-none-{name}{suffix(data)}"
         names = self.before(shard, source), write_image(self.root, after_name, data)
         texts = captions(self.config.no_change_sentences, 1 + self.config.paraphrases, chance)
-        made = {"alteration": name, "seed": seed, "versions": {"pillow": version("pillow")}}
-        told = {"source": self.source(inputs), "no_change": made}
-        return line(f"{source['pair_id']}-none-{name}", names, texts, "none", told)
+        made = {"alteration": name, "seed": seed, "versions": library_versions("pillow")}
+        provenance = {"source": self.source(inputs), "no_change": made}
+        return line(f"{source['pair_id']}-none-{name}", names, texts, NO_CHANGE, provenance)
 
 
 def join_lines(folder: StageFolder, shards: list[int], path: Path) -> None:

@@ -1,11 +1,11 @@
-"""Fourth stage: which candidates become pairs. Every rejected one keeps its reason, and its scores are in `scores`."""
+"""Fourth stage: which candidates become pairs. Each rejected one has its reason here and its scores in `scores`."""
 
 import math
 
 from .settings import SynthesisConfig
 from .shards import Row
 
-BLANK = 1.0  # standard deviation, of 255: what a safety checker or an overflow leaves is one colour
+BLANK = 1.0  # standard deviation, of 255: a safety checker or an overflow leaves one color
 ACCEPTED = "accepted"
 # score, setting that bounds it from below, reason
 THRESHOLDS = (
@@ -20,14 +20,14 @@ Score = dict[str, float | None]  # None where a model gave no number
 
 
 def quality(score: Score | None) -> float:
-    """What candidates of a pair are ranked by: directional similarity as in InstructPix2Pix, else image and text."""
+    """Return the rank of a candidate: directional similarity as in InstructPix2Pix, else image and text."""
     score = score or {}
     value = score.get("directional", score.get("image_text", 0.0))
     return -math.inf if value is None else value
 
 
 def reject(score: Score, config: SynthesisConfig) -> str:
-    """The first reason against a candidate by itself, or nothing."""
+    """Return the first reason against a candidate by itself, or ""."""
     for name, value in score.items():
         if value is None:
             return f"not_finite: {name}"
@@ -40,18 +40,18 @@ def reject(score: Score, config: SynthesisConfig) -> str:
 
 
 class Selection:
-    """Rows: verdicts, one per candidate: "accepted" or the reason; kept, the accepted from the best on."""
+    """Stage whose rows have verdicts ("accepted" or a reason) and kept, the accepted candidates, best first."""
 
-    needs, looks = ("scores",), False
+    inputs, reads_images = ("scores",), False
 
     def __init__(self, config: SynthesisConfig):
         self.config, self.batch_size = config, config.shard_pairs
 
     def work(self, batch: list[dict[str, Row]]) -> list[Row]:
-        return [self.one(inputs["scores"]) for inputs in batch]
+        return [self.select_pair(inputs["scores"]) for inputs in batch]
 
-    def one(self, row: Row) -> Row:
-        """`row` is the ranking's."""
+    def select_pair(self, row: Row) -> Row:
+        """Return verdicts of a row of scores."""
         scores, problems, digests = row["scores"], row["editor_problems"], row["digests"]
         verdicts = [""] * len(scores)
         kept: list[int] = []

@@ -1,17 +1,25 @@
-"""The settings of a synthesis run: one dataclass, from YAML and the command line, which wins."""
+"""Settings of a synthesis run: one dataclass, from YAML and the command line, which wins."""
 
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub import try_to_load_from_cache
-
+from common_idc.provenance import hub_commit
 from common_idc.settings import Options, parse_settings
 
 from .no_change import SENTENCES
 
-STAGES = ("instructions", "edits", "scores", "selection", "paraphrases", "rows")
+# In order: stage -> its class, in the file of the stage's name.
+STAGES: dict[str, str] = {
+    "instructions": "Instructions",
+    "edits": "Edits",
+    "scores": "Scores",
+    "selection": "Selection",
+    "paraphrases": "Paraphrases",
+    "rows": "Rows",
+}
+STAGE_NAMES = tuple(STAGES)
 EditorName = Literal[
     "drawing",
     "instruct_pix2pix",
@@ -26,10 +34,10 @@ EditorName = Literal[
 
 
 class SettingsError(ValueError):
-    """A setting that no pair can be made with: it ends the run, where other errors are recorded with their pair."""
+    """An impossible setting; it ends the run, while other errors are recorded with their pair."""
 
 
-# The settings that a stage and those after it depend on: files made from other values are not mixed with new ones.
+# The settings that a stage and later ones depend on: files made with other values are not mixed with new ones.
 MADE_FROM: dict[str, tuple[str, ...]] = {
     "instructions": (
         "benchmark",
@@ -78,53 +86,54 @@ MADE_FROM: dict[str, tuple[str, ...]] = {
         "no_change_sentences",
     ),
 }
-FREE = (
+MAY_CHANGE = (
     "output_dir",
     "batch_size",
     "sheet_pairs",
     "stage",
     "retry_failed",
-)  # change no pair
+)  # no pair depends on these
 
 
-def told_name(model: str) -> str:
-    """How a model is named in what leaves this machine: a folder by its last part."""
+def public_name(model: str) -> str:
+    """Return how provenance names a model: a local folder by its last part."""
     return Path(model).name if Path(model).is_dir() else model
 
 
-def told_revision(model: str, revision: str | None) -> str | None:
-    """The commit of a model that was loaded from the Hub, as the cache knows it; of a folder there is none."""
+def resolved_revision(model: str, revision: str | None) -> str | None:
+    """Return the Hub commit of a loaded model, or the requested revision if it is unknown; None for a folder."""
     if Path(model).is_dir():
         return None
     for name in ("config.json", "model_index.json"):  # of a transformers model, of a diffusers pipeline
-        path = try_to_load_from_cache(model, name, revision=revision or "main")
-        if isinstance(path, str):
-            return Path(path).parent.name
+        if commit := hub_commit(model, name, revision or "main")[1]:
+            return commit
     return revision or "main"
 
 
-def told_model(model: str, revision: str | None) -> dict[str, str | None]:
-    return {"model": told_name(model), "revision": told_revision(model, revision)}
+def describe_model(model: str, revision: str | None) -> dict[str, str | None]:
+    """Return name and revision of a model for provenance."""
+    return {"model": public_name(model), "revision": resolved_revision(model, revision)}
 
 
 def option(help: str, **default: Any) -> Any:
+    """Return a dataclass field with its help."""
     return field(metadata={"help": help}, **default)
 
 
 @dataclass
 class SynthesisConfig:
-    # No default, but optional for the parser: `check` says what is missing, wherever the values came from.
+    # Required, but with a default for the parser: `check` says what is missing in file and command line together.
     output_dir: str = option("folder of all stages' files. Required.", default="")
     benchmark: str = option("images and instructions of this benchmark, see `list`", default="")
-    benchmark_options: Options = option('JSON, such as {"seed": 1}', default_factory=Options)
+    benchmark_options: Options = option('JSON, e.g. {"seed": 1}', default_factory=Options)
     split: str = option("of the benchmark", default="train")
     image_folder: str = option(
         "or of this folder: metadata.jsonl with file_name, and instruction or, for the chat model, caption",
         default="",
     )
-    pairs: int | None = option("take only the first so many", default=None)
+    pairs: int | None = option("use only the first N", default=None)
     shard_pairs: int = option("pairs per file", default=32)
-    seed: int = option("of all choices", default=42)
+    seed: int = option("of all random choices", default=42)
     chat_model: str | None = option(
         "writes paraphrases, and instructions for captions: folder or Hub id", default=None
     )
@@ -144,7 +153,7 @@ class SynthesisConfig:
     dtype: Literal["float32", "bfloat16", "float16"] = option("of the editor and the chat model", default="float32")
 
     clip: str | None = option(
-        "ranks the candidates: folder or Hub id; without one they rank as they were made", default=None
+        "ranks the candidates: folder or Hub id; without one they keep their order", default=None
     )
     clip_revision: str | None = option("its revision on the Hub", default=None)
 
@@ -168,14 +177,15 @@ class SynthesisConfig:
     no_change_share: float = option("share of the final pairs that show no change", default=0.1)
     no_change_sentences: list[str] = option("what their captions are drawn from", default_factory=SENTENCES.copy)
 
-    batch_size: int = option("pictures or answers computed at once", default=8)
+    batch_size: int = option("images or answers computed at once", default=8)
     sheet_pairs: int = option("accepted and rejected pairs each on the contact sheet", default=12)
     stage: Literal["all", "instructions", "edits", "scores", "selection", "paraphrases", "rows"] = option(
         "run this stage alone", default="all"
     )
-    retry_failed: bool = option("make the pairs again that failed with an error, such as out of memory", default=False)
+    retry_failed: bool = option("make pairs that failed with an error (e.g. out of memory) again", default=False)
 
     def check(self) -> None:
+        """Raise ValueError for a missing or impossible value, which it quotes."""
         if not self.output_dir:
             raise ValueError("output_dir is missing: write it into the config file or pass --output_dir")
         if bool(self.benchmark) == bool(self.image_folder):
@@ -197,18 +207,17 @@ class SynthesisConfig:
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature={self.temperature}: use a number above 0")
         if self.no_change_share and not all(text.strip() for text in self.no_change_sentences or [""]):
-            raise ValueError("no_change_sentences is empty or holds an empty one: no-change pairs need sentences")
+            raise ValueError("no_change_sentences is empty or contains an empty one: no-change pairs need sentences")
 
     def made_from(self, stage: str) -> dict[str, Any]:
-        """The settings that a stage's files depend on: its own and those of all stages before it."""
-        before = STAGES[: STAGES.index(stage) + 1]
-        return {name: getattr(self, name) for one in before for name in MADE_FROM.get(one, ())}
+        """Return the settings that a stage's files depend on: its own and those of all earlier stages."""
+        before = STAGE_NAMES[: STAGE_NAMES.index(stage) + 1]
+        return {name: getattr(self, name) for earlier in before for name in MADE_FROM.get(earlier, ())}
 
 
 def parse_config(argv: list[str]) -> SynthesisConfig:
+    """Return the checked settings of a command line and its config file."""
     program = "python -m dataset_syned synthesize"
-    config = parse_settings(
-        SynthesisConfig, argv, program, "from images and edit instructions to clean training pairs"
-    )
+    config = parse_settings(SynthesisConfig, argv, program, "make training pairs from images and edit instructions")
     config.check()
     return config

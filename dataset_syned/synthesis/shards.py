@@ -2,7 +2,7 @@
 
 Shard i of every stage holds the same pairs in the same order, and depends on shard i of earlier stages alone. A
 process makes the shards of its share from the first stage to the last, so that processes and machines never wait for
-each other. A shard grows by parts, one per batch, each written beside and renamed: what is there is not made again.
+each other. A shard grows by parts, one per batch, each written atomically: an existing part is not made again.
 Rows with images are read and written one at a time, so that memory holds a batch and not a shard.
 """
 
@@ -22,8 +22,6 @@ from common_idc.atomic_files import TEMPORARY, write_atomically, write_text
 
 Row = dict[str, Any]  # of one pair; `position` is its place in the shard, `problem` why there is no more to it
 
-# large: an ordinary column ends at 2 GiB, which candidates of 32 big photographs exceed
-IMAGE = pa.struct({"bytes": pa.large_binary(), "path": pa.string()})
 IMAGES = ("image", "candidates")  # columns with images
 
 
@@ -71,7 +69,7 @@ class StageFolder:
             write_atomically(path, lambda unfinished: self._write_table(unfinished, rows))
 
     def _write_table(self, path: Path, rows: Iterable[Row]) -> None:
-        """A row group per row, so that one can be read without the others."""
+        """Write a row group per row, so that one can be read without the others."""
         with pq.ParquetWriter(path, self.schema) as writer:
             for row in rows:
                 writer.write_table(pa.Table.from_pylist([row], schema=self.schema))
@@ -87,7 +85,7 @@ class StageFolder:
             return [row for place in places for row in file.read_row_group(place, columns).to_pylist()]
 
     def read(self, shard: int, positions: Sequence[int] | None = None, light: bool = False) -> list[Row]:
-        """All rows, or those of some positions.
+        """Return all rows, or those of some positions.
 
         Args:
             light: without images.
@@ -105,18 +103,18 @@ class StageFolder:
         return sorted(self.parts_folder(shard).glob(f"[0-9]*.{self.suffix}"))
 
     def done(self, shard: int) -> set[int]:
-        """Positions of the pairs in the parts of an unfinished shard."""
+        """Return the positions of the pairs in the parts of an unfinished shard."""
         return {row["position"] for path in self.parts(shard) for row in self._read(path, light=True)}
 
     def write_whole(self, shard: int, rows: Iterable[Row]) -> None:
         self._write(self.path(shard), rows)
 
     def write_part(self, shard: int, rows: list[Row]) -> None:
-        """Under the position of its first pair, which no other part holds."""
+        """Write a part, named after the position of its first pair."""
         self._write(self.parts_folder(shard) / f"{rows[0]['position']:05d}.{self.suffix}", rows)
 
     def finish(self, shard: int, pairs: int) -> None:
-        """One file in place of the parts."""
+        """Replace the parts by one file."""
         places = {
             row["position"]: (path, place)
             for path in self.parts(shard)
@@ -131,7 +129,7 @@ class StageFolder:
         shutil.rmtree(self.parts_folder(shard), ignore_errors=True)
 
     def reopen(self, shard: int, again: Sequence[int]) -> None:
-        """Makes an unfinished shard of a finished one, without the rows of some positions."""
+        """Turn a finished shard into an unfinished one, without the rows of some positions."""
         kept = [row["position"] for row in self.read(shard, light=True) if row["position"] not in again]
         self.remove_parts(shard)
         if kept:
@@ -143,7 +141,7 @@ class StageFolder:
         self.path(shard).unlink(missing_ok=True)
 
     def sweep(self, share: Share) -> None:
-        """Removes what a killed process left of a share: half-written files, parts that are in their shard already."""
+        """Remove what a killed process left of a share: incomplete files, and parts of finished shards."""
         for unfinished in self.folder.glob(f".[0-9]*{TEMPORARY}"):
             if int(unfinished.name[1:].split(".")[0]) in share:
                 unfinished.unlink(missing_ok=True)
@@ -157,7 +155,7 @@ class StageFolder:
 
 
 class ShardReader:
-    """What some stages have of the pairs of a shard; images are read when they are asked for."""
+    """Rows of several stages for the pairs of a shard; images are read on demand."""
 
     def __init__(self, folders: dict[str, StageFolder], shard: int):
         self.shard = shard
@@ -177,7 +175,7 @@ class ShardReader:
 
 
 def seed_of(*parts: Any) -> int:
-    """A seed below 2**32 that depends on all parts and on nothing else."""
+    """Return a seed below 2**32 that depends on all parts and nothing else."""
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:4], "big")
 
 

@@ -1,6 +1,5 @@
 """Where images and instructions come from: a benchmark's before images, or a folder of images with metadata.jsonl."""
 
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,33 +7,22 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-from PIL import Image, ImageOps
-
 from common_idc.atomic_files import write_text
 
 from ..annotations import inside, json_object, numbered_lines
-from ..pairs import DataError, ImageSource, RawPair, read_image
-from .settings import SynthesisConfig
-from .shards import IMAGE, Row, Share, StageFolder
-
-SCHEMA = pa.schema(
-    {
-        "position": pa.int64(),
-        "pair_id": pa.string(),
-        "image": IMAGE,  # null where there is a problem
-        "width": pa.int64(),  # as people see it: turned as its camera says
-        "height": pa.int64(),
-        "captions": pa.list_(pa.string()),  # instructions of one edit
-        "image_caption": pa.string(),
-        "edited_caption": pa.string(),
-        "change_type": pa.string(),
-        "provenance": pa.string(),
-        "problem": pa.string(),
-    }
+from ..pairs import (
+    NO_CHANGE,
+    DataError,
+    ImageSource,
+    RawPair,
+    check_change_type,
+    decode_image,
+    read_image,
 )
-LEAST_SIDE, MOST_ASPECT = 32, 8  # outside of these an editor of photographs makes nothing of an image
+from .settings import SynthesisConfig
+from .shards import Row, Share, StageFolder
+
+LEAST_SIDE, MOST_ASPECT = 32, 8  # outside of these, an editor of photographs cannot use an image
 
 
 @dataclass(frozen=True)
@@ -51,7 +39,7 @@ class Source:
 
 
 def benchmark_source(pair: RawPair) -> Source:
-    """The before image; a benchmark that was generated from captions tells them as `input` and `output`."""
+    """Return a pair's before image as a source, with the captions that it was generated from, if any."""
     made = {name: str(pair.provenance.get(name) or "") for name in ("input", "output")}
     return Source(
         pair.pair_id, pair.before, pair.captions, made["input"], made["output"], pair.change_type, pair.provenance
@@ -59,7 +47,7 @@ def benchmark_source(pair: RawPair) -> Source:
 
 
 def benchmark_sources(config: SynthesisConfig) -> Iterator[Source]:
-    from .. import benchmark_builder  # the package imports all benchmarks
+    from ..loading import benchmark_builder  # which imports all benchmarks
 
     options = dict(config.benchmark_options)
     root = options.pop("data_dir", None)
@@ -68,8 +56,8 @@ def benchmark_sources(config: SynthesisConfig) -> Iterator[Source]:
         raise ValueError(
             f"benchmark {config.benchmark!r} has no split {config.split!r}, it has: {', '.join(builder.raw_splits())}"
         )
-    # A pair of change_type `none` asks for no edit.
-    return (benchmark_source(pair) for pair in builder.raw_pairs(config.split) if pair.change_type != "none")
+    # An unchanged pair asks for no edit.
+    return (benchmark_source(pair) for pair in builder.raw_pairs(config.split) if pair.change_type != NO_CHANGE)
 
 
 def text_of(row: Row, name: str, place: str) -> str:
@@ -79,7 +67,7 @@ def text_of(row: Row, name: str, place: str) -> str:
     try:
         (value or "").encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"{place}: {name} holds half a character ({error.reason})") from error
+        raise DataError(f"{place}: {name} is not valid Unicode ({error.reason})") from error
     return value or ""
 
 
@@ -98,10 +86,11 @@ def folder_sources(folder: Path) -> Iterator[Source]:
             raise DataError(f"{place}: no text in field 'file_name'")
         pair_id = text_of(row, "pair_id", place) or f"{number:06d}"
         if hash(pair_id) in seen:
-            raise DataError(f"{place}: pair_id {pair_id!r} for a second time")
+            raise DataError(f"{place}: duplicate pair_id {pair_id!r}")
         seen.add(hash(pair_id))
         texts = {key: text_of(row, key, place) for key in ("instruction", "caption", "edited_caption", "change_type")}
-        # An empty instruction is told as one, and not asked from the chat model.
+        # An empty instruction is reported, not written by the chat model.
+        check_change_type(texts["change_type"], pair_id)
         captions = [texts["instruction"]] if row.get("instruction") is not None else []
         provenance = {"file_name": name}
         yield Source(
@@ -120,22 +109,6 @@ def all_sources(config: SynthesisConfig) -> Iterator[Source]:
     return islice(sources, config.pairs)
 
 
-def upright(data: bytes) -> Image.Image:
-    """The image as people see it: turned as its camera says, transparent parts white, 16 bits as 8."""
-    with Image.open(io.BytesIO(data)) as image:
-        try:
-            image = ImageOps.exif_transpose(image)
-        except Exception:  # whatever Pillow stumbles over in a broken EXIF block, the picture is whole
-            image.load()
-        if image.mode.startswith("I;16"):
-            image = Image.fromarray((np.asarray(image).astype(np.uint16) // 257).astype(np.uint8))
-        if image.mode in ("I", "F"):
-            raise ValueError(f"image of mode {image.mode!r}, which does not say what its white is: use 8 bits")
-        if image.has_transparency_data:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        return image.convert("RGB")
-
-
 def size_problem(width: int, height: int) -> str:
     if min(width, height) < LEAST_SIDE:
         return f"image of {width}x{height} pixels: needs at least {LEAST_SIDE} on each side"
@@ -145,11 +118,11 @@ def size_problem(width: int, height: int) -> str:
 
 
 def read_source(source: Source, position: int) -> Row:
-    """The row of a source, with its image's raw bytes once they were decoded to the last pixel."""
+    """Return the row of a source, with the raw bytes of its image if it can be decoded."""
     width = height = None
     try:
         image = read_image(source.image)
-        width, height = upright(image["bytes"]).size
+        width, height = decode_image(image["bytes"]).size
         problem = size_problem(width, height)
     except (DataError, OSError, ValueError) as error:
         image, problem = None, str(error)
@@ -173,13 +146,13 @@ def count_file(folder: StageFolder) -> Path:
 
 
 def count_pairs(folder: StageFolder) -> int | None:
-    """How many pairs there are, once all were listed."""
+    """Return the number of pairs, or None before all are listed."""
     path = count_file(folder)
     return json.loads(path.read_text())["pairs"] if path.is_file() else None
 
 
 def write_sources(config: SynthesisConfig, folder: StageFolder, share: Share) -> int:
-    """This process's shards of all sources, and how many there are. Other processes' images are not read."""
+    """Write this process's shards of the sources, reading no other images; return the number of all pairs."""
     total = count_pairs(folder)
     if total is not None and all(
         folder.has(shard) for shard in range(-(-total // config.shard_pairs)) if shard in share

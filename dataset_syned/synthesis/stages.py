@@ -1,6 +1,6 @@
-"""The six stages in order, each from files to files, each alone if it is asked for.
+"""The six stages in order, each from files to files; each can run alone.
 
-    DIR/sources/       before images, with what the source tells about them      (made with the first stage)
+    DIR/sources/       before images, with what is known about them              (made with the first stage)
     DIR/instructions/  one instruction per image
     DIR/edits/         candidates for the after image
     DIR/scores/        how good each candidate is
@@ -8,8 +8,8 @@
     DIR/paraphrases/   captions
     DIR/rows/          lines of the data set in DIR/dataset/
 
-A shard that is there is not made again. What was made from other settings is not mixed with new files: an error names
-the folders to remove.
+An existing shard is not made again. Files made with other settings are not mixed with new ones: an error names the
+folders to remove.
 """
 
 import dataclasses
@@ -17,62 +17,46 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import yaml
 from tqdm import tqdm
 
 from common_idc.atomic_files import write_text
+from common_idc.settings import as_yaml
 
-from .settings import STAGES, SettingsError, SynthesisConfig
+from .schemas import SCHEMAS
+from .settings import STAGE_NAMES, STAGES, SettingsError, SynthesisConfig
 from .shards import Row, ShardReader, Share, StageFolder, batched
-from .sources import SCHEMA as SOURCES
 from .sources import count_pairs, write_sources
 
 SETTINGS = "settings.json"
-ERROR = re.compile(r"\w+: ")  # how `Attempts` tells one; other problems begin otherwise
-FAILURES = 20  # errors in a row, without one pair that is made: then it is no matter of the pairs
+ERROR = re.compile(r"\w+: ")  # how `Attempts` records an error; other problems begin differently
+FAILURES = 20  # errors in a row without a single success: then the cause is not the data
 Inputs = dict[str, Row]  # of one pair: stage -> row
-BEFORE_ROWS = ("sources", *STAGES[:-1])
+BEFORE_ROWS = ("sources", *STAGE_NAMES[:-1])
 
 
-def worker(config: SynthesisConfig, stage: str) -> Any:
-    """What computes a stage's rows, from those that it `needs`, with their images if it `looks`.
+def stage_class(stage: str) -> Any:
+    """Return the class that computes a stage.
 
-    Imported here, because torch and diffusers take seconds and not all need them.
+    It has `inputs`, the stages whose rows it needs, `reads_images`, `batch_size` and `work(batch) -> rows`. Imported
+    here, because torch and diffusers take seconds and not every stage needs them.
     """
-    if stage == "instructions":
-        from .instructions import Instructions as Worker
-    elif stage == "edits":
-        from .editing import Editing as Worker
-    elif stage == "scores":
-        from .ranking import Ranking as Worker
-    elif stage == "selection":
-        from .selection import Selection as Worker
-    else:
-        from .paraphrasing import Paraphrasing as Worker
-    return Worker(config)
-
-
-def schema_of(stage: str) -> pa.Schema | None:
-    if stage == "sources":
-        return SOURCES
-    if stage == "edits":
-        from .editing import SCHEMA
-
-        return SCHEMA
-    return None
+    return getattr(import_module(f".{stage}", __package__), STAGES[stage])
 
 
 def folder_of(config: SynthesisConfig, stage: str) -> StageFolder:
-    return StageFolder(Path(config.output_dir) / stage, schema_of(stage))
+    return StageFolder(Path(config.output_dir) / stage, SCHEMAS.get(stage))
 
 
-def claim(config: SynthesisConfig, stage: str) -> None:
-    """Writes a stage's settings beside its files. Raises: SettingsError where its files were made from others."""
+def check_settings_unchanged(config: SynthesisConfig, stage: str) -> None:
+    """Write a stage's settings next to its files.
+
+    Raises: SettingsError if its files were made with other settings.
+    """
     path = Path(config.output_dir) / stage / SETTINGS
     now = json.loads(json.dumps(config.made_from(stage)))
     if stage == "instructions" and config.image_folder:
@@ -80,7 +64,7 @@ def claim(config: SynthesisConfig, stage: str) -> None:
     then = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     if then is not None and then != now and not folder_of(config, stage).is_empty():
         other = next(name for name in sorted({*now, *then}) if now.get(name) != then.get(name))
-        after = ["sources"] * (stage == "instructions") + list(STAGES[STAGES.index(stage) :])
+        after = ["sources"] * (stage == "instructions") + list(STAGE_NAMES[STAGE_NAMES.index(stage) :])
         raise SettingsError(
             f"{str(path.parent)!r} was made with {other}={then.get(other)!r}, now it is {now.get(other)!r}: remove "
             f"{', '.join(after)} and dataset there, or name another output_dir"
@@ -98,13 +82,16 @@ def first_problem(inputs: Inputs) -> str:
 
 
 class Attempts:
-    """Makes the rows of batches. What fails is tried pair by pair, so that only the guilty one keeps the reason."""
+    """Computation of batches; a failing batch is retried pair by pair, so that only the faulty pair is marked."""
 
     def __init__(self, work: Callable[[list[Inputs]], list[Row]]):
         self.work, self.failed = work, 0
 
     def rows(self, batch: list[Inputs]) -> list[Row]:
-        """Raises: SettingsError, RuntimeError after FAILURES pairs in a row, of which the last batch is not kept."""
+        """Return the rows of a batch.
+
+        Raises: SettingsError; RuntimeError after FAILURES failed pairs in a row.
+        """
         try:
             rows = self.work(batch)
         except SettingsError:
@@ -118,12 +105,12 @@ class Attempts:
             return [row for inputs in batch for row in self.rows([inputs])]
         self.failed += 1
         if self.failed == FAILURES:
-            raise RuntimeError(f"{FAILURES} pairs in a row failed, which is no matter of the pairs: {reason}")
+            raise RuntimeError(f"{FAILURES} pairs in a row failed, so the cause is not the data: {reason}")
         return [{"problem": reason}]
 
 
 def batches(stage: Any, pairs: dict[int, Inputs]) -> list[list[int]]:
-    """Positions of pairs that are computed together: of one group, where the stage has groups."""
+    """Return the positions of pairs that are computed together, all of one group if the stage has groups."""
 
     def group(position: int) -> Any:
         return stage.group(pairs[position]) if hasattr(stage, "group") else 0
@@ -138,7 +125,7 @@ def reader_of(config: SynthesisConfig, names: Sequence[str], shard: int) -> Shar
 
 def make_shard(stage: Any, name: str, config: SynthesisConfig, shard: int, bar: tqdm, attempts: Attempts) -> None:
     folder = folder_of(config, name)
-    reader = reader_of(config, stage.needs, shard)
+    reader = reader_of(config, stage.inputs, shard)
     pairs = dict(enumerate(reader.light))
     done = folder.done(shard)
     bar.update(len(done))
@@ -148,7 +135,9 @@ def make_shard(stage: Any, name: str, config: SynthesisConfig, shard: int, bar: 
     for batch in batches(stage, whole):
         batch = [position for position in batch if position not in done]
         if batch:
-            rows = attempts.rows(reader.pairs(batch) if stage.looks else [pairs[position] for position in batch])
+            rows = attempts.rows(
+                reader.pairs(batch) if stage.reads_images else [pairs[position] for position in batch]
+            )
             write(folder, shard, batch, rows, bar)
     broken = [position for position in broken if position not in done]
     if broken:  # an earlier stage could not make these
@@ -171,7 +160,7 @@ def my_shards(config: SynthesisConfig, share: Share) -> list[int]:
 
 
 def run_stage(config: SynthesisConfig, name: str, share: Share) -> None:
-    claim(config, name)
+    check_settings_unchanged(config, name)
     if name == "instructions":
         write_sources(config, folder_of(config, "sources"), share)
     folder = folder_of(config, name)
@@ -179,7 +168,7 @@ def run_stage(config: SynthesisConfig, name: str, share: Share) -> None:
     waiting = [shard for shard in my_shards(config, share) if not folder.has(shard)]
     if not waiting:
         return
-    stage = worker(config, name)
+    stage = stage_class(name)(config)
     attempts = Attempts(stage.work)
     total, size = count_pairs(folder_of(config, "sources")), config.shard_pairs
     pairs = sum(min(size, total - shard * size) for shard in waiting)
@@ -189,15 +178,15 @@ def run_stage(config: SynthesisConfig, name: str, share: Share) -> None:
 
 
 def reopen_failed(config: SynthesisConfig, share: Share) -> int:
-    """Takes pairs that failed with an error out of their shards, which are then finished anew; how many there are."""
+    """Remove pairs that failed with an error from their shards, which are then finished again; return their number."""
     count = 0
     for shard in my_shards(config, share):
-        for number, name in enumerate(STAGES[:-1]):
+        for number, name in enumerate(STAGE_NAMES[:-1]):
             folder = folder_of(config, name)
             rows = folder.read(shard, light=True) if folder.has(shard) else []
             failed = [row["position"] for row in rows if ERROR.match(row["problem"])]
             if failed:
-                for later in reversed(STAGES[number + 1 :]):
+                for later in reversed(STAGE_NAMES[number + 1 :]):
                     folder_of(config, later).remove(shard)
                 folder.reopen(shard, failed)
                 count += len(failed)
@@ -206,11 +195,11 @@ def reopen_failed(config: SynthesisConfig, share: Share) -> int:
 
 
 def run_rows(config: SynthesisConfig, share: Share) -> bool:
-    """Images and lines of this process's shards; the process that finishes last joins all lines and returns True."""
+    """Write images and lines of this process's shards; the last process joins all lines and returns True."""
     from .reporting import finish
     from .rows import DATASET, Rows
 
-    claim(config, "rows")
+    check_settings_unchanged(config, "rows")
     folder, root = folder_of(config, "rows"), Path(config.output_dir) / DATASET
     maker, shards = Rows(config, root), my_shards(config, share)
     for shard in tqdm(shards, unit="shard", desc=f"{'rows':12}", disable=share.process > 0):
@@ -225,13 +214,12 @@ def run_rows(config: SynthesisConfig, share: Share) -> bool:
 
 
 def write_config(config: SynthesisConfig) -> None:
-    entries = {name: dict(value) if isinstance(value, dict) else value for name, value in vars(config).items()}
-    text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)
-    write_text(Path(config.output_dir) / "synthesis_config.yaml", text)
+    """Write the settings, enough to repeat the run."""
+    write_text(Path(config.output_dir) / "synthesis_config.yaml", as_yaml(config))
 
 
 def synthesize(config: SynthesisConfig) -> bool:
-    """All stages, or the one that is asked for, of this process's share of the pairs.
+    """Run all stages, or the one that the config names, for this process's share of the pairs.
 
     Returns: whether the data set is there now; False while other processes are at work, or after an earlier stage.
 
@@ -240,9 +228,9 @@ def synthesize(config: SynthesisConfig) -> bool:
     config.check()
     share, complete = Share.of_this_process(), False
     if config.retry_failed:
-        tqdm.write(f"{reopen_failed(config, share)} pairs that failed are made again")
+        tqdm.write(f"{reopen_failed(config, share)} failed pairs are made again")
     write_config(dataclasses.replace(config, stage="all", retry_failed=False))
-    for name in STAGES if config.stage == "all" else (config.stage,):
+    for name in STAGE_NAMES if config.stage == "all" else (config.stage,):
         if name == "rows":
             complete = run_rows(config, share)
         else:

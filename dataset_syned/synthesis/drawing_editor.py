@@ -1,7 +1,7 @@
-"""The editor of toy scenes: it carries out "make the red circle blue" or "remove the small square", and draws the rest
-of the scene again as it was, so that the way from instruction to pair can be tried with an editor that is right.
+"""The editor of toy scenes: it carries out e.g. "make the red circle blue" and draws the rest of the scene
+again, so that the way from instruction to pair can be tried with an editor that makes no mistakes.
 
-A toy row tells how it was drawn, which gives back its scene; the picture drawn again is compared with the image.
+The provenance of a toy row gives back its scene; the picture drawn again is compared with the image.
 """
 
 import random
@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 
 from ..benchmarks.toy import SENTENCES, SETTINGS, VERSION, Pair, ToyConfig, compose, draw_view, moved
+from ..pairs import NO_CHANGE
 from ..scene_drawing import COLORS, RADII, SHAPES, Thing, draw_scene, pick, place
-from .editing import Draw, Edited, Task
+from .editors import Candidate, Edited, Task
 from .settings import SettingsError, SynthesisConfig
 
 ANY = ("thing", "object", "one")  # words for a thing of whatever shape
@@ -27,7 +28,7 @@ class EditError(ValueError):
 
 @lru_cache
 def patterns() -> list[tuple[str, re.Pattern[str]]]:
-    """Kind of change and what asks for it: the wordings of the benchmark's instructions, with any phrase in them."""
+    """Return change types with patterns of their instructions: the benchmark's wordings, with any phrase in them."""
     found = []
     for change_type, sentences in SENTENCES["instruction"].items():
         for sentence in sentences:
@@ -37,7 +38,10 @@ def patterns() -> list[tuple[str, re.Pattern[str]]]:
 
 
 def understand(instruction: str) -> tuple[str, dict[str, str]]:
-    """The type of change, and `thing` and `color` where it names them. Raises: EditError."""
+    """Return the change type, and `thing` and `color` if the instruction names them.
+
+    Raises: EditError.
+    """
     for change_type, pattern in patterns():
         match = pattern.fullmatch(instruction.strip())
         named = {name: text.lower() for name, text in match.groupdict().items()} if match else {}
@@ -48,30 +52,37 @@ def understand(instruction: str) -> tuple[str, dict[str, str]]:
 
 
 def known(phrase: str) -> bool:
+    """Return whether all words of a phrase are known."""
     return all(word in (*COLORS, *RADII, *SHAPES, *ANY) for word in phrase.split())
 
 
 def attributes(phrase: str) -> dict[str, str]:
-    """`size`, `color` and `shape`, those of them that a phrase such as "small red circle" names."""
-    change_types = {"size": RADII, "color": COLORS, "shape": SHAPES}
-    return {name: word for word in phrase.split() for name, words in change_types.items() if word in words}
+    """Return those of `size`, `color` and `shape` that a phrase such as "small red circle" names."""
+    words_of = {"size": RADII, "color": COLORS, "shape": SHAPES}
+    return {name: word for word in phrase.split() for name, words in words_of.items() if word in words}
 
 
 def find(things: list[Thing], phrase: str) -> Thing:
-    """Raises: EditError where the phrase names none of the things, or more than one."""
+    """Return the thing that a phrase names.
+
+    Raises: EditError if there is none, or more than one.
+    """
     wanted = attributes(phrase)
     named = [thing for thing in things if all(getattr(thing, name) == word for name, word in wanted.items())]
     if len(named) != 1:
-        raise EditError(f"the scene holds {len(named) or 'no'} {phrase!r}: {', '.join(t.phrase for t in things)}")
+        raise EditError(f"the scene has {len(named) or 'no'} {phrase!r}: {', '.join(t.phrase for t in things)}")
     return named[0]
 
 
 def change(
     things: list[Thing], instruction: str, rng: random.Random, aspect: float, least_move: float
 ) -> tuple[str, list[Thing]]:
-    """The type of change, and the things after it. Raises: EditError."""
+    """Return the change type, and the things after the change.
+
+    Raises: EditError.
+    """
     change_type, named = understand(instruction)
-    if change_type == "none":
+    if change_type == NO_CHANGE:
         return change_type, things
     if change_type == "add":
         wanted = {"size": pick(rng, list(RADII)), "color": pick(rng, list(COLORS)), "shape": pick(rng, list(SHAPES))}
@@ -89,37 +100,54 @@ def change(
         else moved(rng, thing, others, aspect, least_move)  # None where there is no other spot
     )
     if new is None or new == thing or any(new.phrase == other.phrase for other in others):
-        raise EditError(f"{instruction!r} cannot be done here, or not be told apart")
+        raise EditError(f"{instruction!r} cannot be done here, or would be ambiguous")
     return change_type, [new if other is thing else other for other in things]
 
 
 class SceneEditor:
-    """Each candidate sees the scene from another point, in other light, as the benchmark's pairs do."""
+    """Editor by drawing: each candidate has another view and light, as the benchmark's pairs have."""
+
+    guidances: list[list[tuple[str, float]]] = []
 
     def __init__(self, config: SynthesisConfig):
-        from .. import benchmark_builder  # the package imports all benchmarks
+        from ..loading import benchmark_builder  # which imports all benchmarks
 
         builder = benchmark_builder(config.benchmark, **config.benchmark_options) if config.benchmark else None
         if builder is None or not isinstance(builder.config, ToyConfig):
             raise SettingsError("editor='drawing' edits the scenes of the benchmark 'toy' alone: set benchmark to it")
+        if config.guidance_scales or config.image_guidance_scales:
+            raise SettingsError(f"editor {config.editor!r} has no guidance: leave guidance_scales and the like out")
         self.toy = builder.config
-        self.told = {"editor": "drawing", "model": f"toy {VERSION}", "revision": VERSION}
+        self.description = {"editor": "drawing", "model": f"toy {VERSION}", "revision": VERSION}
 
-    def edit(self, tasks: list[Task], draws: list[list[Draw]]) -> list[list[Edited]]:
-        return [[self.one(task, draw) for draw in row] for task, row in zip(tasks, draws, strict=True)]
+    def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the size unchanged."""
+        return size
+
+    def edit(self, tasks: list[Task], candidates: list[list[Candidate]]) -> list[list[Edited]]:
+        """Return one result per candidate of each task."""
+        return [
+            [self.edit_scene(task, candidate) for candidate in row]
+            for task, row in zip(tasks, candidates, strict=True)
+        ]
 
     def scene(self, task: Task) -> tuple[Pair, np.ndarray]:
-        told: dict[str, Any] = task.provenance
-        pair, background, _ = compose(replace(self.toy, seed=told["seed"]), told["split"], told["index"])
+        """Return the pair and background that a task's image was drawn from.
+
+        Raises: SettingsError if the image is another one.
+        """
+        drawn: dict[str, Any] = task.provenance
+        pair, background, _ = compose(replace(self.toy, seed=drawn["seed"]), drawn["split"], drawn["index"])
         if not np.array_equal(draw_scene(pair.before, background, self.toy.look, pair.views[0]), task.image):
             raise SettingsError(
                 f"pair {task.pair_id!r}: its scene is not the one of its image: check benchmark_options"
             )
         return pair, background
 
-    def one(self, task: Task, draw: Draw) -> Edited:
+    def edit_scene(self, task: Task, candidate: Candidate) -> Edited:
+        """Return the edited scene, or why there is none."""
         pair, background = self.scene(task)
-        rng, setting = random.Random(draw.seed), SETTINGS[self.toy.difficulty]
+        rng, setting = random.Random(candidate.seed), SETTINGS[self.toy.difficulty]
         try:
             _, things = change(pair.before, task.instruction, rng, self.toy.width / self.toy.height, setting.move)
         except EditError as error:

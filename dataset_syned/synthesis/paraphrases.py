@@ -1,4 +1,4 @@
-"""Fifth stage: further wordings of each instruction by a chat model, cleaned and checked for their meaning."""
+"""Fifth stage: paraphrases of each instruction by a chat model, cleaned and checked for their meaning."""
 
 from dataclasses import dataclass, field
 
@@ -6,7 +6,7 @@ import torch
 
 from ..caption_cleaning import CUT_AT_LIMIT, DUPLICATE, clean, comparable
 from .chat import Chat, ChatModel, pick_device
-from .settings import SynthesisConfig, told_model
+from .settings import SynthesisConfig, describe_model
 from .shards import Row, batched, seed_of
 
 KEPT, OTHER_MEANING = "kept", "other_meaning"
@@ -28,14 +28,14 @@ def conversation(instruction: str) -> Chat:
 
 
 class SentenceEmbedding:
-    """Normalised means of a text encoder's last states, which the sentence-transformers of the Hub are made for."""
+    """Sentence embeddings: normalised means of a text encoder's last states, as sentence-transformers use them."""
 
     def __init__(self, model: str, revision: str | None):
         from transformers import AutoModel, AutoTokenizer
 
         self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
         self.model = AutoModel.from_pretrained(model, revision=revision).to(pick_device()).eval()
-        self.told = told_model(model, revision)
+        self.description = describe_model(model, revision)
 
     @torch.no_grad()
     def __call__(self, texts: list[str]) -> torch.Tensor:
@@ -48,7 +48,7 @@ class SentenceEmbedding:
 
 @dataclass
 class Wordings:
-    """The captions of one pair while they are collected."""
+    """Captions of one pair while they are collected."""
 
     pair_id: str
     instruction: str
@@ -56,8 +56,8 @@ class Wordings:
     missing: int
     tries: list[Row] = field(default_factory=list)
 
-    def judge(self, answer: str, ended: bool) -> tuple[str, str]:
-        """What is left of an answer, and the rule against it or nothing."""
+    def clean_answer(self, answer: str, ended: bool) -> tuple[str, str]:
+        """Return what is left of an answer, and the rule against it or ""."""
         lines = [line for line in answer.split("\n") if line.strip()]
         if not ended:
             lines = lines[:-1]
@@ -71,10 +71,10 @@ class Wordings:
         return text, DUPLICATE if comparable(text) in known else ""
 
 
-class Paraphrasing:
-    """Rows: captions, the instruction first; tries, one per answer with its seed, rule and similarity; models."""
+class Paraphrases:
+    """Stage whose rows have captions (instruction first), tries (answers with seed, rule, similarity) and models."""
 
-    needs, looks = ("sources", "instructions", "selection"), False
+    inputs, reads_images = ("sources", "instructions", "selection"), False
 
     def __init__(self, config: SynthesisConfig):
         self.config, self.batch_size = config, config.batch_size
@@ -94,11 +94,11 @@ class Paraphrasing:
         if self.chat:
             for round_number in range(self.config.paraphrase_rounds):
                 self.ask([pair for pair in pairs if pair.missing], round_number)
-        models = {name: model.told for name, model in (("chat", self.chat), ("embedding", self.embed)) if model}
+        models = {name: model.description for name, model in (("chat", self.chat), ("embedding", self.embed)) if model}
         return [{"captions": pair.captions, "tries": pair.tries, "models": models, "problem": ""} for pair in pairs]
 
     def ask(self, pairs: list[Wordings], round_number: int) -> None:
-        """One round: as many answers for each pair as it lacks wordings."""
+        """Ask once for as many answers per pair as it lacks captions."""
         asked = [
             (pair, seed_of(self.config.seed, pair.pair_id, "paraphrase", round_number, number))
             for pair in pairs
@@ -111,12 +111,12 @@ class Paraphrasing:
                 self.take(pair, seed, answer, ended)
 
     def take(self, pair: Wordings, seed: int, answer: str, ended: bool) -> None:
-        text, rule = pair.judge(answer, ended)
+        text, rule = pair.clean_answer(answer, ended)
         tried: Row = {"answer": answer, "seed": seed}
         if not rule and self.embed:
             of_instruction, of_text = self.embed([pair.instruction, text])
             tried["meaning"] = round(float(of_instruction @ of_text), 6)
-            # "not at least", so that a NaN is no agreement
+            # so written that a NaN counts as another meaning
             rule = "" if tried["meaning"] >= self.config.min_meaning else OTHER_MEANING
         pair.tries.append({**tried, "rule": rule or KEPT})
         if not rule:
