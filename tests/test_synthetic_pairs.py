@@ -1,4 +1,4 @@
-"""measurements/synthetic_pairs.py: what it runs, what it estimates, and that the README tells it."""
+"""measurements/synthetic_pairs.py: what it runs, what it estimates, and that its page shows it."""
 
 import importlib.util
 import json
@@ -59,7 +59,9 @@ def test_what_others_start_from_is_made_first_and_nothing_twice(
 
 
 def test_a_command_that_fails_is_told_with_its_error(experiment: ModuleType) -> None:
-    with pytest.raises(RuntimeError, match="(?s)`evaluate.py --benchmark toy` ended with code 2.*needs --model"):
+    with pytest.raises(
+        RuntimeError, match="(?s)`evaluate.py --benchmark toy` ended with code 2.*--output_dir is missing"
+    ):
         experiment.run("evaluate.py", "--benchmark", "toy")
 
 
@@ -76,7 +78,7 @@ def test_intervals_are_over_seeds_and_pairs(experiment: ModuleType) -> None:
 def test_the_readme_tells_the_measured_table(experiment: ModuleType, root: Path, tmp_path: Path) -> None:
     rows = json.loads((root / "docs" / "results" / "synthetic_pairs" / "results.json").read_text())
     start, end = experiment.MARKS
-    readme = (root / "README.md").read_text(encoding="utf-8")
+    readme = (root / "docs" / "synthesis.md").read_text(encoding="utf-8")
     assert readme.split(start)[1].split(end)[0].strip() == experiment.table_of(rows)
     page = tmp_path / "page.md"
     page.write_text(f"before\n{start}\nold\n{end}\nafter\n")
