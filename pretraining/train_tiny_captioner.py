@@ -5,7 +5,7 @@
 What it learns from: drawn pairs mostly of another look and only with other sentences (instructions) than the toy
 benchmark's defaults. A captioner of this size that sees nothing but pair sentences sits on a plateau where it ignores
 the images. Two auxiliary losses get it off: every patch names the thing that covers it and what happens to it (vision
-part), and single queries name change_type, size, colour, shape and new colour of the change (Q-Former). Their heads are
+part), and single queries name change type, size, color, shape and new color of the change (Q-Former). Their heads are
 thrown away at the end. The language model also reads sentences of both wordings without pictures, as OPT has read
 English.
 """

@@ -206,7 +206,7 @@ class LoopbackHub:
         home.mkdir(parents=True, exist_ok=True)
         environment = self.environment(home, token, **more)
         command = [sys.executable, "-c", code]
-        return subprocess.run(command, env=environment, cwd=cwd or home, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, env=environment, cwd=cwd or home, capture_output=True, text=True)
 
     # what the handler asks for
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import datasets
 import pytest
@@ -364,7 +365,7 @@ def test_an_unknown_change_type_is_refused(tmp_path: Path) -> None:
     image = ("a.png", b"")
     with pytest.raises(DataError, match="pair 'p': unknown change_type 'unchanged': use one of none, add, remove"):
         RawPair("p", image, image, ["the same"], "unchanged")
-    data = write_folder(tmp_path)
+    data = write_folder(tmp_path / "pairs")
     lines = (data / "metadata.jsonl").read_text().replace('"pair_id": "p1"', '"pair_id": "p1", "change_type": "new"')
     (data / "metadata.jsonl").write_text(lines)
     with pytest.raises(DataError, match="line 2: pair 'p1': unknown change_type 'new'"):
@@ -376,9 +377,10 @@ def test_the_documented_example_is_a_benchmark(root: Path, tmp_path: Path, monke
     """docs/add_a_benchmark.md: its class, on raw files as its docstring shows them, through the same contract."""
     page = (root / "docs" / "add_a_benchmark.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    scope: dict[str, object] = {"__name__": "dataset_syned.benchmarks.shop_windows"}
-    exec(code.replace("from ..", "from dataset_syned."), scope)
-    monkeypatch.setitem(BENCHMARKS, "shop_windows", scope["ShopWindows"])
+    module = ModuleType("dataset_syned.benchmarks.shop_windows")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(code.replace("from ..", "from dataset_syned."), vars(module))
+    monkeypatch.setitem(BENCHMARKS, "shop_windows", module.ShopWindows)
 
     def write(raw: Path) -> None:
         raw.mkdir()

@@ -73,6 +73,12 @@ def rows() -> datasets.Dataset:
     return datasets.Dataset.from_dict(columns)
 
 
+def test_benchmarks_of_a_mix_are_shuffled_among_each_other() -> None:
+    items = order(sizes=[40, 40], weights=[1.0, 1.0]).items() % 80
+    from_second = [int((items[start : start + 20] >= 40).sum()) for start in range(0, 80, 20)]
+    assert all(4 <= count <= 16 for count in from_second), from_second
+
+
 def test_captions_are_a_function_of_seed_epoch_pair_and_copy() -> None:
     pairs = TrainingPairs(rows(), seed=1)
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from captioner_idc.captioning import caption
-from captioner_idc.loading import load
+from captioner_idc.loading import load, load_image
 from dataset_syned import load_benchmark
 from metric_idc import read_predictions, stated_change_type
 from metric_idc.__main__ import main as metric_main
@@ -106,6 +108,36 @@ def test_predictions_are_captions_of_the_right_images(evaluated: Path, tiny_capt
     for name, (first, second) in {**sides, "predictions_identical": ("before", "before")}.items():
         expected = caption(model, processor, ((row[first], row[second]) for row in rows), batch_size=32)
         assert [row["prediction"] for row in read_predictions(evaluated / f"{name}.jsonl")] == expected, name
+
+
+def test_report_and_clip_see_the_images_as_the_network_does(
+    program: ModuleType, tiny_captioner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before and after in this order; transparent red over white and 16-bit grey as load_image gives them."""
+    data = folder_of_pairs(tmp_path / "data", [0, 1])
+    clear, deep = Image.new("RGBA", (40, 30), (255, 0, 0, 0)), Image.fromarray(np.full((30, 40), 30000, np.uint16))
+    clear.save(data / "test" / "0-before.png")
+    deep.save(data / "test" / "0-after.png")
+    seen: dict[str, list[Any]] = {}
+    monkeypatch.setattr("run_idc.report.write_report", lambda _, images: seen.setdefault("report", list(images)))
+    score = program.score_with_controls
+
+    def scored(*arguments: Any, images: Any, **options: Any) -> Any:
+        seen["clip"] = list(images)
+        return score(*arguments, **{**options, "clip_model": None})
+
+    monkeypatch.setattr(program, "score_with_controls", scored)
+    monkeypatch.setattr(program, "check_scoring", lambda *_, **__: None)
+    command = ["--model", str(tiny_captioner), "--benchmark", "folder", "--output_dir", str(tmp_path / "out")]
+    command += ["--benchmark_options", json.dumps({"data_dir": str(data)}), "--input_controls", "False"]
+    assert program.main([*command, "--clip_model", "a model"]) == 0
+    for number, pair in enumerate(seen["report"]):
+        for side, image in zip(("before", "after"), pair, strict=True):
+            expected = load_image(data / "test" / f"{number}-{side}.png")
+            assert np.array_equal(image, expected), (number, side)
+        assert np.array_equal(seen["clip"][number], pair[1])
+    before, after = (np.asarray(image) for image in seen["report"][0])
+    assert (before == 255).all() and abs(int(after[0, 0, 0]) - 117) <= 1
 
 
 def test_results_of_a_run_go_onto_its_card(program: ModuleType, evaluated: Path, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class Client:
         return json.loads(self.process.stdout.readline())
 
     def close(self) -> None:
-        self.process.communicate(timeout=30)
+        self.process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -324,7 +324,6 @@ def test_from_the_mirror_to_load_dataset_by_the_users_commands(hub: LoopbackHub,
             cwd=tmp_path / "user",
             capture_output=True,
             text=True,
-            timeout=120,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -10,12 +10,13 @@ import torch
 from tiny_models import tiny_config
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, Blip2ForConditionalGeneration
 
-from captioner_idc.captioning import caption, load
+from captioner_idc.captioning import caption
+from captioner_idc.loading import load
 
 
 @pytest.fixture(scope="module")
 def full_size(root: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("full_size", root / "benchmarks" / "full_size.py")
+    spec = importlib.util.spec_from_file_location("full_size", root / "measurements" / "full_size.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -115,7 +116,7 @@ def test_commands_it_prints_are_understood(full_size: ModuleType, tmp_path: Path
     import shlex
 
     import train
-    from captioner_idc.captioning import _parse_arguments
+    from captioner_idc.__main__ import _parse_arguments
 
     lines = full_size.next_commands(tmp_path / "a b").replace("\\\n", " ").splitlines()
     commands = [shlex.split(line) for line in lines if line.startswith("  python")]

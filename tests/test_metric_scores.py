@@ -13,7 +13,7 @@ from metric_idc import spice
 from metric_idc.content_statistics import change_detection, length_and_diversity
 from metric_idc.protocols import NO_CHANGE_SENTENCES, apply_protocol
 from metric_idc.published_scores import PUBLISHED, SOURCES, published
-from metric_idc.resampling import resampled_scores
+from metric_idc.resampling import interval, resampled_scores
 
 LITERATURE = Path(__file__).resolve().parents[2] / "shared" / "facts" / "literature.md"
 QUICK = ["BLEU", "ROUGE-L", "CIDEr"]
@@ -216,6 +216,12 @@ def test_chunks_of_resamples_give_the_same(monkeypatch):
     monkeypatch.setattr("metric_idc.resampling.CHUNK", 30)
     parts = resampled_scores(statistics, lambda sums: {"x": float(sums["a"])}, 20, seed=0)
     assert parts["x"].tolist() == whole["x"].tolist()
+
+
+def test_an_interval_is_the_middle_95_percent():
+    assert interval(np.arange(1001.0)) == [25.0, 975.0]
+    result = metric_idc.score_rows(ROWS, QUICK, resamples=400)
+    assert result["signature"]["bootstrap"]["interval"] == 0.95
 
 
 def test_every_score_has_an_interval_around_it():

@@ -20,6 +20,7 @@ from without_package import ALONE
 
 from captioner_idc.adapters import add_lora, save_adapter
 from captioner_idc.captioning import caption
+from captioner_idc.families import card_facts
 from captioner_idc.loading import load
 from modeling_blip2idc import Blip2IdcForConditionalGeneration
 from run_idc.card import read_run, write_card
@@ -183,12 +184,12 @@ def test_a_merged_model_works_by_its_cards_snippet_without_this_package(
     assert hub.files(REPO) == files
 
 
-@pytest.mark.parametrize("change_type", ["opt", "t5"])
+@pytest.mark.parametrize("language", ["opt", "t5"])
 def test_the_adapters_snippet_fits_both_kinds_of_language_model(
-    hub: LoopbackHub, root: Path, tmp_path: Path, run: Path, change_type: str
+    hub: LoopbackHub, root: Path, tmp_path: Path, run: Path, language: str
 ) -> None:
     """With a prompt, and a canvas of another size than the vision model's."""
-    base = save_plain_blip2(tmp_path / "base", change_type)
+    base = save_plain_blip2(tmp_path / "base", language)
     hub.add_repo("tester/base", {file.name: file.read_bytes() for file in base.iterdir()})
     model = add_lora(Blip2IdcForConditionalGeneration.from_pretrained(base), rank=2, alpha=4, dropout=0.0, seed=0)
     for name, parameter in model.named_parameters():
@@ -196,8 +197,9 @@ def test_the_adapters_snippet_fits_both_kinds_of_language_model(
             torch.nn.init.normal_(parameter, std=0.5, generator=torch.Generator().manual_seed(1))
     for name in PROCESSOR:
         (run / name).unlink()
-    processor = tiny_processor(change_type, prompt="Question: what?", canvas=(64, 32), max_caption_length=12)
+    processor = tiny_processor(language, prompt="Question: what?", canvas=(64, 32), max_caption_length=12)
     save_adapter(model, processor, run, base="tester/base", revision=None)
+    (run / "captioner.json").write_text(json.dumps(card_facts(model)))
     done = publish(hub, root, tmp_path / "mine", run)
     assert done.returncode == 0, done.stderr
     [expected] = caption(*load(base, run, device="cpu"), [images()])
@@ -224,7 +226,7 @@ def test_scores_go_onto_the_card_and_the_hub(hub: LoopbackHub, root: Path, tmp_p
     assert card.data.metrics == ["bleu", "meteor", "rouge", "cider"]
     entries = yaml.safe_load(files[".eval_results/toy.yaml"])
     assert [entry["value"] for entry in entries] == list(mine["scores"].values())
-    assert all("protocol honest, 12 pairs" in entry["notes"] for entry in entries)
+    assert all("protocol standard, 12 pairs" in entry["notes"] for entry in entries)
     assert len({(entry["dataset"]["id"], entry["dataset"]["task_id"]) for entry in entries}) == len(entries)
     assert len(hub.asked("POST .*/commit/main 200")) == 2
 
@@ -234,7 +236,7 @@ def test_a_failed_push_does_not_fail_the_evaluation(hub: LoopbackHub, root: Path
     done = program(hub, root, tmp_path / "mine", *arguments)
     assert done.returncode == 0 and "constant caption" in done.stdout, done.stderr
     last = done.stdout.splitlines()[-1]
-    assert "'other/toy' HTTP 403" in last and "Nothing is lost" in last
+    assert "'other/toy': HTTP 403" in last and "Nothing is lost" in last
 
 
 def test_no_token_and_no_path_gets_out(

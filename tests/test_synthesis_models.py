@@ -166,7 +166,9 @@ def test_a_pipeline_of_references_gets_one_source_per_call(tmp_path: Path) -> No
     editor.entry, editor.pipeline, editor.batch_size, editor.steps = PIPELINES["qwen_image_edit"], Recorder(), 8, {}
     editor.accepts = {"image", "prompt", "num_images_per_prompt", "generator", "true_cfg_scale"}
     settings = config(tmp_path, editor="qwen_image_edit")
-    results = editor.edit(tasks(2), [candidates_of(settings, editor.guidances, task.pair_id) for task in tasks(2)])
+    results = editor.edit(
+        tasks(2), [candidates_of(settings, guidances_of(settings), task.pair_id) for task in tasks(2)]
+    )
     assert sorted((call["prompt"][-1], call["count"], call["scale"]) for call in editor.pipeline.calls) == [
         ("0", 2, 3.0),
         ("0", 2, 6.0),
@@ -239,7 +241,7 @@ def test_each_reason(score: dict[str, float], reason: str, tmp_path: Path) -> No
 def test_the_best_are_kept_in_order_and_copies_are_not() -> None:
     scores = [{"changed": 0.2, "contrast": 40.0, "image_text": value} for value in (0.31, 0.5, 0.1, 0.4, 0.5)]
     ranked = {"scores": [*scores, None], "digests": [*"abcdb", ""], "editor_problems": [*[""] * 5, "no"]}
-    row = Selection(SynthesisConfig(output_dir="x")).one(ranked)
+    row = Selection(SynthesisConfig(output_dir="x")).select_pair(ranked)
     assert row["kept"] == [1, 3]
     reasons = [verdict.split(":")[0] for verdict in row["verdicts"]]
     assert reasons == ["not_in_top_k", "accepted", "text_not_shown", "accepted", "duplicate", "editor"]
@@ -304,7 +306,7 @@ def test_an_answer_ends_with_any_of_the_models_end_tokens(chat: Path) -> None:
 class Scripted:
     """A chat model whose answers are known."""
 
-    told = {"model": "scripted", "revision": None}
+    description = {"model": "scripted", "revision": None}
 
     def __init__(self, answers: list[str]):
         self.said, self.seeds, self.waiting = 0, [], answers
@@ -350,8 +352,8 @@ def test_failed_paraphrases_are_counted_and_asked_again_with_another_seed() -> N
 
 def test_an_answer_that_was_cut_by_the_limit_is_none() -> None:
     wordings = Wordings("7", "make the sky red", ["make the sky red"], 1)
-    assert wordings.judge("Turn the sky into a", ended=False) == ("", "cut_at_limit")
-    assert wordings.judge("Turn the sky red\nand then", ended=False) == ("Turn the sky red", "")
+    assert wordings.clean_answer("Turn the sky into a", ended=False) == ("", "cut_at_limit")
+    assert wordings.clean_answer("Turn the sky red\nand then", ended=False) == ("Turn the sky red", "")
 
 
 def test_a_chat_model_writes_the_instruction_from_a_caption(tmp_path: Path) -> None:
@@ -396,7 +398,7 @@ def test_candidates_take_the_combinations_of_guidances_in_turn(tmp_path: Path) -
 
 @needs_diffusers
 def test_an_editor_without_known_weights_asks_for_them(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="'cosxl_edit' has no weights of its own .* as editor_model"):
+    with pytest.raises(SettingsError, match="'cosxl_edit' has no weights .* as editor_model"):
         PipelineEditor(config(tmp_path, editor="cosxl_edit"))
 
 

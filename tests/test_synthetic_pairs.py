@@ -12,7 +12,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def experiment(root: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("synthetic_pairs", root / "benchmarks" / "synthetic_pairs.py")
+    spec = importlib.util.spec_from_file_location("synthetic_pairs", root / "measurements" / "synthetic_pairs.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
@@ -59,9 +59,7 @@ def test_what_others_start_from_is_made_first_and_nothing_twice(
 
 
 def test_a_command_that_fails_is_told_with_its_error(experiment: ModuleType) -> None:
-    with pytest.raises(
-        RuntimeError, match="(?s)`evaluate.py --benchmark toy` ended with code 2.*--output_dir is missing"
-    ):
+    with pytest.raises(RuntimeError, match="(?s)`evaluate.py .*` ended with code 2.*--output_dir is missing"):
         experiment.run("evaluate.py", "--benchmark", "toy")
 
 
