@@ -1,26 +1,22 @@
-"""Image difference captioning data: every benchmark gives the same rows (`pairs.FEATURES`).
-
-Names are imported on first use, so that a command can say in one line that the package `datasets` is missing.
-"""
+"""Image difference captioning data: every benchmark yields the same rows (`pairs.FEATURES`)."""
 
 from importlib import import_module
 from typing import Any
 
 HOMES = {
-    "BENCHMARKS": "loading",
-    "benchmark_builder": "loading",
-    "load_benchmark": "loading",
-    "prepare": "loading",
-    "PairBuilder": "pair_builder",
-    "CHANGE_TYPES": "pairs",
-    "DataError": "pairs",
+    "BENCHMARKS": "benchmarks",
     "FEATURES": "pairs",
-    "NO_CHANGE": "pairs",
+    "DataError": "pairs",
+    "PairBuilder": "pair_builder",
+    "benchmark_builder": "preparing",
+    "load_benchmark": "preparing",
+    "prepare": "preparing",
 }
-__all__ = [*HOMES]
+__all__ = list(HOMES)
 
 
 def __getattr__(name: str) -> Any:
+    """Import a public name on first use, so that `python -m dataset_syned` can report that `datasets` is missing."""
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{HOMES[name]}", __name__), name)

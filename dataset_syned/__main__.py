@@ -9,6 +9,7 @@ python -m dataset_syned push syned user/syned
 python -m dataset_syned synthesize --config configs/synthesis/toy.yaml
 """
 
+# Each command imports what it needs, so that a missing package is one line and `--help` needs none.
 import argparse
 import os
 import sys
@@ -18,37 +19,28 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from common_idc.atomic_files import write_json
 
-try:
-    from .checking import check
-    from .exporting import EXPORTS, export
-    from .fetching import fetch
-    from .loading import BENCHMARKS, benchmark_builder, prepare
-    from .pair_builder import PairBuilder
-    from .pushing import push
-except ModuleNotFoundError as error:
-    if error.name != "datasets":
-        raise
-    raise SystemExit('error: the data sets need the package datasets: pip install "blip2idc[data]"') from None
+def builder_of(arguments: argparse.Namespace, **extra: Any) -> Any:
+    """Return the `PairBuilder` that the arguments of a command name."""
+    from .preparing import benchmark_builder
 
-
-def builder_of(arguments: argparse.Namespace, **extra: Any) -> PairBuilder:
-    """Return the builder that the arguments name."""
     return benchmark_builder(arguments.benchmark, config=arguments.config, root=arguments.data_dir, **extra)
 
 
 def run_list(_: argparse.Namespace) -> int:
-    """Print a table of benchmarks: config, published counts, licence, raw files, prepared or not."""
+    """Print a table: name, config, published counts, licence, folder of the raw files, prepared or not."""
+    from .benchmarks import BENCHMARKS
+    from .preparing import benchmark_builder
+
     rows = [("benchmark", "config", "pairs (train/validation/test)", "licence", "raw files", "prepared")]
     for name, builder in BENCHMARKS.items():
         for config in builder.BUILDER_CONFIGS:
-            made = benchmark_builder(name, config=config.name)
+            instance = benchmark_builder(name, config=config.name)
             counts = builder.EXPECTED.get(config.name, {})
-            shown = "/".join(str(counts.get(split, "-")) for split in ("train", "validation", "test"))
-            where = str(made.root) if made.root.is_dir() else "-"
-            ready = "ready" if os.path.isdir(made.cache_dir) else "-"
-            rows.append((name, config.name, shown if counts else "any", builder.LICENSE or "-", where, ready))
+            pairs = "/".join(str(counts.get(split, "-")) for split in ("train", "validation", "test"))
+            folder = str(instance.root) if instance.root.is_dir() else "-"
+            prepared = "ready" if os.path.isdir(instance.cache_dir) else "-"
+            rows.append((name, config.name, pairs if counts else "any", builder.LICENSE or "-", folder, prepared))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -56,18 +48,22 @@ def run_list(_: argparse.Namespace) -> int:
 
 
 def run_fetch(arguments: argparse.Namespace) -> int:
-    """Fetch the raw files of a benchmark."""
+    """Fetch the raw files and print which splits are complete."""
+    from .fetching import fetch
+
     builder = builder_of(arguments)
     report = fetch(builder)
     source = f"{report.mirror.repo_id} at {report.mirror.revision[:12]}"
     print(f"{arguments.benchmark}: {len(report.files)} files from {source} are in {report.root}")
-    splits = builder.raw_splits()  # raises an error that says what a mirror lacks
+    splits = builder.raw_splits()  # an error says what is missing if the mirror has only a part
     print(f"complete splits: {', '.join(splits)}")
     return 0
 
 
 def run_prepare(arguments: argparse.Namespace) -> int:
-    """Prepare a benchmark and say what was done."""
+    """Prepare the splits and print their counts, and what was left out."""
+    from .preparing import prepare
+
     skip_log = None
     if arguments.on_error == "skip":
         skip_log = Path(f"{arguments.benchmark}-skipped.jsonl").resolve()
@@ -77,20 +73,24 @@ def run_prepare(arguments: argparse.Namespace) -> int:
     counts = ", ".join(f"{len(rows)} {split}" for split, rows in splits.items())
     config = "" if builder.config.name == builder.DEFAULT_CONFIG_NAME else f', "{builder.config.name}"'
     print(f'{arguments.benchmark}: {counts}; ready for load_dataset("{arguments.benchmark}"{config})')
-    made = os.path.getmtime(os.path.join(builder.cache_dir, "dataset_info.json"))
-    if made < started:
+    prepared_at = os.path.getmtime(os.path.join(builder.cache_dir, "dataset_info.json"))
+    if prepared_at < started:
         same = "from the same raw files" if builder.root.is_dir() else f"no raw files to compare in {builder.root}"
-        print(f"nothing to do: prepared on {datetime.fromtimestamp(made):%Y-%m-%d %H:%M}, {same}")
+        print(f"nothing to do: prepared on {datetime.fromtimestamp(prepared_at):%Y-%m-%d %H:%M}, {same}")
     for note in builder.notes() if builder.root.is_dir() else ():
         print(note)
     if skip_log and skip_log.exists():
         lines = skip_log.read_text(encoding="utf-8").splitlines()
-        print(f"{len(lines)} pairs were left out; their reasons are in {skip_log}")
+        print(f"{len(lines)} pairs were left out, listed with their reasons in {skip_log}")
     return 0
 
 
 def run_check(arguments: argparse.Namespace) -> int:
-    """Check the raw files of a benchmark; return 1 if there are problems."""
+    """Check the raw files; print and optionally write the problems, of which any makes the status 1."""
+    from common_idc.atomic_files import write_json
+
+    from .checking import check
+
     report = check(builder_of(arguments))
     print(report.summary())
     if arguments.report:
@@ -99,7 +99,10 @@ def run_check(arguments: argparse.Namespace) -> int:
 
 
 def run_export(arguments: argparse.Namespace) -> int:
-    """Export a prepared benchmark."""
+    """Export the prepared splits."""
+    from .exporting import export
+    from .preparing import prepare
+
     builder = builder_of(arguments)
     export(builder, prepare(builder), arguments.folder, arguments.format, arguments.max_shard_size)
     print(f"{arguments.benchmark}: written to {arguments.folder}")
@@ -107,17 +110,20 @@ def run_export(arguments: argparse.Namespace) -> int:
 
 
 def run_push(arguments: argparse.Namespace) -> int:
-    """Push a benchmark to the Hub."""
+    """Push the prepared splits."""
+    from .preparing import prepare
+    from .pushing import push
+
     builder = builder_of(arguments)
     prepare(builder)
-    place = push(builder, arguments.repo_id, arguments.private or None)
-    print(f"{arguments.benchmark}: pushed to {place}")
+    address = push(builder, arguments.repo_id, arguments.private or None)
+    print(f"{arguments.benchmark}: pushed to {address}")
     return 0
 
 
 def run_synthesize(arguments: argparse.Namespace) -> int:
-    """Run the synthesis."""
-    from .synthesis.settings import parse_config  # the other commands need none of its libraries
+    """Synthesize training pairs with the settings that are left over from the other options."""
+    from .synthesis.settings import parse_config
     from .synthesis.stages import synthesize
 
     config = parse_config(arguments.settings)
@@ -130,9 +136,10 @@ def run_synthesize(arguments: argparse.Namespace) -> int:
     return 0
 
 
+EXPORT_FORMATS = ("parquet", "coco", "clevr")
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
-    "list": (run_list, "list the benchmarks: counts, licence, raw files, prepared or not"),
-    "fetch": (run_fetch, "get the raw files from a Hub mirror, or say where to get them"),
+    "list": (run_list, "the benchmarks: counts, licence, folder of the raw files, prepared or not"),
+    "fetch": (run_fetch, "download the raw files from a Hub mirror, or say where to get them"),
     "prepare": (run_prepare, "check all images and write the rows into the cache of `datasets`"),
     "check": (run_check, "compare the raw files with the published counts and look for broken pairs"),
     "export": (run_export, "write Parquet with a card, COCO references, or the CLEVR-Change layout"),
@@ -142,7 +149,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Return the parsed command line."""
+    """Return the options of a command; `settings` are those that synthesis parses itself."""
     parser = argparse.ArgumentParser(prog="python -m dataset_syned", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     parsers = {
@@ -152,40 +159,46 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     for name, command in parsers.items():
         if name in ("list", "synthesize"):
             continue
-        command.add_argument("benchmark", help="its name, see list")
-        command.add_argument("--config", help="one of its configs; default: the first that `list` shows")
+        command.add_argument("benchmark", help="its name, see `list`")
+        command.add_argument("--config", help="one of its configs; default: the first in `list`")
         command.add_argument("--data_dir", type=Path, help="folder of the raw files; default: data/BENCHMARK")
-    parsers["prepare"].add_argument("--num_proc", type=int, default=1, help="processes")
+    parsers["prepare"].add_argument("--num_proc", type=int, default=1, help="number of processes")
     parsers["prepare"].add_argument(
         "--on-error",
         choices=("fail", "skip"),
         default="fail",
-        help="at a broken pair: stop, or leave it out and list it",
+        help="at a broken pair: stop, or leave it out and list it in BENCHMARK-skipped.jsonl",
     )
-    parsers["check"].add_argument("--report", type=Path, help="also write the findings to this JSON file")
+    parsers["check"].add_argument("--report", type=Path, help="also write the problems to this JSON file")
     parsers["export"].add_argument("folder", type=Path, help="new or empty folder")
-    parsers["export"].add_argument("--format", choices=EXPORTS, default="parquet")
-    parsers["export"].add_argument("--max_shard_size", default="500MB", help="of a Parquet file")
-    parsers["push"].add_argument("repo_id", help="USER/NAME")
-    parsers["push"].add_argument("--private", action="store_true")
+    parsers["export"].add_argument("--format", choices=EXPORT_FORMATS, default="parquet", help="default: parquet")
+    parsers["export"].add_argument(
+        "--max_shard_size", default="500MB", help="most bytes of a Parquet file; default: 500MB"
+    )
+    parsers["push"].add_argument("repo_id", help="<user>/<name> on the Hub")
+    parsers["push"].add_argument("--private", action="store_true", help="if the repository has to be created")
     arguments, settings = parser.parse_known_args(argv)
     if settings and arguments.command != "synthesize":
         parser.error(f"unrecognized arguments: {' '.join(settings)}")
-    arguments.settings = settings  # of synthesis, which has its own parser
+    arguments.settings = settings
     return arguments
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; return its exit code."""
+    """Run a command and return its exit status."""
     arguments = parse_arguments(argv)
     try:
         status = COMMANDS[arguments.command][0](arguments)
-        sys.stdout.flush()  # a closed pipe is noticed here, and not at the end of the process
+        sys.stdout.flush()  # notice here, not at exit, that the reader of a pipe has ended
         return status
     except BrokenPipeError:  # `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # as for a program that SIGPIPE ends
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        return 141  # the status of a program that SIGPIPE ends
+    except ImportError as error:
+        extra = "synthesis" if arguments.command == "synthesize" else "data"
+        print(f'error: {error}; install what this needs: pip install "blip2idc[{extra}]"', file=sys.stderr)
+        return 2
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 

@@ -9,14 +9,49 @@ from typing import Any, TypeVar
 from .pairs import BrokenEntry, DataError
 
 Entry = TypeVar("Entry")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
+Located = tuple[str, Entry]  # an entry and its place, e.g. "'train.json', item 3", for messages
+
+# Sentences by which annotators say that two images show no difference, in CLEVR-Change, LEVIR-CC and Spot-the-Diff.
+NO_CHANGE_SENTENCES = frozenset(
+    {
+        "the scene remains the same",
+        "the scene is the same as before",
+        "the two scenes seem identical",
+        "nothing has changed",
+        "nothing changed",
+        "nothing was modified",
+        "no change was made",
+        "no change has occured",
+        "no change has occurred",
+        "almost nothing has changed",
+        "there is no change",
+        "there is no difference",
+        "there are no differences",
+        "there is no difference between the two pictures",
+        "there is no difference between the two images",
+        "there is no difference between the images",
+        "there are no differences between the two images",
+        "there are no differences in the pictures",
+        "i see no differences between the two images",
+        "i do not see any differences",
+        "no change",
+        "no changes",
+        "no difference",
+        "no differences",
+        "both images are identical",
+        "these images are the same",
+    }
+)
+
+
+def say_no_change(captions: list[str]) -> bool:
+    """Return whether every caption is one of NO_CHANGE_SENTENCES, whatever its case and its final full stop."""
+    return bool(captions) and all(text.lower().strip(" .\n") in NO_CHANGE_SENTENCES for text in captions)
 
 
 def inside(root: Path, name: str) -> Path:
-    """Return the file `name` of a data folder.
-
-    Raises: DataError if the name leads out of the folder.
-    """
+    """Return the file `name` of a data folder. Raises: DataError if the name leads out of the folder."""
     # By the name alone: asking the file system takes longer than reading the annotation, and links may leave.
     normal = os.path.normpath(name)
     if os.path.isabs(normal) or normal.split(os.sep)[0] == "..":
@@ -25,10 +60,7 @@ def inside(root: Path, name: str) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file.
-
-    Raises: DataError for a missing file, or one that is not JSON.
-    """
+    """Return the content of a JSON file. Raises: DataError if the file is missing or not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -38,66 +70,65 @@ def read_json(path: Path) -> Any:
 
 
 def read_each(
-    entries: Iterable[tuple[str, Entry] | BrokenEntry], read: Callable[[Entry], Made]
-) -> Iterator[Made | BrokenEntry]:
-    """Yield what `read` returns for each entry, and a BrokenEntry that names the place for each broken one.
+    entries: Iterable[Located | BrokenEntry], read: Callable[[Any], Result]
+) -> Iterator[Result | BrokenEntry]:
+    """Yield what `read` returns for each entry, or a BrokenEntry that names its place.
 
     Args:
-        entries: (place, entry), the place for messages; broken entries are passed on.
+        entries: with their places; broken ones are passed on.
     """
     for entry in entries:
         if isinstance(entry, BrokenEntry):
             yield entry
             continue
+        place, content = entry
         try:
-            made = read(entry[1])
+            result = read(content)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            made = BrokenEntry(DataError(f"{entry[0]}: {describe_fault(error)}"))
-        yield made
+            result = BrokenEntry(DataError(f"{place}: {describe_problem(error)}"))
+        yield result
 
 
-def describe_fault(error: Exception) -> str:
-    """Return what is wrong with an entry whose reading raised `error`."""
+def describe_problem(error: Exception) -> str:
+    """Return what is wrong with an annotation, given the error of reading it."""
     if isinstance(error, KeyError):
         return f"no field {error}"
     return f"a field has a wrong type ({error})" if isinstance(error, (TypeError, AttributeError)) else str(error)
 
 
 def by_split(
-    entries: Iterable[tuple[str, Any] | BrokenEntry], names: dict[str, str]
-) -> dict[str, list[tuple[str, Any] | BrokenEntry]]:
-    """Return entries by our name of the split in their field `split`; broken ones go to the first split.
+    entries: Iterable[Located | BrokenEntry], names: dict[str, str]
+) -> dict[str, list[Located | BrokenEntry]]:
+    """Return the entries of each split by their field `split`; broken ones, of unknown split, are in the first.
 
     Args:
         names: our name of a split -> the authors'.
 
     Raises: DataError if all entries are broken.
     """
-    parts: dict[str, list[tuple[str, Any] | BrokenEntry]] = {ours: [] for ours in names}
     ours_of = {theirs: ours for ours, theirs in names.items()}
-    faults: list[BrokenEntry] = []
+    parts: dict[str, list[Located | BrokenEntry]] = {ours: [] for ours in names}
+    broken: list[BrokenEntry] = []
     for entry in entries:
         if isinstance(entry, BrokenEntry):
-            faults.append(entry)
+            broken.append(entry)
             continue
         place, fields = entry
         split = fields.get("split") if isinstance(fields, dict) else None
         if isinstance(split, str) and split in ours_of:
             parts[ours_of[split]].append(entry)
         else:
-            faults.append(
-                BrokenEntry(DataError(f"{place}: split={split!r}, which should be one of {', '.join(ours_of)}"))
-            )
+            broken.append(BrokenEntry(DataError(f"{place}: split={split!r}, use one of {', '.join(ours_of)}")))
     found = {split: part for split, part in parts.items() if part}
-    if faults and not found:
-        raise faults[0].error
+    if broken and not found:
+        raise broken[0].error
     for split in list(found)[:1]:
-        found[split] = faults + found[split]
+        found[split] = broken + found[split]
     return found
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[str, tuple[int, bytes]]]:
-    """Yield (place, (number, line)) of all lines that are not blank; memory does not grow with the file."""
+    """Yield (place, (number, line)) of all lines that are not blank, one at a time, in constant memory."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
@@ -105,10 +136,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[str, tuple[int, bytes]]]:
 
 
 def json_object(line: bytes) -> dict[str, Any]:
-    """Return the object on a line of JSON.
-
-    Raises: DataError.
-    """
+    """Return the JSON object of a line. Raises: DataError if there is none."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError) as error:

@@ -1,7 +1,7 @@
-"""Cleaning of sentences that a language model wrote, one rule a line, so that each can be read, counted and changed.
+"""Rules that clean LLM-written captions, one per line.
 
 The rules are tuned on the 8,031 paraphrases released with Syned: half of them are in quotation marks, others refuse,
-talk about the task, stop in the middle, or count their own words. No rule looks at what a sentence means: a fluent
+talk about the task, are cut off, or count their own words. No rule considers what a sentence means: a fluent
 paraphrase of another edit passes.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 INSTRUCTION_STANDS_IN = "instruction_stands_in"
 
-# What is taken off a line; the rest is kept. (name, pattern, what is put in its place)
+# What is removed from a line; the rest is kept. (name, pattern, replacement)
 CHANGES: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("emoji", re.compile("[\U0001f000-\U0001faff\u2600-\u27bf\ufe0f\u200d\u2642]+"), ""),
     ("blanks", re.compile(r"^\s+|\s+$|\s+(?=\s)|\s(?=[.,]$)"), ""),
@@ -21,7 +21,7 @@ CHANGES: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("template_mark", re.compile(r"^INSTRUCTION\s*:\s*<INSTRUCT>\s*|\s*(?:<INSTRUCT>|\[INSTRUCT\]|\[|\])$"), ""),
     ("quotation_marks", re.compile(r'^"((?:[^"]|(?<=[\s(])"[^"]*")*)"\.?$|^“([^“”]*)”$'), r"\1\2"),
     ("quotation_marks", re.compile(r"^'((?:[^']|(?<=\w)'(?=\w))*)'$"), r"\1"),
-    # Many released lines end at what was a comma and so lack the closing mark; what is left mostly reads well.
+    # Many released lines were cut at a comma and lack the closing mark; the rest mostly reads well.
     ("unclosed_quotation", re.compile(r'^["“](?=(?:[^"”]|(?<=[\s(])"[^"]*")*$)'), ""),
     ("leading_punctuation", re.compile(r"^[:;,]\s*"), ""),
     ("label", re.compile(r"^(?:(?:reword|modify|rephrase|rewrite) the instruction (?:to|as):)\s*", re.I), ""),
@@ -67,21 +67,21 @@ ASKS_FOR_TEXT = r"""
 BRACKETED = r"^\{.*\}$ | \[[A-Z][^\]]*\]"
 
 ENDED = re.compile(r"[.!?…][\"'”’)]*$")
-# Not `on`, `in`, `by`, `at`, `like`: "put a hat on" is whole. A relative clause may end in the others, too: "remove
+# Not `on`, `in`, `by`, `at`, `like`: "put a hat on" is complete. A relative clause may end in the others too: "remove
 # the nail it is hanging from".
 DANGLING = r"""
     \b(?:a|an|the|and|or|but|nor|its|their|your|our|that|which|whose|than|very|such|towards?|during|per)$
   | (?<!ing)(?<!\bis)(?<!\bare)\ (?:of|with|for|from|into|onto|as|between)$ | (?<!ing)(?<!ed)\ to$
   | ,$ | \bsomeone's$ | \bways\ to$ | \bbeing$
 """
-# Adjectives after which the released lines break off; a noun has to follow them when an article comes before.
+# Adjectives after which released lines are cut; after an article, a noun has to follow them.
 ADJECTIVE = r"""(?:\w+(?:ful|ous|esque|less|ish)|[\w-]+-(?:inspired|style|like|abandoned)|bold|bright|bustling
   |colou?rful|cozy|crowded|deep|delicate|dense|deserted|dreamy|fierce|interconnected|living|lively|long|majestic|massive|pristine
   |radiant|serene|soft|sophisticated|stunning|tall|vibrant|vivid|warm|white|whimsical)"""
 CUT_ADJECTIVE = rf"\b(?:a|an|of|with|into|by)\ {ADJECTIVE}$"
-LONG_LIST = 480  # characters: lists of this length stop where the model's token limit was, most often inside a word
+LONG_LIST = 480  # characters: longer lists stop at the model's token limit, mostly inside a word
 
-# What takes a line out. A talk rule does not count where the edit instruction itself speaks so.
+# What removes a line. A talk rule is not applied if the edit instruction itself matches it.
 REMOVALS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("empty", re.compile(r"^\W*$")),
     ("placeholder", re.compile(BRACKETED, re.X)),
@@ -107,12 +107,12 @@ RULES = tuple(
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What is left of some lines, and why.
+    """The result of cleaning the lines of one pair.
 
     Args:
-        kept: in the order of the lines; never empty, because the instruction stands in.
-        changed: (line as it was, rule), once for each rule that took something off.
-        removed: (line as it was, rule).
+        kept: in the order of the lines; never empty, because the instruction replaces missing captions.
+        changed: (original line, rule), once for each rule that removed something from it.
+        removed: (original line, rule).
     """
 
     kept: list[str]
@@ -122,7 +122,7 @@ class Cleaned:
 
 
 def strip_line(line: str) -> tuple[str, list[str]]:
-    """The line without what CHANGES take off, and the names of the rules that did."""
+    """Return the line without what CHANGES remove, and the names of the rules that applied."""
     names: list[str] = []
     while True:  # one wrapping may hide another: a number before quotation marks
         before = line
@@ -136,12 +136,12 @@ def strip_line(line: str) -> tuple[str, list[str]]:
 
 
 def comparable(line: str) -> str:
-    """Equal for lines that differ in case, blanks and punctuation only."""
+    """Return a text that is equal for lines that differ only in case, blanks and punctuation."""
     return re.sub(r"[\W_]+", " ", line).strip().casefold() or line.strip()
 
 
 def removal_rule(line: str, instruction: str) -> str | None:
-    """The first rule that takes a stripped line out."""
+    """Return the first rule that removes a stripped line."""
     for name, pattern in REMOVALS:
         if pattern.search(line) and not (name in TALK and pattern.search(instruction)):
             return name
@@ -149,7 +149,7 @@ def removal_rule(line: str, instruction: str) -> str | None:
 
 
 def clean(lines: list[str], instruction: str) -> Cleaned:
-    """The lines that can stand as captions; the edit instruction where none can."""
+    """Return the lines that can be captions; the edit instruction if there are none."""
     instruction = instruction.strip()
     kept: list[str] = []
     changed: list[tuple[str, str]] = []
@@ -172,7 +172,7 @@ def clean(lines: list[str], instruction: str) -> Cleaned:
 
 
 def report(results: Iterable[Cleaned]) -> dict[str, int]:
-    """Lines per rule, all rules named. A line may be changed by several rules and is removed by one at most."""
+    """Return the number of lines per rule. A line may be changed by several rules and is removed by at most one."""
     counts: Counter[str] = Counter()
     for result in results:
         counts.update(rule for _, rule in (*result.changed, *result.removed))

@@ -1,31 +1,30 @@
 """Check raw files: published counts, unreadable or duplicate pairs."""
 
-import io
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from PIL import Image
-
 from .pair_builder import PairBuilder
-from .pairs import NO_CHANGE, BrokenEntry, DataError, RawPair, read_image
+from .pairs import NO_CHANGE, BrokenEntry, DataError, RawPair, decode_image, read_file
 
 RULES = {
     "annotation": "an entry of the annotations is broken",
     "missing": "an image file is missing",
     "unreadable": "an image cannot be decoded",
-    "duplicate": "a pair_id is in a split twice, or a pair has the images and captions of another pair",
-    "identical": "the two images are byte-equal, though the pair is labelled changed",
+    "duplicate": "a split has a pair_id twice, or a pair has the images and captions of another pair",
+    "identical": "the two images are the same file, but the change type says that something changed",
     "mismatched": "the two images have different shapes (width to height)",
     "no text": "a caption is empty, or there is none",
-    "count": "a split has another number of pairs than published",
+    "count": "the number of pairs of a split is not the published one",
 }
 SHAPE_TOLERANCE = 0.02  # of width / height; resizing to whole pixels stays below
 
 
 @dataclass
 class Problem:
+    """A pair, or a split, that breaks one of RULES."""
+
     rule: str
     split: str
     pair_id: str
@@ -34,6 +33,8 @@ class Problem:
 
 @dataclass
 class CheckReport:
+    """The number of pairs and the problems of a benchmark."""
+
     benchmark: str
     config: str
     found: dict[str, int] = field(default_factory=dict)
@@ -42,13 +43,15 @@ class CheckReport:
 
     @property
     def counts(self) -> dict[str, int]:
+        """Return the number of problems by rule."""
         return dict(Counter(problem.rule for problem in self.problems))
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON writes it."""
         return {**asdict(self), "counts": self.counts}
 
     def summary(self, shown: int = 3) -> str:
-        """Return counts per split, then each broken rule with its first cases."""
+        """Return the counts per split, then each broken rule with its first cases."""
         lines = [f"{self.benchmark} ({self.config})"]
         for split, count in self.found.items():
             published = self.expected.get(split)
@@ -62,9 +65,9 @@ class CheckReport:
 
 
 def check(builder: PairBuilder) -> CheckReport:
-    """Read every raw pair of every split and return the problems found.
+    """Check every raw pair of every split.
 
-    Raises: DataError if a file of annotations is missing or cannot be read.
+    Raises: DataError if a file of annotations is missing or not JSON, so that there are no pairs to check.
     """
     expected = builder.EXPECTED.get(builder.config.name, {})
     report = CheckReport(builder.dataset_name, builder.config.name, expected=dict(expected))
@@ -78,31 +81,33 @@ def check(builder: PairBuilder) -> CheckReport:
             found = pair_problems(pair, contents, f"{split} {pair.pair_id}")
             report.problems += [Problem(rule, split, pair.pair_id, detail) for rule, detail in found]
             if pair.pair_id in seen:
-                report.problems.append(Problem("duplicate", split, pair.pair_id, "is in this split twice"))
+                report.problems.append(Problem("duplicate", split, pair.pair_id, "the split has this pair_id twice"))
             seen.add(pair.pair_id)
             report.found[split] = report.found.get(split, 0) + 1
     for split, count in expected.items():
         found = report.found.get(split, 0)
         if found != count:
-            report.problems.append(Problem("count", split, "", f"{found} pairs, published are {count}"))
+            report.problems.append(Problem("count", split, "", f"{found} pairs, published: {count}"))
     return report
 
 
 def pair_problems(pair: RawPair, contents: dict[int, str], place: str) -> Iterator[tuple[str, str]]:
-    """Yield (rule, detail) for everything that is wrong with one pair.
+    """Yield (rule, detail) for each problem of one pair.
 
     Args:
-        contents: hash of images and captions -> place of the first pair that has them; this one is added.
+        contents: hash of images and captions -> place of the first pair that has them; this pair is added.
+        place: split and pair_id, for `contents`.
     """
     if not pair.captions or not all(caption.strip() for caption in pair.captions):
         yield "no text", f"captions are {pair.captions}"
-    images = []
+    images, pictures = [], []
     for source in (pair.before, pair.after):
         try:
-            images.append(read_image(source))
+            images.append(read_file(source))
+            pictures.append(decode_image(images[-1]))
         except DataError as error:
             yield ("missing" if isinstance(error.__cause__, FileNotFoundError) else "unreadable"), str(error)
-    if len(images) < 2:
+    if len(pictures) < 2:
         return
     before, after = images
     first = contents.setdefault(hash((before["bytes"], after["bytes"], *pair.captions)), place)
@@ -111,17 +116,11 @@ def pair_problems(pair: RawPair, contents: dict[int, str], place: str) -> Iterat
     if before["bytes"] == after["bytes"] and pair.change_type not in ("", NO_CHANGE):
         yield (
             "identical",
-            f"labelled {pair.change_type!r}, but {before['path']!r} and {after['path']!r} are the same file",
+            f"change type {pair.change_type!r}, but {before['path']!r} and {after['path']!r} are the same file",
         )
-    shapes = [shape_of(image["bytes"]) for image in images]
+    shapes = [picture.width / picture.height for picture in pictures]
     if abs(shapes[0] / shapes[1] - 1) > SHAPE_TOLERANCE:
         yield (
             "mismatched",
-            f"{before['path']!r} is {shapes[0]:.2f} times as wide as high, {after['path']!r} {shapes[1]:.2f}",
+            f"width / height is {shapes[0]:.2f} in {before['path']!r} and {shapes[1]:.2f} in {after['path']!r}",
         )
-
-
-def shape_of(data: bytes) -> float:
-    """Return width / height of an encoded image."""
-    with Image.open(io.BytesIO(data)) as image:
-        return image.width / image.height

@@ -1,7 +1,7 @@
-"""Which training pairs come when, and with which of their captions: functions of the seed, the epoch and the step.
+"""Deterministic epoch order: which pair in which step, with which caption, as a function of seed, epoch and step.
 
-Nothing here depends on the number of processes or workers, or on what was drawn before, so that a run can be shared
-out or resumed anywhere and sees the same pairs.
+Nothing here depends on the number of processes or workers, or on earlier random numbers, so that a run can be
+distributed or resumed anywhere and sees the same pairs.
 """
 
 import random
@@ -19,18 +19,18 @@ class TrainingPairs:
 
     Args:
         rows: the training rows of one benchmark or more.
-        caption_choice: a caption at random for each epoch, or always the first of the shortest.
+        caption_choice: a random caption in each epoch, or always the first of the shortest.
     """
 
     def __init__(self, rows: datasets.Dataset, seed: int, caption_choice: CaptionChoice = "random"):
-        # No method `set_epoch`: Accelerate would call it with a count of its own.
+        # No method `set_epoch`: Accelerate would call it with its own count.
         self.rows, self.seed, self.caption_choice, self.epoch = rows, seed, caption_choice, 0
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, item: int) -> dict[str, Any]:
-        """An item of `PairOrder`, or simply the number of a row; `weight` is 0 for an item that only fills up."""
+        """Return the example of an item of `PairOrder`, or of a row number; `weight` is 0 for a padding item."""
         copy, index = divmod(item if item >= 0 else ~item, len(self.rows))
         row = self.rows[index]
         example = {name: row[name] for name in ("pair_id", "before", "after")}
@@ -45,15 +45,16 @@ class TrainingPairs:
 class PairOrder:
     """The pairs of an epoch in steps, and one process's share of them as batches (a `batch_sampler`).
 
-    An item is `copy * rows + row`; `~item` fills up a share that would be empty, since all processes must take part in
-    each backward pass. Every pair comes exactly once (or `weight` times), the last step of an epoch may be smaller.
+    An item is `copy * rows + row`; `~item` is a padding item for a process that would have none, since all processes
+    must take part in each backward pass. Every pair comes exactly once (or `weight` times) in an epoch, whose last
+    step may be smaller. The pairs of all benchmarks are shuffled together.
 
     Args:
         sizes: rows of each benchmark, in the order in which they were joined.
-        weights: how many times a benchmark's pairs come in an epoch; 0.5 is another random half each time.
+        weights: how many times a benchmark's pairs come in an epoch; 0.5 is a different random half each time.
         batch_size: pairs per process and batch.
-        batches: per process and step (gradient accumulation).
-        process, processes: whose share `__iter__` gives.
+        batches: batches per process and step (gradient accumulation).
+        process, processes: number of this process, and of all processes.
     """
 
     def __init__(
@@ -74,11 +75,11 @@ class PairOrder:
 
     @property
     def steps(self) -> int:
-        """Of a whole epoch."""
+        """Return the number of steps of a whole epoch."""
         return -(-self.pairs // self.pairs_per_step)
 
     def items(self) -> np.ndarray:
-        """All items of the epoch in order, [pairs]."""
+        """Return all items of the epoch in order, [pairs]."""
         generator = np.random.default_rng([self.seed, self.epoch])
         total, start, parts = sum(self.sizes), 0, []
         for size, weight in zip(self.sizes, self.weights, strict=True):
@@ -92,7 +93,7 @@ class PairOrder:
         return generator.permutation(np.concatenate(parts).astype(np.int64))
 
     def batches_in_step(self, step: int) -> int:
-        """Of each process; fewer only in the last step."""
+        """Return the number of batches of each process in a step; fewer only in the last step."""
         pairs = min(self.pairs_per_step, self.pairs - step * self.pairs_per_step)
         return -(-pairs // (self.batch_size * self.processes))
 
@@ -100,7 +101,7 @@ class PairOrder:
         return sum(self.batches_in_step(step) for step in range(self.first_step, self.steps))
 
     def __iter__(self) -> Iterator[list[int]]:
-        """This process's batches, from `first_step` of the epoch on."""
+        """Yield this process's batches, from `first_step` of the epoch on."""
         items = self.items()
         for step in range(self.first_step, self.steps):
             chunk = items[step * self.pairs_per_step : (step + 1) * self.pairs_per_step]

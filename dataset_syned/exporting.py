@@ -1,22 +1,19 @@
-"""Export rows to files that others read: Parquet with a card for the Hub, COCO references, CLEVR-Change's layout."""
+"""Write rows for other programs: Parquet with a card for the Hub, COCO references, and the CLEVR-Change layout."""
 
-import io
-import json
 from pathlib import Path
 from typing import Any
 
 import datasets
 from huggingface_hub import DatasetCard, DatasetCardData
-from PIL import Image
 
-from common_idc.atomic_files import atomic_folder
+from common_idc.atomic_files import atomic_folder, write_json, write_text
 
 from .pair_builder import PairBuilder
 from .pairs import DataError, decode_image
 
 TEMPLATE = Path(__file__).with_name("dataset_card.md")
-MARK = "<!-- Made by `python -m dataset_syned`"  # at the head of the template's text
-HUB_LICENSES = ("mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0")  # the Hub's names of those that occur
+MARK = "<!-- Made by `python -m dataset_syned`"  # begins the template's text
+HUB_LICENSES = ("mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0")  # as the Hub writes them
 
 
 def export_parquet(
@@ -46,18 +43,18 @@ def write_card(builder: PairBuilder, splits: datasets.DatasetDict, folder: Path)
     files = [{"split": split, "path": f"data/{config}/{split}-*.parquet"} for split in splits]
     data = DatasetCardData(configs=[{"config_name": config, "data_files": files, "default": True}])
     card = make_card(builder, data, {config: {split: len(rows) for split, rows in splits.items()}}, "PATH_OR_ID")
-    (folder / "README.md").write_text(str(card), encoding="utf-8")
+    write_text(folder / "README.md", str(card))
 
 
 def make_card(
     builder: PairBuilder, data: DatasetCardData, counts: dict[str, dict[str, int]], place: str
 ) -> DatasetCard:
-    """Return the card of a data set in Parquet, made of the builder's facts.
+    """Return the card of a data set in Parquet, with the builder's facts.
 
     Args:
-        data: metadata that the card already has, which is kept.
+        data: the metadata of the existing card, which stays.
         counts: pairs by config and split.
-        place: what `load_dataset` takes.
+        place: the folder or Hub id for `load_dataset`.
     """
     facts = {
         "pretty_name": builder.dataset_name,
@@ -83,7 +80,7 @@ def make_card(
 
 
 def hub_license(stated: str) -> str:
-    """Return the Hub's name of a licence."""
+    """Return the Hub's name for a licence."""
     if not stated or stated.startswith("none stated"):
         return "unknown"
     return stated.lower() if stated.lower() in HUB_LICENSES else "other"
@@ -96,7 +93,7 @@ def size_category(pairs: int) -> str:
 
 
 def coco_references(rows: datasets.Dataset) -> dict[str, Any]:
-    """Return the references of a split as the field's scorers read them."""
+    """Return the references of a split as the COCO caption scorers read them."""
     table = rows.select_columns(["pair_id", "captions"])
     annotations = [{"image_id": row["pair_id"], "caption": caption} for row in table for caption in row["captions"]]
     return {
@@ -109,74 +106,54 @@ def coco_references(rows: datasets.Dataset) -> dict[str, Any]:
 
 
 def export_coco(splits: datasets.DatasetDict, folder: Path) -> None:
-    """Write SPLIT.json per split."""
+    """Write SPLIT.json for each split."""
     with atomic_folder(folder) as unfinished:
         for split, rows in splits.items():
-            text = json.dumps(coco_references(rows), ensure_ascii=False)
-            (unfinished / f"{split}.json").write_text(text, encoding="utf-8")
+            write_json(unfinished / f"{split}.json", coco_references(rows))
 
 
 def export_clevr(splits: datasets.DatasetDict, folder: Path) -> None:
     """Write the layout that change captioning code reads (that of CLEVR-DC in DIRL and NCT).
 
-    images/NUMBER.png (before), sc_images/NUMBER.png (after), change_captions.json, splits.json, type_mapping.json, and
-    pair_ids.json, which says which pair became which number.
+    images/NUMBER.png (before), sc_images/NUMBER.png (after), change_captions.json, splits.json, type_mapping.json
+    (change type -> names, "change" where the type is unknown), and pair_ids.json (name -> pair_id).
+
+    Raises: DataError that names the pair and the image that cannot be decoded.
     """
     captions, numbers, change_types, pair_ids = {}, {}, {}, {}
+    raw = datasets.Image(decode=False)
     with atomic_folder(folder) as unfinished:
         for name in ("images", "sc_images"):
             (unfinished / name).mkdir()
         for split, rows in splits.items():
-            for row in rows.cast_column("before", datasets.Image(decode=False)).cast_column(
-                "after", datasets.Image(decode=False)
-            ):
+            for row in rows.cast_column("before", raw).cast_column("after", raw):
                 number = len(captions)
                 name = f"{number:06d}.png"
-                for side, images in (("before", "images"), ("after", "sc_images")):
-                    try:
-                        save_png(row[side]["bytes"], unfinished / images / name)
-                    except ValueError as error:
-                        raise DataError(f"pair {row['pair_id']!r}, {side} image: {error}") from error
+                save_png(row, "before", unfinished / "images" / name)
+                save_png(row, "after", unfinished / "sc_images" / name)
                 captions[name] = row["captions"]
                 numbers.setdefault({"validation": "val"}.get(split, split), []).append(number)
                 change_types.setdefault(row["change_type"] or "change", []).append(name)
                 pair_ids[name] = row["pair_id"]
-        for name, content in {
-            "change_captions": captions,
-            "splits": numbers,
-            "type_mapping": change_types,
-            "pair_ids": pair_ids,
-        }.items():
-            (unfinished / f"{name}.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        write_json(unfinished / "change_captions.json", captions)
+        write_json(unfinished / "splits.json", numbers)
+        write_json(unfinished / "type_mapping.json", change_types)
+        write_json(unfinished / "pair_ids.json", pair_ids)
 
 
-def save_png(data: bytes, path: Path) -> None:
-    """Write the image as the network sees it, as PNG; a file that is one already is copied."""
-    with Image.open(io.BytesIO(data)) as image:
-        as_it_is = image.format == "PNG" and image.mode == "RGB" and not image.has_transparency_data
-    if as_it_is:
-        path.write_bytes(data)
-    else:
-        decode_image(data).save(path)
+def save_png(row: dict[str, Any], side: str, path: Path) -> None:
+    """Write one image of a row as RGB PNG, as training would see it."""
+    try:
+        decode_image(row[side]).save(path)
+    except DataError as error:
+        raise DataError(f"pair {row['pair_id']!r}: {error}") from error
 
 
-EXPORTS = ("parquet", "coco", "clevr")
-
-
-def export(
-    builder: PairBuilder, splits: datasets.DatasetDict, folder: Path, format: str, max_shard_size: str = "500MB"
-) -> None:
-    """Write the prepared splits in one of EXPORTS.
-
-    Args:
-        folder: new or empty.
-        max_shard_size: of a Parquet file.
-
-    Raises: FileExistsError if the folder contains files; DataError for an image that cannot be read.
-    """
-    if format == "parquet":
+def export(builder: PairBuilder, splits: datasets.DatasetDict, folder: Path, form: str, max_shard_size: str) -> None:
+    """Write the splits in one of the forms "parquet", "coco" and "clevr"."""
+    if form == "parquet":
         export_parquet(builder, splits, folder, max_shard_size)
-    elif format == "coco":
+    elif form == "coco":
         export_coco(splits, folder)
     else:
         export_clevr(splits, folder)

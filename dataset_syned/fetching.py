@@ -1,11 +1,10 @@
-"""Raw files from the Hub into a benchmark's data folder: pinned, checked, resumed, archives unpacked.
+"""Fetch raw files from the Hub into a benchmark's data folder: pinned, checked, resumed, archives unpacked.
 
-Nothing is overwritten and nothing is written half: a file or an unpacked archive appears under its name when it is
-whole. What is under way lies in `.fetching` of the data folder, so that a stopped fetch goes on where it ended.
+Nothing is overwritten, and a file or an unpacked archive gets its name only when it is complete. Unfinished files are
+in `.fetching` of the data folder, so that an interrupted fetch continues where it ended.
 """
 
 import gzip
-import hashlib
 import json
 import os
 import posixpath
@@ -24,12 +23,13 @@ from pathlib import Path
 from typing import IO
 
 from huggingface_hub import HfApi, RepoFile, hf_hub_url
-from huggingface_hub.errors import HfHubHTTPError, HTTPError  # HTTPError: of the HTTP library the client uses
+from huggingface_hub.errors import HTTPError  # the HTTP library's
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers, filter_repo_objects, tqdm
 
-from common_idc.atomic_files import write_text
-from common_idc.hub_access import describe_error
+from common_idc.atomic_files import write_json
+from common_idc.hub_access import describe_error, is_transient
+from common_idc.provenance import file_sha256
 
 from .annotations import inside
 from .pair_builder import Mirror, PairBuilder
@@ -39,10 +39,9 @@ WORKPLACE = ".fetching"
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ATTEMPTS = 5  # connections without a single new byte before a mirror is given up
 PAUSE = 1.0  # seconds before the second attempt, twice as long before each further one
-TRANSIENT = (408, 429, 500, 502, 503, 504)
 DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, LZMAError, EOFError),
-    *(NotImplementedError, RuntimeError),  # a compression that is not known here; a password
+    *(NotImplementedError, RuntimeError),  # an unknown compression; a password
 )
 
 
@@ -56,7 +55,7 @@ class FetchReport:
 
     Args:
         files: the mirror's files, relative to `root`.
-        downloaded: those that were not there before.
+        downloaded: files that were missing before.
         unpacked: archives unpacked now.
         failures: why the mirrors before this one did not work, one line each.
     """
@@ -79,12 +78,12 @@ class Member:
 
 
 def fetch(builder: PairBuilder, root: Path | None = None) -> FetchReport:
-    """The files of the first of the builder's mirrors that works.
+    """Fetch the files of the first of the builder's mirrors that works.
 
     Args:
         root: data folder; by default the builder's.
 
-    Raises: DataError, with the reason for each mirror and BY_HAND, where none works.
+    Raises: DataError, with the reason for each mirror and BY_HAND, if none works.
     """
     root = builder.root if root is None else root
     failures: list[str] = []
@@ -99,11 +98,11 @@ def fetch(builder: PairBuilder, root: Path | None = None) -> FetchReport:
 
 
 def fetch_mirror(mirror: Mirror, root: Path, failures: list[str]) -> FetchReport:
-    """Raises: DataError, OSError or HTTPError where this mirror does not work."""
+    """Fetch the files of one mirror. Raises: DataError, OSError or HTTPError if it does not work."""
     mirror = pinned(mirror, root)
     files = list_files(mirror)
     targets = {file.path: inside(root, file.path) for file in files}
-    # all are looked at before the first is fetched: a file in the way is said before hours of downloading
+    # all are checked before the first is fetched: a file in the way is reported before hours of downloading
     wanted = [file for file in files if not is_unpacked(file, targets[file.path], root)]
     missing = [file.path for file in wanted if not is_here(file, targets[file.path])]
     for file in wanted:
@@ -113,12 +112,12 @@ def fetch_mirror(mirror: Mirror, root: Path, failures: list[str]) -> FetchReport
             unpack_file(file, targets[file.path], root)
     unpacked = [file.path for file in wanted if is_archive(file.path)]
     note = {"repo_id": mirror.repo_id, "commit": mirror.revision}
-    write_text(root / WORKPLACE / "mirror.json", json.dumps(note, indent=2))
+    write_json(root / WORKPLACE / "mirror.json", note)
     return FetchReport(root, mirror, tuple(targets), tuple(missing), tuple(unpacked), tuple(failures))
 
 
 def pinned(mirror: Mirror, root: Path) -> Mirror:
-    """The mirror at a commit: its own, or the one that its branch stood at when it was first fetched into `root`."""
+    """Return the mirror at a commit: its own, or the commit of its branch when it was first fetched into `root`."""
     if re.fullmatch("[0-9a-f]{40}", mirror.revision):
         return mirror
     book = root / WORKPLACE / "revisions.json"
@@ -127,12 +126,12 @@ def pinned(mirror: Mirror, root: Path) -> Mirror:
     if name not in commits:
         info = HfApi().repo_info(mirror.repo_id, revision=mirror.revision, repo_type=mirror.repo_type)
         commits[name] = info.sha
-        write_text(book, json.dumps(commits, indent=2))
+        write_json(book, commits)
     return replace(mirror, revision=commits[name])
 
 
 def fetched_from(root: Path) -> str | None:
-    """`REPOSITORY@COMMIT` of the mirror whose files were last fetched into a data folder; None if none were."""
+    """Return `REPOSITORY@COMMIT` of the mirror that was last fetched into a data folder; None if there was none."""
     note = root / WORKPLACE / "mirror.json"
     return "{repo_id}@{commit}".format(**json.loads(note.read_text(encoding="utf-8"))) if note.is_file() else None
 
@@ -141,7 +140,7 @@ def fetched_from(root: Path) -> str | None:
 
 
 def list_files(mirror: Mirror) -> list[RepoFile]:
-    """The files of the mirror that match its patterns, with their sizes."""
+    """Return the files of the mirror that match its patterns, with their sizes."""
     tree = HfApi().list_repo_tree(mirror.repo_id, recursive=True, revision=mirror.revision, repo_type=mirror.repo_type)
     files = [entry for entry in tree if isinstance(entry, RepoFile)]
     wanted = list(filter_repo_objects(files, allow_patterns=list(mirror.patterns), key=lambda file: file.path))
@@ -151,7 +150,7 @@ def list_files(mirror: Mirror) -> list[RepoFile]:
 
 
 def is_here(file: RepoFile, target: Path) -> bool:
-    """Raises: DataError for another file of that name, which is not ours to overwrite."""
+    """Return whether the file is present. Raises: DataError for another file of that name, which must stay."""
     if not target.exists():
         return False
     size = target.stat().st_size
@@ -161,9 +160,9 @@ def is_here(file: RepoFile, target: Path) -> bool:
 
 
 def download(mirror: Mirror, file: RepoFile, target: Path, root: Path) -> None:
-    """Whole and checked, or not at all.
+    """Download a file and check it; `target` exists only if it is complete.
 
-    Not by `hf_hub_download`: since huggingface_hub 2 it starts anew what another process left unfinished.
+    Not by `hf_hub_download`: since huggingface_hub 2 it starts again what another process left unfinished.
     """
     unfinished = root / WORKPLACE / f"{file.blob_id}.incomplete"  # named after the content: only that is continued
     unfinished.parent.mkdir(parents=True, exist_ok=True)
@@ -181,7 +180,7 @@ def download(mirror: Mirror, file: RepoFile, target: Path, root: Path) -> None:
 
 
 def receive(url: str, stream: IO[bytes], file: RepoFile) -> None:
-    """The rest of the file. A connection that breaks is opened again where it ended."""
+    """Receive the rest of the file; a broken connection is opened again where it ended."""
     failed = 0
     while True:
         start = stream.tell()
@@ -195,64 +194,60 @@ def receive(url: str, stream: IO[bytes], file: RepoFile) -> None:
                 displayed_filename=file.path,
             )
         except HTTPError as error:
-            status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
             stream.flush()
             failed = 1 if stream.tell() > start else failed + 1
-            if (status and status not in TRANSIENT) or failed == ATTEMPTS:
+            if not is_transient(error) or failed == ATTEMPTS:
                 raise
             time.sleep(PAUSE * 2 ** (failed - 1))
 
 
 def check_content(file: RepoFile, path: Path) -> None:
-    """Size, and hash where the listing has one. Raises: DataError."""
+    """Raise DataError if the size is wrong, or the hash, which the listing has for large files."""
     size = path.stat().st_size
     if size != file.size:
-        raise DataError(f"{file.path!r} came with {size} bytes, the listing says {file.size}")
+        raise DataError(f"{file.path!r} arrived with {size} bytes, the listing says {file.size}")
     if file.lfs is None:
         return
-    hashed = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            hashed.update(block)
-    if hashed.hexdigest() != file.lfs.sha256:
-        raise DataError(f"{file.path!r} came with another SHA-256 than the listing says")
+    if file_sha256(path) != file.lfs.sha256:
+        raise DataError(f"{file.path!r} arrived with a SHA-256 that is not that of the listing")
 
 
 # unpacking
 
 
 def is_archive(name: str) -> bool:
+    """Return whether a file is unpacked after its download."""
     return name.lower().endswith((".zip", *TAR_SUFFIXES))
 
 
-def mark(file: RepoFile, root: Path) -> Path:
-    """Exists once this archive has been unpacked; lists the names at its top."""
+def marker(file: RepoFile, root: Path) -> Path:
+    """Return the file that exists once an archive has been unpacked and lists the names at its top."""
     return root / WORKPLACE / f"{file.blob_id}.unpacked.json"
 
 
 def is_unpacked(file: RepoFile, target: Path, root: Path) -> bool:
-    """Also where the archive itself was removed to save room, as long as what came out of it is there."""
-    if not mark(file, root).exists():
+    """Return whether an archive's content is present; the archive itself may have been removed to save space."""
+    if not marker(file, root).exists():
         return False
-    names = json.loads(mark(file, root).read_text(encoding="utf-8"))
+    names = json.loads(marker(file, root).read_text(encoding="utf-8"))
     return all((target.parent / name).exists() for name in names)
 
 
 def unpack_file(file: RepoFile, target: Path, root: Path) -> None:
+    """Unpack a downloaded archive; remove it if it is damaged."""
     try:
-        unpack(target, root / WORKPLACE / f"{file.blob_id}.unpacking", mark(file, root))
+        unpack(target, root / WORKPLACE / f"{file.blob_id}.unpacking", marker(file, root))
     except ArchiveError:
-        target.unlink()  # otherwise it would be in the way of another mirror's
+        target.unlink()  # otherwise another mirror's archive could not be fetched
         raise
 
 
 def unpack(archive: Path, workplace: Path, done: Path) -> None:
-    """The members go into `workplace` first and from there beside the archive; then `done` is written.
+    """Unpack an archive into `workplace`, move the files next to the archive, then write `done`.
 
-    Raises: ArchiveError that names the member, with nothing left behind; DataError where other files of these names
-        are in the way.
+    Raises: ArchiveError that names the member, with nothing left behind; DataError if other files have these names.
     """
-    shutil.rmtree(workplace, ignore_errors=True)  # of a fetch that was killed
+    shutil.rmtree(workplace, ignore_errors=True)  # left by a killed fetch
     workplace.mkdir(parents=True)
     try:
         extract(archive, workplace)
@@ -260,11 +255,11 @@ def unpack(archive: Path, workplace: Path, done: Path) -> None:
         move_in(workplace, archive.parent)
     finally:
         shutil.rmtree(workplace)
-    write_text(done, json.dumps(names))
+    write_json(done, names)
 
 
 def extract(archive: Path, folder: Path) -> None:
-    """No link is ever made: one to a file of the archive becomes a copy, any other is refused."""
+    """Write the members of an archive; a link to one of its files becomes a copy, any other link is refused."""
     links: list[Member] = []
     try:
         with closing(read_members(archive)) as members:
@@ -280,23 +275,27 @@ def extract(archive: Path, folder: Path) -> None:
     for link in links:
         source = folder / str(link.target)
         if not source.is_file():
-            raise ArchiveError(f"member {link.path!r} of {archive.name!r} links to {link.target!r}, no file in it")
+            raise ArchiveError(
+                f"member {link.path!r} of {archive.name!r} links to {link.target!r}, which is not a file in it"
+            )
         with source.open("rb") as content:
             write_member(folder / link.path, content)
 
 
 def write_member(path: Path, content: IO[bytes]) -> None:
+    """Write the content of a member and close it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with content, path.open("wb") as file:
         shutil.copyfileobj(content, file, 1 << 20)
 
 
 def read_members(archive: Path) -> Iterator[Member]:
-    """In the order of the archive. Raises: ArchiveError for a member that leads out of it."""
+    """Yield the members in the archive's order. Raises: ArchiveError for a member that leads out of it."""
     return read_zip(archive) if archive.name.lower().endswith(".zip") else read_tar(archive)
 
 
 def read_zip(archive: Path) -> Iterator[Member]:
+    """Yield the members of a zip file."""
     with zipfile.ZipFile(archive) as file:
         for info in file.infolist():
             path = member_path(archive, info.filename, info.filename)
@@ -310,6 +309,7 @@ def read_zip(archive: Path) -> Iterator[Member]:
 
 
 def read_tar(archive: Path) -> Iterator[Member]:
+    """Yield the members of a tar file, compressed or not."""
     with tarfile.open(archive) as file:
         for info in file:
             path = member_path(archive, info.name, info.name)
@@ -322,32 +322,32 @@ def read_tar(archive: Path) -> Iterator[Member]:
             elif info.isfile():
                 yield Member(path, file.extractfile(info))
             else:
-                raise ArchiveError(f"member {info.name!r} of {archive.name!r} is no file, folder or link")
+                raise ArchiveError(f"member {info.name!r} of {archive.name!r} is not a file, folder or link")
 
 
 def link_path(archive: Path, member: str, path: str, target: str) -> str:
-    """What a symbolic link at `path` points to, as a path in the archive."""
+    """Return the target of a symbolic link at `path`, as a path in the archive."""
     return member_path(archive, member, posixpath.join(posixpath.dirname(path), target))
 
 
 def member_path(archive: Path, member: str, name: str) -> str:
-    """Normalised. Raises: ArchiveError for an absolute name and for one that climbs out."""
-    path = posixpath.normpath(name.replace("\\", "/"))  # archives made on Windows hold backslashes
+    """Return `name`, normalised. Raises: ArchiveError for an absolute name or one that leads out."""
+    path = posixpath.normpath(name.replace("\\", "/"))  # archives made on Windows contain backslashes
     if path.startswith("/") or path.split("/")[0] == ".." or re.match("[A-Za-z]:", path) or "\0" in path:
         raise ArchiveError(f"member {member!r} of {archive.name!r} leads out of the folder")
     return path
 
 
 def move_in(source: Path, folder: Path) -> None:
-    """Adds the tree `source` to `folder`. Files of the same size are taken for the same.
+    """Move the tree `source` into `folder`; existing files of the same size are taken as equal.
 
-    Raises: DataError, before anything is moved, where another file has the name of one of ours.
+    Raises: DataError, before anything is moved, if a different file has the name of one of these.
     """
     paths = [path for path in source.rglob("*") if not path.is_dir()]
     for path in paths:
         place = folder / path.relative_to(source)
         if place.exists() and (place.is_dir() or place.stat().st_size != path.stat().st_size):
-            raise DataError(f"{str(place)!r} is not the one of the archive: move it away and fetch again")
+            raise DataError(f"{str(place)!r} is not the archive's file of that name: move it away and fetch again")
     for path in sorted(source.iterdir()):
         place = folder / path.name
         if not place.exists():

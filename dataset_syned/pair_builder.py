@@ -1,9 +1,10 @@
 """The builder class that all benchmarks share.
 
 A benchmark is one file with one class: it states its facts, and `entries` reads its authors' files. Everything else
-(reading and checking images, shards, skipping what is broken) is here.
+(reading and checking images, shards, skipping broken pairs) is here. How to add one: docs/add_a_benchmark.md.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -27,9 +28,9 @@ class Mirror:
     """A copy of a benchmark's raw files, or of some of them, on the Hub.
 
     Args:
+        revision: a commit, because repositories change; a branch stays at its commit of the first fetch.
         patterns: which files of the repository (`allow_patterns` of `snapshot_download`); archives among them are
             unpacked.
-        revision: a commit, because repositories change; a branch stays at its commit of the first fetch.
     """
 
     repo_id: str
@@ -39,41 +40,41 @@ class Mirror:
 
 
 def fingerprint(folder: Path) -> str:
-    """Return a hash of names, sizes and times of all files in a data folder; no file is opened."""
+    """Return a hash of the names, sizes and times of all files in a data folder; no file is opened."""
     hashed, seen = hashlib.sha256(), set()
-    waiting = [os.fspath(folder)]
-    while waiting:
-        place = waiting.pop()
-        known = os.stat(place)
-        if (known.st_dev, known.st_ino) in seen:  # links may lead in a circle
+    folders = [os.fspath(folder)]
+    while folders:
+        path = folders.pop()
+        status = os.stat(path)
+        if (status.st_dev, status.st_ino) in seen:  # links may lead in a circle
             continue
-        seen.add((known.st_dev, known.st_ino))
-        lines = [place[len(os.fspath(folder)) :]]
-        with os.scandir(place) as entries:
+        seen.add((status.st_dev, status.st_ino))
+        lines = [path[len(os.fspath(folder)) :]]
+        with os.scandir(path) as entries:
             for entry in entries:
-                if entry.name.startswith("."):  # `.fetching`, and what desktops leave
+                if entry.name.startswith("."):  # `.fetching`, and files of desktop programs
                     continue
                 if entry.is_dir():
-                    waiting.append(entry.path)
+                    folders.append(entry.path)
                 else:
-                    facts = entry.stat(follow_symlinks=entry.is_file())  # a link to nothing has its own
-                    lines.append(f"{entry.name}\0{facts.st_size}\0{facts.st_mtime_ns}")
-        waiting.sort()
+                    status = entry.stat(follow_symlinks=entry.is_file())  # a link to nothing has its own
+                    lines.append(f"{entry.name}\0{status.st_size}\0{status.st_mtime_ns}")
+        folders.sort()
         hashed.update("\n".join(sorted(lines)).encode(errors="surrogateescape"))
     return hashed.hexdigest()
 
 
 class PairBuilder(datasets.GeneratorBasedBuilder):
-    """Builder of FEATURES for `datasets`. A benchmark adds its facts, `raw_splits` and `entries`.
+    """A `datasets` builder of FEATURES. A benchmark adds its facts, `raw_splits` and `entries`.
 
     Args:
         root: folder with the raw files; by default the config's `data_dir`, else `data/<name>` in the current folder.
-        skip_log: broken pairs and annotations are left out and written to this file, one JSON line each; if None, the
-            first one ends the preparation.
+        skip_log: with a file name, broken pairs and entries of the annotations are left out and written there, one
+            JSON line each; without, the first one ends the preparation.
     """
 
-    VERSION = datasets.Version("1.0.0")  # raise it when the rows change
-    BUILDER_CONFIGS = [datasets.BuilderConfig(name="default", version=VERSION)]
+    VERSION = datasets.Version("1.0.0")  # of the rows: a new one wherever they change
+    BUILDER_CONFIGS = [datasets.BuilderConfig(name="default")]
     DEFAULT_CONFIG_NAME = "default"
     DESCRIPTION = ""
     LICENSE = ""  # as the authors state it
@@ -82,9 +83,14 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
     MIRRORS: tuple[Mirror, ...] = ()  # tried in turn by `fetch`
     BY_HAND = ""  # which file from which page goes where
     EXPECTED: dict[str, dict[str, int]] = {}  # config name -> split -> pairs
-    # True for a set that its papers score with the blank references that it was released with. They stay, except in
-    # train, where pairs without any text are left out: a model would learn to say nothing.
+    # True for a benchmark that papers score with the blank references of its release. They stay, except in train,
+    # where pairs without any text are left out: a model would learn to say nothing.
     BLANK_CAPTIONS = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Give each config the version of its builder, so that a benchmark states it once."""
+        super().__init_subclass__(**kwargs)
+        cls.BUILDER_CONFIGS = [dataclasses.replace(config, version=cls.VERSION) for config in cls.BUILDER_CONFIGS]
 
     def __init__(self, *args: Any, root: Path | None = None, skip_log: Path | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -93,34 +99,31 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
 
     @abstractmethod
     def raw_splits(self) -> list[str]:
-        """Return the splits whose annotations are in `root`, in the order train, validation, test.
+        """Return the names of the splits whose annotations are in `root`, in the order train, validation, test.
 
         Raises: DataError, with BY_HAND, if there are none.
         """
 
     @abstractmethod
     def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
-        """Yield the pairs of a split in the annotations' order (see `read_each`); image files are named, not opened.
+        """Yield the pairs of a split in the annotations' order (see `read_each`). Image files are named, not opened.
 
         Raises: DataError if a whole file is missing or broken.
         """
 
     def unique_entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
-        """Yield `entries`, with a BrokenEntry for each repeated pair_id."""
+        """Yield `entries(split)`, with a BrokenEntry for each repeated pair_id."""
         seen: set[int] = set()  # hashes, not ids: about 4 MiB for 60,000 of them
         for entry in self.entries(split):
             if isinstance(entry, RawPair) and hash(entry.pair_id) in seen:
-                text = f"pair {entry.pair_id!r} is in split {split!r} twice, perhaps in files of two releases"
+                text = f"duplicate pair_id {entry.pair_id!r} in split {split!r}, perhaps from files of two releases"
                 entry = BrokenEntry(DataError(text), entry.pair_id)
             elif isinstance(entry, RawPair):
                 seen.add(hash(entry.pair_id))
             yield entry
 
     def raw_pairs(self, split: str) -> Iterator[RawPair]:
-        """Yield the pairs of a split.
-
-        Raises: DataError at the first broken one.
-        """
+        """Yield the pairs of a split. Raises: DataError at the first broken one."""
         for entry in self.unique_entries(split):
             if isinstance(entry, BrokenEntry):
                 raise entry.error
@@ -131,7 +134,7 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
         return sum(1 for _ in self.entries(split))
 
     def notes(self) -> list[str]:
-        """Return lines for `prepare` to print about what was done to the data."""
+        """Return lines that say what was done to the data, printed by the command `prepare`."""
         if not self.BLANK_CAPTIONS or "train" not in self.raw_splits():
             return []
         blank = sum(map(is_blank, self.unique_entries("train")))
@@ -176,7 +179,7 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
                     self._skip(split, entry.pair_id, error)
 
     def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
-        """Drop splits without a pair, which `datasets` would write and then fail to read."""
+        """Leave out a split without a pair, which `datasets` would write but could not read."""
         super()._download_and_prepare(*args, **kwargs)
         empty = [split for split, info in self.info.splits.items() if not info.num_examples]
         if empty and (self.skip_log is None or len(empty) == len(self.info.splits)):
@@ -190,10 +193,11 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
             yield from super()._prepare_split_single(*args, **kwargs)
         except DatasetGenerationError as error:  # `datasets` wraps whatever a builder raises
             if isinstance(error.__cause__, DataError):
-                raise error.__cause__ from None  # here, because a cause is lost between processes
+                raise error.__cause__ from None  # here, because a process does not send causes to another
             raise
 
     def _row(self, entry: RawPair | BrokenEntry) -> dict[str, Any]:
+        """Return the row of an entry. Raises: DataError if it is broken."""
         if isinstance(entry, BrokenEntry):
             raise entry.error
         row = read_row(entry)
@@ -202,6 +206,7 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
         return row
 
     def _skip(self, split: str, pair_id: str, error: DataError) -> None:
+        """Add a line to the skip log."""
         line = json.dumps({"split": split, "pair_id": pair_id, "reason": str(error)})
         with self.skip_log.open("a", encoding="utf-8") as file:  # one short append: several processes may do it
             file.write(line + "\n")

@@ -1,4 +1,4 @@
-"""The one row that every benchmark yields, its change types, and the pair as its authors distribute it."""
+"""The row that every benchmark yields, its change types, and a pair as its authors distribute it."""
 
 import json
 from dataclasses import dataclass, field
@@ -6,47 +6,37 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from PIL import Image
 
 NO_CHANGE = "none"
-# The values of `change_type`; "" means unknown. A benchmark's own finer labels go into provenance.
+# The change type of a row is one of these, or "" where nobody knows it. A benchmark's own finer labels go into
+# provenance.
 CHANGE_TYPES: dict[str, str] = {
-    NO_CHANGE: "nothing changed, also if view or light moved",
+    NO_CHANGE: "nothing changed, or only the viewpoint or the light",
     "add": "something appeared",
     "remove": "something disappeared",
+    "replace": "something became something else",
     "move": "something is in another place",
     "color": "something has another color",
-    "material": "something is of another material",
-    "text": "written text changed",
-    "background": "what surrounds the main thing changed",
-    "style": "the picture is drawn or rendered in another style",
-    "global": "the whole picture changed, e.g. weather, season or time of day",
-}
-# Sentences of CLEVR-Change, CLEVR-DC and LEVIR-CC for unchanged pairs, in all their spellings.
-NO_CHANGE_SENTENCES = {
-    "the scene remains the same",
-    "the scene is the same as before",
-    "the two scenes seem identical",
-    "nothing has changed",
-    "almost nothing has changed",
-    "nothing was modified",
-    "no change was made",
-    "no change has occured",
-    "no change has occurred",
-    "there is no change",
-    "there is no difference",
+    "material": "something has another material or texture",
+    "text": "written text appeared, disappeared or reads differently",
+    "background": "what is behind the main object is different",
+    "style": "the whole image looks as if it were made in another way, e.g. painted",
+    "local": "one object is altered in a way that no other type names, e.g. its expression",
+    "global": "the whole scene is altered, e.g. its season or weather",
 }
 FEATURES = datasets.Features(
     {
-        "pair_id": datasets.Value("string"),
+        "pair_id": datasets.Value("string"),  # unique within its split
         "before": datasets.Image(),
         "after": datasets.Image(),
         "captions": datasets.List(datasets.Value("string")),
-        "change_type": datasets.Value("string"),  # a key of CHANGE_TYPES, or ""
-        "provenance": datasets.Value("string"),  # JSON of how a pair was made; empty for hand-made sets
+        "change_type": datasets.Value("string"),  # one of CHANGE_TYPES, or ""
+        "provenance": datasets.Value("string"),  # JSON object that describes how the pair was made, or ""
     }
 )
 
-ImageSource = Path | tuple[str, bytes]  # a file, or the name and content of one that lies inside another
+ImageSource = Path | tuple[str, bytes]  # a file, or the name and content of one inside another file
 
 
 class DataError(ValueError):
@@ -57,7 +47,8 @@ class DataError(ValueError):
 class RawPair:
     """A pair as its authors distribute it, before its image files are read.
 
-    Raises: DataError for a change type outside CHANGE_TYPES, or a text that is not valid Unicode.
+    Raises: DataError for a change type that is not in CHANGE_TYPES, and for text that UTF-8 cannot encode, e.g. half
+        of a surrogate pair, which JSON can spell.
     """
 
     pair_id: str
@@ -68,12 +59,16 @@ class RawPair:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_change_type(self.change_type, self.pair_id)
         names = (source[0] if isinstance(source, tuple) else source.name for source in (self.before, self.after))
-        try:  # JSON can spell half of a surrogate pair, which no file can contain
-            "".join((self.pair_id, *names, *self.captions)).encode()
+        try:
+            "".join((self.pair_id, self.change_type, *names, *self.captions)).encode()
         except UnicodeEncodeError as error:
             raise DataError(f"pair {self.pair_id!r}: a text is not valid Unicode ({error})") from error
+        if self.change_type and self.change_type not in CHANGE_TYPES:
+            raise DataError(
+                f"pair {self.pair_id!r}: unknown change type {self.change_type!r}, use one of: "
+                f"{', '.join(CHANGE_TYPES)}; or leave it empty"
+            )
 
 
 @dataclass(frozen=True)
@@ -81,58 +76,48 @@ class BrokenEntry:
     """An annotation that could not be read, in place of its pair."""
 
     error: DataError
-    pair_id: str = ""  # if it is known
-
-
-def check_change_type(change_type: str, pair_id: str) -> None:
-    """Raise DataError for a value outside CHANGE_TYPES and not ""."""
-    if change_type and change_type not in CHANGE_TYPES:
-        raise DataError(
-            f"pair {pair_id!r}: unknown change_type {change_type!r}: use one of {', '.join(CHANGE_TYPES)}, or leave "
-            "it out and put your own label into provenance"
-        )
-
-
-def says_no_change(sentence: str) -> bool:
-    """Return whether a sentence is one of NO_CHANGE_SENTENCES, whatever its case and final dot."""
-    return sentence.lower().strip(" .") in NO_CHANGE_SENTENCES
-
-
-def no_change_or_unknown(captions: list[str]) -> str:
-    """Return the change type of a pair that has no other label: `none` if all captions deny a change, else ""."""
-    return NO_CHANGE if captions and all(map(says_no_change, captions)) else ""
+    pair_id: str = ""  # empty where it is unknown
 
 
 def image_bytes(name: str, data: bytes) -> dict[str, Any]:
-    """Return an image as rows contain it: the raw file under its base name, without a path of this machine."""
+    """Return an image as rows contain it: the raw file under its base name, so that no local path is published."""
     return {"path": name, "bytes": data}
 
 
-def decode_image(data: bytes) -> Any:
-    """Return the image as the network sees it: RGB, upright, over white.
+def read_file(source: ImageSource) -> dict[str, Any]:
+    """Return an image file as rows contain it, not decoded. Raises: DataError that names a missing file."""
+    if isinstance(source, tuple):
+        return image_bytes(*source)
+    try:
+        return image_bytes(source.name, source.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"image {str(source)!r} is missing") from error
+    except OSError as error:
+        raise DataError(f"image {str(source)!r} cannot be read ({error})") from error
 
-    Raises: ImageError (a ValueError) for what cannot be read.
+
+def decode_image(image: dict[str, Any], name: str | None = None) -> Image.Image:
+    """Return the RGB image that training would see; the only place of this package that decodes images.
+
+    Args:
+        image: an image as rows contain it.
+        name: what messages call it; its base name if None.
+
+    Raises: DataError that names an image that training would refuse.
     """
-    from modeling_blip2idc.image_fusion import load_image  # the one decoder; it needs torch, which takes seconds
+    from modeling_blip2idc.image_fusion import load_image  # imports torch, which most commands do not need
 
-    return load_image(data)
+    try:
+        return load_image(image["bytes"])
+    except ValueError as error:
+        raise DataError(f"image {name or image['path']!r} cannot be read ({error})") from error
 
 
 def read_image(source: ImageSource) -> dict[str, Any]:
-    """Return the raw file of an image that the network can read.
-
-    Raises: DataError that names it.
-    """
-    name, data = source if isinstance(source, tuple) else (source.name, None)
-    shown = repr(str(source) if data is None else name)
-    try:
-        data = source.read_bytes() if data is None else data
-        decode_image(data)
-    except FileNotFoundError as error:
-        raise DataError(f"image {shown} is missing") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"image {shown} cannot be read ({error})") from error
-    return image_bytes(name, data)
+    """Return an image file as rows contain it, once it has been decoded. Raises: DataError that names it."""
+    image = read_file(source)
+    decode_image(image, None if isinstance(source, tuple) else str(source))
+    return image
 
 
 def pair_row(
@@ -155,7 +140,7 @@ def pair_row(
 
 
 def check_captions(pair: RawPair) -> None:
-    """Raise DataError if a pair has no caption, or one without text."""
+    """Raise DataError that names the pair if it has no caption or one without text."""
     if not pair.captions or not all(caption.strip() for caption in pair.captions):
         raise DataError(f"pair {pair.pair_id!r} has no caption, or one without text: {pair.captions}")
 
@@ -166,10 +151,7 @@ def is_blank(entry: RawPair | BrokenEntry) -> bool:
 
 
 def read_row(pair: RawPair) -> dict[str, Any]:
-    """Return the row of a pair, with its images read.
-
-    Raises: DataError that names the pair and the image.
-    """
+    """Return the row of a pair with its images. Raises: DataError that names the pair and the image."""
     try:
         images = read_image(pair.before), read_image(pair.after)
     except DataError as error:

@@ -1,7 +1,8 @@
 """Flat drawn scenes: a few things of one shape, colour and size each, drawn with numpy alone.
 
-Only `+ - * /`, `min`, `max` and `sqrt` touch a pixel, and `random.Random.random` is the only source of chance, so that
-the same seed draws the same picture on every machine. Lengths are in units of the picture's height.
+Pixels are computed by `+ - * /`, `min`, `max` and `sqrt` only, and all random numbers come from
+`random.Random.random`, so that the same seed draws the same picture on every machine. Lengths are in units of the
+picture's height.
 """
 
 import random
@@ -57,11 +58,12 @@ class View:
 
 
 def pick(rng: random.Random, options: Sequence[T]) -> T:
-    """One of the options; unlike `Random.choice` its stream is fixed for every Python version."""
+    """Return one of the options; unlike `Random.choice`, it is the same in every Python version."""
     return options[int(rng.random() * len(options))]
 
 
 def between(rng: random.Random, low: float, high: float) -> float:
+    """Return a random number from `low` to `high`."""
     return low + (high - low) * rng.random()
 
 
@@ -89,7 +91,7 @@ SHAPES = {"circle": _circle, "square": _square, "triangle": _triangle, "cross": 
 def coverage(
     thing: Thing, size: tuple[int, int], view: View | None = None, grow: float = 0.0
 ) -> tuple[tuple[slice, slice], np.ndarray]:
-    """The box of pixels a thing touches and how much of each it covers.
+    """Return the box of pixels that a thing touches, and how much of each it covers.
 
     Args:
         size: (width, height) of the picture in pixels.
@@ -110,7 +112,7 @@ def coverage(
 
 
 def draw_background(size: tuple[int, int], look: Look, rng: random.Random) -> np.ndarray:
-    """An empty scene, float32 [height, width, 3], 0 to 255."""
+    """Return an empty scene, float32 [height, width, 3], 0 to 255."""
     width, height = size
     if look == "paper":
         base = np.array([between(rng, 226, 250), between(rng, 218, 240), between(rng, 196, 226)], dtype=np.float32)
@@ -125,7 +127,7 @@ def draw_background(size: tuple[int, int], look: Look, rng: random.Random) -> np
 
 
 def draw_scene(things: Sequence[Thing], background: np.ndarray, look: Look, view: View | None = None) -> np.ndarray:
-    """The things on a copy of the background, later ones in front, uint8 [height, width, 3]."""
+    """Return the things on a copy of the background, later ones in front, uint8 [height, width, 3]."""
     view = view or View()
     picture = background.copy()
     height, width = picture.shape[:2]
@@ -142,7 +144,7 @@ def draw_scene(things: Sequence[Thing], background: np.ndarray, look: Look, view
 
 
 def separate(thing: Thing, others: Sequence[Thing], gap: float = 0.05) -> bool:
-    """True if the thing touches none of the others."""
+    """Return whether the thing touches none of the others."""
     return all(
         (thing.x - other.x) ** 2 + (thing.y - other.y) ** 2 > (thing.radius + other.radius + gap) ** 2
         for other in others
@@ -152,7 +154,7 @@ def separate(thing: Thing, others: Sequence[Thing], gap: float = 0.05) -> bool:
 def place(
     rng: random.Random, shape: str, color: str, size: str, others: Sequence[Thing], aspect: float
 ) -> Thing | None:
-    """A thing at a free spot of a picture `aspect` heights wide, or None where 40 tries found none."""
+    """Return a thing at a free spot of a picture `aspect` heights wide, or None if 40 tries found no spot."""
     edge = RADII[size] + 0.06
     for _ in range(40):
         thing = Thing(shape, color, size, between(rng, edge, aspect - edge), between(rng, edge, 1.0 - edge))
@@ -162,7 +164,7 @@ def place(
 
 
 def draw_things(rng: random.Random, count: int, aspect: float) -> list[Thing]:
-    """`count` things that touch nowhere and of which no two have the same phrase (fewer, if there is no room)."""
+    """Return `count` things that do not touch and have different phrases (fewer if there is no room)."""
     things: list[Thing] = []
     for _ in range(4 * count):
         if len(things) == count:

@@ -1,5 +1,7 @@
 """The contract of every entry of BENCHMARKS, and the commands of `python -m dataset_syned`."""
 
+import importlib.util
+import itertools
 import json
 import os
 import re
@@ -7,30 +9,21 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
+import benchmark_contract
 import datasets
 import pytest
-import test_birds_to_words
-import test_clevr_change
-import test_clevr_dc
-import test_emu_edit
 import test_folder
-import test_image_editing_request
-import test_instruct_pix2pix
-import test_levir_cc
-import test_magicbrush
-import test_spot_the_diff
-import test_syned
 from PIL import Image
 
-from dataset_syned import BENCHMARKS, FEATURES, benchmark_builder, load_benchmark, prepare
+import metric_idc.change_type
+from dataset_syned import BENCHMARKS, benchmark_builder, load_benchmark, prepare
 from dataset_syned.__main__ import COMMANDS, main
 from dataset_syned.annotations import inside
+from dataset_syned.benchmarks import clevr_change, toy
 from dataset_syned.pair_builder import fingerprint
-from dataset_syned.pairs import CHANGE_TYPES, NO_CHANGE, BrokenEntry, DataError, RawPair, read_row
+from dataset_syned.pairs import CHANGE_TYPES, NO_CHANGE, DataError, RawPair
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -47,14 +40,165 @@ def test_every_benchmark_states_its_facts(name: str) -> None:
     assert name in ("folder", "toy") or (builder.LICENSE and builder.HOMEPAGE and builder.CITATION.startswith("@"))
 
 
-@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name != "toy"])
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_yields_rows_of_the_schema_in_its_order(name: str, tmp_path: Path) -> None:
+    benchmark_contract.check_rows(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_is_prepared_once(name: str, tmp_path: Path) -> None:
+    benchmark_contract.check_resuming(name, tmp_path)
+
+
+READ_FROM_FILES = [name for name in BENCHMARKS if name != "toy"]
+
+
+@pytest.mark.parametrize("name", READ_FROM_FILES)
+def test_in_every_benchmark_a_broken_entry_costs_no_other(name: str, tmp_path: Path) -> None:
+    benchmark_contract.check_broken_entry(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", READ_FROM_FILES)
+def test_every_benchmark_names_a_duplicate_and_a_broken_image(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark_contract.check_duplicate_and_broken_image(name, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("name", READ_FROM_FILES)
 def test_every_benchmark_says_what_is_missing_and_where_to_get_it(name: str, tmp_path: Path) -> None:
-    for config in BENCHMARKS[name].BUILDER_CONFIGS:
-        builder = benchmark_builder(name, config=config.name, root=tmp_path / "nothing")
-        assert builder.info.features == FEATURES
-        with pytest.raises(DataError, match="missing") as error:
-            builder.raw_splits()
-        assert builder.BY_HAND in str(error.value) and "nothing" in str(error.value)
+    benchmark_contract.check_missing_files(name, tmp_path)
+
+
+def test_a_benchmark_without_tiny_raw_files_fails_with_what_to_add(tmp_path: Path) -> None:
+    with pytest.raises(pytest.fail.Exception, match="add tests/test_streets.py with a function write_tiny"):
+        benchmark_contract.write_tiny("streets", tmp_path / "raw")
+
+
+CHECKS = (
+    benchmark_contract.check_rows,
+    benchmark_contract.check_resuming,
+    benchmark_contract.check_broken_entry,
+    benchmark_contract.check_missing_files,
+)
+
+
+def test_the_documented_benchmark_fulfils_the_contract(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the class and the test module of docs/add_a_benchmark.md, word for word."""
+    text = (root / "docs" / "add_a_benchmark.md").read_text(encoding="utf-8")
+    source, tiny = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    for name, code in (("dataset_syned.benchmarks.street_pairs", source), ("test_street_pairs", tiny)):
+        file = tmp_path / f"{name}.py"
+        file.write_text(code)
+        spec = importlib.util.spec_from_file_location(name, file)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+    street_pairs = sys.modules["dataset_syned.benchmarks.street_pairs"].StreetPairs
+    assert f'`"street_pairs": {street_pairs.__name__},`' in text
+    monkeypatch.setitem(BENCHMARKS, "street_pairs", street_pairs)
+    test_every_benchmark_states_its_facts("street_pairs")
+    for check in CHECKS:
+        check("street_pairs", tmp_path / check.__name__)
+    benchmark_contract.check_duplicate_and_broken_image("street_pairs", tmp_path / "duplicate", monkeypatch)
+
+
+# A fresh process that cannot import one package.
+WITHOUT = """
+import runpy, sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == blocked:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+blocked, sys.argv = sys.argv[1], ["dataset_syned", *sys.argv[2:]]
+sys.meta_path.insert(0, Blocker())
+runpy.run_module("dataset_syned", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "command", "message"),
+    [
+        (
+            "datasets",
+            ["list"],
+            "error: No module named 'datasets'; install what this needs: pip install \"blip2idc[data]\"\n",
+        ),
+        (
+            "pyarrow",
+            ["prepare", "emu_edit"],
+            "error: No module named 'pyarrow'; install what this needs: pip install \"blip2idc[data]\"\n",
+        ),
+        ("datasets", ["--help"], ""),
+    ],
+)
+def test_a_missing_package_is_one_line_where_it_is_needed(
+    root: Path, package: str, command: list[str], message: str
+) -> None:
+    run = [sys.executable, "-W", "ignore", "-c", WITHOUT, package, *command]
+    done = subprocess.run(run, cwd=root, capture_output=True, text=True)
+    assert (done.stderr, done.returncode) == (message, 2 if message else 0)
+
+
+def test_list_does_not_import_torch(root: Path) -> None:
+    code = "import sys; from dataset_syned.__main__ import main; main(['list']); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "syned_raw" in done.stdout
+
+
+def test_change_types_outside_the_table_are_refused() -> None:
+    with pytest.raises(DataError, match="pair 'p': unknown change type 'unchanged', use one of: none, add, "):
+        RawPair("p", Path("a"), Path("b"), ["nothing changed"], "unchanged")
+    assert CHANGE_TYPES[NO_CHANGE] and all(CHANGE_TYPES.values())
+    assert set(toy.CHANGE_TYPES) | set(clevr_change.TYPES.values()) <= set(CHANGE_TYPES)
+    assert set(metric_idc.change_type.CHANGE_TYPES) <= set(CHANGE_TYPES), "what rules recognize is in the table"
+
+
+# Each field of a benchmark's config, and a value that changes the rows.
+OTHER_OPTIONS = {
+    "toy": {
+        **{"train": 5, "validation": 3, "test": 2, "seed": 1, "look": "studio", "wording": "instruction"},
+        **{"difficulty": "hard", "width": 160, "height": 80},
+    }
+}
+COMMON_FIELDS = {"name", "version", "data_dir", "data_files", "description"}
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_option_of_every_benchmark_changes_its_rows(name: str, tmp_path: Path) -> None:
+    fields = set(BENCHMARKS[name].BUILDER_CONFIG_CLASS.__dataclass_fields__) - COMMON_FIELDS
+    assert fields == set(OTHER_OPTIONS.get(name, {})), "name a value that changes the rows for each option"
+    options = {field: BENCHMARKS[name].BUILDER_CONFIGS[0].__dict__[field] for field in fields}
+    options |= benchmark_contract.tiny_options(name)
+
+    def rows(**changes: object) -> object:
+        """Return the rows without provenance, which may repeat an option that has no effect."""
+        splits = benchmark_contract.raw_rows(benchmark_builder(name, **(options | changes)))
+        return {split: [row | {"provenance": ""} for row in part] for split, part in splits.items()}
+
+    for field, value in OTHER_OPTIONS.get(name, {}).items():
+        assert rows(**{field: value}) != rows(), field
+
+
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name != "toy"])
+def test_data_dir_of_every_benchmark_is_the_folder_that_is_read(name: str, tmp_path: Path) -> None:
+    benchmark_contract.write_tiny(name, tmp_path / "raw")
+    builder = benchmark_builder(name, data_dir=str(tmp_path / "raw"))
+    assert list(builder.raw_pairs(builder.raw_splits()[-1]))
+
+
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS if len(BENCHMARKS[name].BUILDER_CONFIGS) > 1])
+def test_configs_of_a_benchmark_differ_in_their_rows(name: str, tmp_path: Path) -> None:
+    benchmark_contract.write_tiny(name, tmp_path / "raw")
+    builders = [
+        benchmark_contract.make(name, tmp_path / "raw", tmp_path / "cache", config.name)
+        for config in BENCHMARKS[name].BUILDER_CONFIGS
+    ]
+    captions = [[pair.captions for pair in builder.raw_pairs("test")] for builder in builders]
+    assert all(first != second for first, second in itertools.combinations(captions, 2))
 
 
 def write_folder(folder: Path, pairs: int = 3) -> Path:
@@ -248,7 +392,7 @@ def test_broken_annotations_stop_with_their_line_or_are_skipped_and_listed(
         (data / "metadata.jsonl").write_text(f"{whole}\n{line}\n")
         assert main(command) == 2
         message = capsys.readouterr().err.splitlines()[-1]
-        assert message.startswith("error: ") and ("metadata.jsonl', line 4: " in message or "pair 'p0'" in message)
+        assert message.startswith("error: ") and ("metadata.jsonl', line 4: " in message or "pair_id 'p0'" in message)
     good = whole.splitlines()
     (data / "metadata.jsonl").write_text("\n".join([*good[:2], *BROKEN_LINES.values(), *good[2:]]))
     assert main([*command, "--on-error", "skip"]) == 0
@@ -264,7 +408,7 @@ def test_broken_annotations_stop_with_their_line_or_are_skipped_and_listed(
     for number in (3, 4, 5, 6, 8, 9, 10):
         assert sum(f"line {number}: " in entry["reason"] for entry in listed) == 1
     assert [entry["reason"] for entry in listed if entry["pair_id"] == "p0"] == [
-        "pair 'p0' is in split 'train' twice, perhaps in files of two releases"
+        "duplicate pair_id 'p0' in split 'train', perhaps from files of two releases"
     ]
 
 
@@ -296,198 +440,15 @@ def test_annotations_that_give_no_pair_stop_although_broken_ones_are_skipped(
     assert not list((tmp_path / "cache").rglob("*.arrow")), "nothing half is left"
 
 
-# benchmark -> writes a few raw files of it into a folder, with their images
-RAW_FILES: dict[str, Callable[[Path], object]] = {
-    "syned": test_syned.write_raw,
-    "emu_edit": test_emu_edit.write_raw,
-    "clevr_change": test_clevr_change.write_tree,
-    "clevr_dc": lambda root: test_clevr_dc.write_tree(root, test_clevr_dc.AUTHORS, test_clevr_dc.SPLITS),
-    "spot_the_diff": lambda root: test_spot_the_diff.write_tree(root, train=test_spot_the_diff.ROWS),
-    "image_editing_request": lambda root: test_image_editing_request.write_tree(
-        root, train=test_image_editing_request.ITEMS
-    ),
-    "levir_cc": test_levir_cc.write_tree,
-    "birds_to_words": lambda root: test_birds_to_words.write_tree(root, test_birds_to_words.ROWS),
-    "instruct_pix2pix": lambda root: test_instruct_pix2pix.write_folder(
-        root, "0000014", ["3"], test_instruct_pix2pix.LION
-    ),
-    "magicbrush": lambda root: test_magicbrush.write_shard(root / "data" / "train-0.parquet", test_magicbrush.TURNS),
-    "folder": lambda root: write_folder(root / "train"),
-    "toy": lambda root: None,  # drawn
-}
-SMALL = {"toy": {"train": 3, "validation": 2, "test": 2}}
-
-
-def test_every_benchmark_has_raw_files_here() -> None:
-    assert set(RAW_FILES) == set(BENCHMARKS), "add a few raw files of a new benchmark to RAW_FILES"
-
-
-@pytest.mark.parametrize("name", BENCHMARKS)
-def test_every_benchmark_gives_the_one_row(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Schema, ids, change types, captions and order, in all its configs; what is prepared equals what is listed."""
-    monkeypatch.setattr("datasets.builder.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    RAW_FILES[name](tmp_path / "raw")
-    for config in BENCHMARKS[name].BUILDER_CONFIGS:
-        log = tmp_path / f"{config.name}.jsonl"
-        builder = benchmark_builder(
-            name, config=config.name, root=tmp_path / "raw", skip_log=log, **SMALL.get(name, {})
-        )
-        splits = prepare(builder)
-        assert list(splits) == [split for split in ("train", "validation", "test") if split in splits]
-        skipped = [json.loads(line)["pair_id"] for line in log.read_text().splitlines()] if log.exists() else []
-        for split, rows in splits.items():
-            assert rows.features == FEATURES and len(rows) > 0
-            assert len(set(rows["pair_id"])) == len(rows)
-            assert set(rows["change_type"]) <= {"", *CHANGE_TYPES}
-            assert all(captions for captions in rows["captions"])
-            pairs = [entry for entry in builder.unique_entries(split) if isinstance(entry, RawPair)]
-            listed = [pair.pair_id for pair in pairs if pair.pair_id not in skipped]
-            assert [row for row in rows["pair_id"] if row in listed] == rows["pair_id"][:]
-            assert rows[0]["before"].size and rows[0]["after"].size
-            provenance = [json.loads(text) for text in rows["provenance"] if text]
-            assert all(isinstance(made, dict) for made in provenance)
-
-
-@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name != "toy"])
-def test_in_every_benchmark_a_broken_image_stops_with_its_pair(name: str, tmp_path: Path) -> None:
-    RAW_FILES[name](tmp_path)
-    builder = benchmark_builder(name, root=tmp_path)
-    pair = next(
-        entry for split in builder.raw_splits() for entry in builder.entries(split) if isinstance(entry, RawPair)
-    )
-    broken = replace(pair, after=("broken.png", b"broken"))
-    with pytest.raises(DataError, match=f"pair '{re.escape(pair.pair_id)}': image 'broken.png' cannot be read"):
-        read_row(broken)
-
-
-def test_an_unknown_change_type_is_refused(tmp_path: Path) -> None:
-    """So that a benchmark which names its unchanged pairs otherwise cannot slip through."""
-    image = ("a.png", b"")
-    with pytest.raises(DataError, match="pair 'p': unknown change_type 'unchanged': use one of none, add, remove"):
-        RawPair("p", image, image, ["the same"], "unchanged")
-    data = write_folder(tmp_path / "pairs")
-    lines = (data / "metadata.jsonl").read_text().replace('"pair_id": "p1"', '"pair_id": "p1", "change_type": "new"')
-    (data / "metadata.jsonl").write_text(lines)
-    with pytest.raises(DataError, match="line 2: pair 'p1': unknown change_type 'new'"):
-        list(benchmark_builder("folder", root=data).raw_pairs("train"))
-    assert NO_CHANGE in CHANGE_TYPES and all(CHANGE_TYPES.values())
-
-
-def test_the_documented_example_is_a_benchmark(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """docs/add_a_benchmark.md: its class, on raw files as its docstring shows them, through the same contract."""
-    page = (root / "docs" / "add_a_benchmark.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    module = ModuleType("dataset_syned.benchmarks.shop_windows")
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    exec(code.replace("from ..", "from dataset_syned."), vars(module))
-    monkeypatch.setitem(BENCHMARKS, "shop_windows", module.ShopWindows)
-
-    def write(raw: Path) -> None:
-        raw.mkdir()
-        Image.new("RGB", (8, 8), "red").save(raw / "7_monday.jpg")
-        Image.new("RGB", (8, 8), "blue").save(raw / "7_friday.jpg")
-        line = {"id": 7, "text": "the red coat is gone", "type": "remove"}
-        (raw / "train.jsonl").write_text(json.dumps(line) + "\n")
-
-    monkeypatch.setitem(RAW_FILES, "shop_windows", write)
-    test_every_benchmark_states_its_facts("shop_windows")
-    test_every_benchmark_says_what_is_missing_and_where_to_get_it("shop_windows", tmp_path)
-    test_every_benchmark_gives_the_one_row("shop_windows", tmp_path, monkeypatch)
-
-
-MISSING = """
-import runpy, sys
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "datasets":
-            raise ModuleNotFoundError(f"No module named {name!r}", name="datasets")
-sys.meta_path.insert(0, Blocker())
-sys.argv = ["dataset_syned", "list"]
-runpy.run_module("dataset_syned", run_name="__main__")
-"""
-
-
-def test_the_missing_package_is_one_line_that_names_the_extra(root: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", MISSING], cwd=root, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr == 'error: the data sets need the package datasets: pip install "blip2idc[data]"\n'
-
-
-def write_spot(root: Path, broken: bool) -> None:
-    test_spot_the_diff.write_tree(root, train=test_spot_the_diff.ROWS + [{"img_id": "9", "sentences": 5}] * broken)
-
-
-def write_requests(root: Path, broken: bool) -> None:
-    test_image_editing_request.write_tree(root, train=[{"uid": "x"}] * broken + test_image_editing_request.ITEMS)
-
-
-def write_levir(root: Path, broken: bool) -> None:
-    test_levir_cc.write_tree(root, [{"split": "none"}] * broken + test_levir_cc.ENTRIES)
-
-
-def write_levir_sentences(root: Path, broken: bool) -> None:
-    wrong = test_levir_cc.ENTRIES[1] | {"filename": "x.png", "sentences": 5}
-    test_levir_cc.write_tree(root, test_levir_cc.ENTRIES + [wrong] * broken)
-
-
-def write_birds(root: Path, broken: bool) -> None:
-    test_birds_to_words.write_tree(root, [["too", "few"]] * broken + test_birds_to_words.ROWS)
-
-
-def write_clevr_dc(root: Path, broken: bool) -> None:
-    splits = test_clevr_dc.SPLITS | {"train": [10, *[9999] * broken, 2]}
-    test_clevr_dc.write_tree(root, test_clevr_dc.AUTHORS, splits)
-
-
-def write_instructions(root: Path, broken: bool) -> None:
-    test_instruct_pix2pix.write_folder(root, "0000014", ["3"], test_instruct_pix2pix.LION)
-    if broken:
-        test_instruct_pix2pix.write_folder(root, "0000015", ["4"], {"input": "no edit"})
-
-
-def write_turns(root: Path, broken: bool) -> None:
-    wrong = test_magicbrush.turn("500", 1, 50) | {"instruction": None}
-    test_magicbrush.write_shard(root / "data" / "train-0.parquet", [wrong] * broken + test_magicbrush.TURNS)
-
-
-def write_siblings(root: Path, broken: bool) -> None:
-    root.mkdir()
-    (root / "captions.json").write_text(json.dumps({"1.png": ["a dog"], **({"2.png": 5} if broken else {})}))
-
-
-def write_table(root: Path, broken: bool) -> None:
+def test_a_broken_entry_costs_no_other_in_the_further_layouts_of_folder(tmp_path: Path) -> None:
+    """The layouts of `folder` that its tiny raw files do not have."""
     header, good = ["before_file_name", "after_file_name", "captions"], ["1.png", "2.png", "a dog"]
-    test_folder.write_csv(root / "metadata.csv", [header, good, *[["1.png", "", "a cat"]] * broken])
-
-
-@pytest.mark.parametrize(
-    ("name", "write"),
-    [
-        ("spot_the_diff", write_spot),
-        ("image_editing_request", write_requests),
-        ("levir_cc", write_levir),
-        ("levir_cc", write_levir_sentences),
-        ("birds_to_words", write_birds),
-        ("clevr_dc", write_clevr_dc),
-        ("instruct_pix2pix", write_instructions),
-        ("magicbrush", write_turns),
-        ("folder", write_siblings),
-        ("folder", write_table),
-    ],
-)
-def test_in_every_benchmark_a_broken_entry_costs_no_other(
-    tmp_path: Path, name: str, write: Callable[[Path, bool], None]
-) -> None:
-    def entries(root: Path, broken: bool) -> list[RawPair | BrokenEntry]:
-        write(root, broken)
-        builder = benchmark_builder(name, root=root)
-        found = [entry for split in builder.raw_splits() for entry in builder.unique_entries(split)]
-        assert len(found) == sum(map(builder.count_pairs, builder.raw_splits())), "shards hold all entries"
-        return found
-
-    whole, broken = entries(tmp_path / "whole", False), entries(tmp_path / "broken", True)
-    assert [entry.pair_id for entry in whole] == [pair.pair_id for pair in broken if isinstance(pair, RawPair)]
-    assert len(broken) - len(whole) == 1
+    test_folder.write_csv(tmp_path / "table" / "metadata.csv", [header, good, ["1.png", "", "a cat"]])
+    (tmp_path / "siblings").mkdir()
+    (tmp_path / "siblings" / "captions.json").write_text(json.dumps({"1.png": ["a dog"], "2.png": 5}))
+    for name in ("table", "siblings"):
+        entries = list(benchmark_builder("folder", root=tmp_path / name).unique_entries("train"))
+        assert [entry.captions for entry in entries if isinstance(entry, RawPair)] == [["a dog"]] and len(entries) == 2
 
 
 def test_check_and_export_from_the_command_line(
@@ -529,7 +490,10 @@ def test_a_reader_that_goes_early_is_no_error(root: Path) -> None:
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
-    assert stopped.value.code == 0 and COMMANDS[command][1][:20] in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert (
+        stopped.value.code == 0 and ("--output_dir" if command == "synthesize" else COMMANDS[command][1][:20]) in text
+    )
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a/../../b", ".."])

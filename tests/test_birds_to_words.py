@@ -50,6 +50,11 @@ def write_tree(root: Path, rows: list[list[str]], header: list[str] = HEADER) ->
     return root
 
 
+def write_tiny(root: Path, broken: bool) -> None:
+    whole = [cells for cells in ROWS if cells[8] != "val"] + [row("3", "7", "val", 1, "Animal 1 is smaller.")]
+    write_tree(root, [["too", "few"]] * broken + whole)
+
+
 def build(root: Path) -> BirdsToWords:
     return BirdsToWords(root=root, cache_dir=str(root / "cache"))
 
@@ -111,8 +116,8 @@ def test_the_record_tells_the_photo_id_where_the_image_url_does_not(tmp_path: Pa
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([ROWS[0][:-1]], r"birds-to-words-v1.0.tsv', line 2: 10 cells, which should be 11"),
-        ([ROWS[0], row("1", "2", "dev", 1, "text")], "line 3: split='dev', which should be one of train, val, test"),
+        ([ROWS[0][:-1]], r"birds-to-words-v1.0.tsv', line 2: 10 cells, the header has 11"),
+        ([ROWS[0], row("1", "2", "dev", 1, "text")], "line 3: split='dev', use one of train, val, test"),
         ([row("1", "2", "train", 1, " ")], "line 2: pair '1-2' has a caption without text"),
         ([row("../../etc/passwd", "2", "train", 1, "text")], "line 2: no photo id in img1ImgURL='.*etc/passwd"),
     ],

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dataset_syned.checking import RULES, check
 from dataset_syned.pair_builder import PairBuilder
-from dataset_syned.pairs import RawPair
+from dataset_syned.pairs import DataError, RawPair, read_row
 
 
 def png(color: str, size: tuple[int, int] = (8, 8)) -> bytes:
@@ -89,7 +89,21 @@ def test_counts_and_duplicates(tmp_path: Path) -> None:
         ("count", "train"),
         ("count", "test"),
     ]
-    assert "0 pairs, published are 1" in report.summary() and report.found == {"train": 3}
+    assert "0 pairs, published: 1" in report.summary() and report.found == {"train": 3}
+
+
+def test_what_training_would_refuse_is_refused(tmp_path: Path) -> None:
+    """Negative grey levels, which Pillow opens and the model's decoder does not."""
+    buffer = io.BytesIO()
+    Image.new("F", (8, 8), -1.0).save(buffer, "TIFF")
+    report = check(
+        listed(tmp_path, train=[good("1"), good("2", after=("f.tif", buffer.getvalue()))], test=[good("9")])
+    )
+    (problem,) = report.problems
+    assert (problem.rule, problem.pair_id) == ("unreadable", "2")
+    assert "image 'f.tif' cannot be read" in problem.detail and "no grey levels" in problem.detail
+    with pytest.raises(DataError, match="pair '2': image 'f.tif' cannot be read"):
+        read_row(good("2", after=("f.tif", buffer.getvalue())))
 
 
 def test_unchanged_pairs_may_be_one_file_twice(tmp_path: Path) -> None:

@@ -57,6 +57,11 @@ def write_tree(folder: Path, changes: dict[str, Any] | None = None) -> Path:
     return folder
 
 
+def write_tiny(root: Path, broken: bool) -> None:
+    splits = {"train": [598, *[597] * broken], "val": [596], "test": [16001]}
+    write_tree(root, {"splits.json": splits})
+
+
 def seen(image: Image.Image) -> tuple[int, tuple[int, ...]]:
     return image.height, image.convert("RGB").getpixel((0, 0))
 
@@ -70,13 +75,13 @@ def test_each_scene_gives_a_changed_and_an_unchanged_pair(tmp_path: Path) -> Non
     assert train.features == FEATURES
     texts = ("pair_id", "captions", "change_type", "provenance")
     assert [tuple(row[name] for name in texts) for row in train.to_list()] == [
-        ("000598.png", ["the ball is gone"], "remove", ""),
+        ("000598.png", ["the ball is gone"], "remove", '{"type": "drop"}'),
         ("000598.png_n", ["nothing has changed", "the scene remains the same"], "none", ""),
     ]
     assert [tuple(row[name] for name in texts) for row in test.to_list()] == [
-        ("016001.png", ["a ball was added"], "add", ""),
+        ("016001.png", ["a ball was added"], "add", '{"type": "add"}'),
         ("016001.png_n", ["no change has occured"], "none", ""),
-        ("000596.png", ["the tiny cube became blue", "the cube; changed"], "material", ""),
+        ("000596.png", ["the tiny cube became blue", "the cube; changed"], "material", '{"type": "material"}'),
         ("000596.png_n", ["no change was made"], "none", ""),
     ]
     blue = (0, 0, 255)
@@ -99,18 +104,18 @@ def test_files_without_the_archives_folder_give_the_same_pairs(tmp_path: Path) -
         ({"splits.json": {"training": [1]}}, "splits.json' has no list 'train', 'val' or 'test', it has: training"),
         (
             {"splits.json": {"test": ["../../etc/passwd"]}},
-            "splits.json', 'test': '../../etc/passwd' is no scene number",
+            "splits.json', 'test': '../../etc/passwd' is not a scene number",
         ),
-        ({"splits.json": {"test": {"596": 1}}}, "'test': {'596': 1} is no scene number"),
-        ({"splits.json": [1]}, "splits.json' holds a list, expected a JSON object"),
+        ({"splits.json": {"test": {"596": 1}}}, "'test': {'596': 1} is not a scene number"),
+        ({"splits.json": [1]}, "splits.json' contains a list, expected a JSON object"),
         ({"splits.json": {"test": [597]}, "type_mapping.json": {"move": ["000597.png"]}}, "no list of sentences for"),
         ({"change_captions.json": {default_name(16001): "a ball"}}, "change_captions.json' has no list of sentences"),
         (
             {"type_mapping.json": {"texture": []}},
-            "type_mapping.json': unknown change 'texture', use one of color",
+            "type_mapping.json': unknown change 'texture', expected one of color",
         ),
-        ({"type_mapping.json": {"move": [596]}}, "type_mapping.json', 'move': no list of names"),
-        ({"type_mapping.json": {}}, "type_mapping.json' names no change for '016001.png'"),
+        ({"type_mapping.json": {"move": [596]}}, "type_mapping.json', 'move': not a list of names"),
+        ({"type_mapping.json": {}}, "type_mapping.json' has no type of change for '016001.png'"),
     ],
 )
 def test_broken_annotations_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -34,6 +34,10 @@ def write_tree(folder: Path, layout: FileLayout, splits: Any = SPLITS, captions:
     return folder
 
 
+def write_tiny(root: Path, broken: bool) -> None:
+    write_tree(root, AUTHORS, SPLITS | {"train": [10, *[9999] * broken, 2], "val": [9]})
+
+
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.split)
 def test_every_layout_gives_the_same_rows(tmp_path: Path, layout: FileLayout) -> None:
     builder = ClevrDc(root=write_tree(tmp_path / "raw", layout), cache_dir=str(tmp_path / "cache"))
@@ -54,11 +58,11 @@ def test_every_layout_gives_the_same_rows(tmp_path: Path, layout: FileLayout) ->
 @pytest.mark.parametrize(
     ("splits", "captions", "message"),
     [
-        ({"test": ["../../etc/passwd"]}, None, "split.json', 'test': '../../etc/passwd' is no scene number"),
+        ({"test": ["../../etc/passwd"]}, None, "split.json', 'test': '../../etc/passwd' is not a scene number"),
         ({"training": [2]}, None, "split.json' has no list 'train', 'val' or 'test', it has: training"),
         ({"test": [3]}, None, "captions.json' has no list of sentences for '3'"),
         (SPLITS, {"7200": "the cube has moved"}, "captions.json' has no list of sentences for '7200'"),
-        (SPLITS, [["the cube has moved"]], "captions.json' holds a list, expected a JSON object"),
+        (SPLITS, [["the cube has moved"]], "captions.json' contains a list, expected a JSON object"),
     ],
 )
 def test_broken_annotations_are_named(tmp_path: Path, splits: Any, captions: Any, message: str) -> None:

@@ -58,17 +58,22 @@ def write_parquet(root: Path, name: str, rows: list[dict[str, Any]], group: int 
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), root / "data" / name, row_group_size=group)
 
 
-def write_raw(root: Path) -> Path:
-    """Two shards of `validation`, one of `test` whose idx overlap; an instruction with a leading blank."""
-    write_parquet(root, "validation-00000-of-00002.parquet", [row(4, " Make the sky night"), row(1, "B"), row(7, "C")])
-    write_parquet(root, "validation-00001-of-00002.parquet", [row(2, "D", "style"), row(9, "E")])
+def write_tiny(root: Path, broken: bool) -> None:
+    wrong = row(5, "without an image") | {"image": None}
+    rows = [row(1, "B"), row(2, "D", "style"), row(3, "E", "a task of tomorrow"), *[wrong] * broken]
+    write_parquet(root, "validation-00000-of-00001.parquet", rows)
     write_parquet(root, "test-00000-of-00001.parquet", [row(4, "Other four "), row(0, "Zero")])
-    return root
+    (root / "splits.json").write_text(json.dumps({"train": [1, 3, *[5] * broken], "validation": [2]}))
 
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    return write_raw(tmp_path / "emu_edit")
+    """Two shards of `validation`, one of `test` whose idx overlap; an instruction with a leading blank."""
+    root = tmp_path / "emu_edit"
+    write_parquet(root, "validation-00000-of-00002.parquet", [row(4, " Make the sky night"), row(1, "B"), row(7, "C")])
+    write_parquet(root, "validation-00001-of-00002.parquet", [row(2, "D", "style"), row(9, "E")])
+    write_parquet(root, "test-00000-of-00001.parquet", [row(4, "Other four "), row(0, "Zero")])
+    return root
 
 
 def builder(root: Path, cache: Path) -> EmuEdit:
@@ -168,7 +173,7 @@ def test_wrong_splits_are_quoted(raw: Path, tmp_path: Path, content: str, messag
 
 def test_a_second_set_of_shards_is_an_error(raw: Path, tmp_path: Path) -> None:
     write_parquet(raw, "test-00000-of-00002.parquet", [row(0, "Zero")])
-    with pytest.raises(DataError, match="idx 0 stands in .* more than once: old revisions"):
+    with pytest.raises(DataError, match="duplicate idx 0 in .*: old revisions"):
         builder(raw, tmp_path).count_pairs("test")
 
 

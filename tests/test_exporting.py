@@ -1,5 +1,6 @@
 """export: what is written loads again, says the same, and is never half there."""
 
+import io
 import json
 from pathlib import Path
 
@@ -7,9 +8,12 @@ import datasets
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from dataset_syned import benchmark_builder, exporting, load_benchmark, prepare
-from dataset_syned.exporting import coco_references, export
+from dataset_syned.exporting import coco_references, export, export_clevr
+from dataset_syned.pairs import FEATURES, DataError, image_bytes, pair_row
+from modeling_blip2idc.image_fusion import load_image
 
 OPTIONS = {"train": 12, "validation": 4, "test": 6}
 
@@ -79,6 +83,28 @@ def test_clevr_layout_reads_back(toy: tuple, tmp_path: Path) -> None:
         datasets.Image().decode_example({"path": str(tmp_path / "clevr/sc_images" / name), "bytes": None}),
         row["after"],
     )
+
+
+def test_clevr_layout_has_the_images_that_training_sees_and_names_those_it_refuses(tmp_path: Path) -> None:
+    turned, clear = Image.new("RGB", (8, 4), "red"), Image.new("RGBA", (8, 4), (0, 0, 0, 0))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # a quarter turn
+    files = []
+    for picture, options in ((turned, {"exif": exif}), (clear, {})):
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG", **options)
+        files.append(buffer.getvalue())
+    row = pair_row("p", image_bytes("a.png", files[0]), image_bytes("b.png", files[1]), ["turned"], "style")
+    rows = datasets.Dataset.from_list([row], features=FEATURES)
+    export_clevr(datasets.DatasetDict(test=rows), tmp_path / "clevr")
+    for folder, expected in (("images", load_image(files[0])), ("sc_images", load_image(files[1]))):
+        with Image.open(tmp_path / "clevr" / folder / "000000.png") as written:
+            assert written.mode == "RGB" and np.array_equal(np.asarray(written), np.asarray(expected))
+    assert json.loads((tmp_path / "clevr" / "type_mapping.json").read_text()) == {"style": ["000000.png"]}
+    cut = datasets.Dataset.from_list([row | {"after": image_bytes("b.png", files[1][:40])}], features=FEATURES)
+    with pytest.raises(DataError, match="pair 'p': image 'b.png' cannot be read"):
+        export_clevr(datasets.DatasetDict(test=cut), tmp_path / "cut")
+    assert not (tmp_path / "cut").exists()
 
 
 def test_nothing_is_written_half_or_over_something(

@@ -204,7 +204,7 @@ def test_a_file_of_another_size_than_listed_is_refused(hub: LoopbackHub, fetched
     commit = hub.add_repo("tester/raw", {"notes.txt": b"hello"}, "dataset")
     hub.listed_sizes["notes.txt"] = 6
     message = fetched(tmp_path / "raw", [("tester/raw", commit)])
-    assert "'notes.txt' came with 5 bytes, the listing says 6" in message
+    assert "'notes.txt' arrived with 5 bytes, the listing says 6" in message
     assert tree(tmp_path / "raw") == {} and not list((tmp_path / "raw/.fetching").iterdir())
 
 
@@ -213,7 +213,7 @@ def test_a_large_file_of_another_content_than_listed_is_refused(
 ) -> None:
     commit = hub.add_repo("tester/raw", {"x.bin": b"right"}, "dataset")
     hub.large[hashlib.sha256(b"right").hexdigest()] = b"wrong"
-    assert "'x.bin' came with another SHA-256" in fetched(tmp_path / "raw", [("tester/raw", commit)])
+    assert "'x.bin' arrived with a SHA-256" in fetched(tmp_path / "raw", [("tester/raw", commit)])
     assert tree(tmp_path / "raw") == {}
 
 
@@ -225,7 +225,9 @@ def test_a_file_of_ones_own_is_not_overwritten(hub: LoopbackHub, fetched: Client
     assert tree(tmp_path / "raw") == {"notes.txt": b"my own"}
     (tmp_path / "raw/notes.txt").unlink()
     (tmp_path / "raw/a.png").write_bytes(b"mine")
-    assert "a.png' is not the one of the archive: move it away" in fetched(tmp_path / "raw", [("tester/raw", commit)])
+    assert "a.png' is not the archive's file of that name: move it away" in fetched(
+        tmp_path / "raw", [("tester/raw", commit)]
+    )
     assert tree(tmp_path / "raw")["a.png"] == b"mine"
 
 

@@ -37,6 +37,14 @@ def write_csv(path: Path, rows: list[list[str]], encoding: str = "utf-8") -> Pat
     return path.parent
 
 
+def write_tiny(root: Path, broken: bool) -> None:
+    for split in ("train", "validation", "test"):
+        wrong = [ENTRIES[0] | {"captions": 5}] * (broken and split == "train")
+        write_lines(root / split, [*wrong, *({**entry, "pair_id": f"p{i}"} for i, entry in enumerate(ENTRIES))])
+        for name in ("b/2.png", "a/2.png", "a/1.png"):
+            draw(root / split / name)
+
+
 def build(root: Path) -> Folder:
     return Folder(root=root, cache_dir=str(root / "cache"))
 
@@ -54,6 +62,18 @@ def test_json_lines_in_the_folder_itself_are_train(tmp_path: Path) -> None:
         RawPair("train-000001", before / "2.png", after / "2.png", ["the car left", "no car, any more"]),
         RawPair("train-000002", before / "2.png", after / "1.png", ["a dog"], "add"),
     ]
+
+
+def test_a_change_type_outside_the_table_is_kept_in_provenance_and_reported(tmp_path: Path) -> None:
+    own = {"pair_id": "own", "change_type": "haircut", "provenance": {"by": "me"}}
+    write_lines(tmp_path, [ENTRIES[1], ENTRIES[1] | own])
+    listed, kept = train(tmp_path)
+    assert (listed.change_type, listed.provenance) == ("add", {})
+    assert (kept.change_type, kept.provenance) == ("", {"by": "me", "change_type": "haircut"})
+    (note,) = build(tmp_path).notes()
+    assert note.startswith("unknown change types, kept in provenance only: 'haircut' 1; ") and "none, add, " in note
+    write_lines(tmp_path, ENTRIES)
+    assert build(tmp_path).notes() == []
 
 
 def test_each_folder_of_a_split_is_one(tmp_path: Path) -> None:
@@ -155,13 +175,13 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         ({"after_file_name": "/etc/passwd"}, "the name '/etc/passwd' leads out of the folder"),
         ({"before_file_name": None}, "metadata.jsonl', line 2: no text in field 'before_file_name'"),
         ({"after_file_name": 5}, "metadata.jsonl', line 2: no text in field 'after_file_name'"),
-        ({"captions": None}, "line 2: captions of pair 'train-000002' should be a list of texts"),
-        ({"captions": "a text"}, "line 2: captions of pair 'train-000002' should be a list of texts"),
-        ({"captions": ["a text", 5]}, "line 2: captions of pair 'train-000002' should be a list of texts"),
+        ({"captions": None}, "line 2: captions of pair 'train-000002' are not a list of texts"),
+        ({"captions": "a text"}, "line 2: captions of pair 'train-000002' are not a list of texts"),
+        ({"captions": ["a text", 5]}, "line 2: captions of pair 'train-000002' are not a list of texts"),
         ({"captions": []}, "pair 'train-000002' has no caption"),
         ({"captions": ["a text", " "], "pair_id": "mine"}, "pair 'mine' has no caption, or one without text"),
-        ({"change_type": ["add"]}, r"line 2: change_type=\['add'\], which should be a text"),
-        ({"pair_id": "first"}, "pair 'first' is in split 'train' twice"),
+        ({"change_type": ["add"]}, r"line 2: change_type=\['add'\] is not a text"),
+        ({"pair_id": "first"}, "duplicate pair_id 'first' in split 'train'"),
     ],
 )
 def test_a_broken_entry_is_named(tmp_path: Path, entry: dict[str, Any], message: str) -> None:
@@ -174,7 +194,7 @@ def test_a_broken_entry_is_named(tmp_path: Path, entry: dict[str, Any], message:
 def test_a_line_that_is_no_json_object_is_named(tmp_path: Path, line: str) -> None:
     lines = [json.dumps(ENTRIES[0]), "", line]  # a blank line counts and is no entry
     (tmp_path / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8", errors="surrogateescape")
-    with pytest.raises(DataError, match="metadata.jsonl', line 3: not"):
+    with pytest.raises(DataError, match="metadata.jsonl', line 3: not (a )?JSON"):
         train(tmp_path)
 
 
@@ -183,12 +203,12 @@ def test_a_line_that_is_no_json_object_is_named(tmp_path: Path, line: str) -> No
     [
         ("before_file_name,captions\n", "metadata.csv', line 1: no column 'after_file_name'"),
         ("", "metadata.csv', line 1: no column 'before_file_name'"),
-        ("{header}1.png,2.png,no car, any more\n", "line 2: more cells than the header has, put captions .* quotes"),
+        ("{header}1.png,2.png,no car, any more\n", "line 2: more cells than the header has: put captions .* quotes"),
         ("{header}1.png,2.png\n", "pair 'train-000002' has no caption, or one without text"),
         ("{header}1.png,,a dog\n", "line 2: no text in field 'after_file_name'"),
-        ('{header}1.png,2.png,"[""a dog"""\n', r"line 2: captions begin with '\[' and are no JSON list"),
+        ('{header}1.png,2.png,"[""a dog"""\n', r"line 2: captions begin with '\[' but are not a JSON list"),
         ("{header}1.png,2.png,[]\n", "pair 'train-000002' has no caption"),
-        ('{header}1.png,2.png,"a dog\n', "metadata.csv', line 2: no CSV"),
+        ('{header}1.png,2.png,"a dog\n', "metadata.csv', line 2: not CSV"),
         ("{header}1.png,../2.png,a dog\n", "the name '../2.png' leads out of the folder"),
     ],
 )
@@ -204,8 +224,8 @@ def test_a_broken_csv_row_is_named(tmp_path: Path, text: str, message: str) -> N
     [
         ('{"../../etc/passwd": ["a dog"]}', "the name '../../etc/passwd' leads out"),
         ('{"1.png": []}', "pair '1.png' has no caption"),
-        ('{"1.png": "a dog"}', "captions of pair '1.png' should be a list of texts"),
-        ('[["1.png", "a dog"]]', "captions.json' is no object"),
+        ('{"1.png": "a dog"}', "captions of pair '1.png' are not a list of texts"),
+        ('[["1.png", "a dog"]]', "captions.json' is not an object"),
         ('{"1.png": ', "captions.json' cannot be read as JSON"),
     ],
 )

@@ -40,6 +40,10 @@ def write_tree(root: Path, **splits: Any) -> Path:
     return root
 
 
+def write_tiny(root: Path, broken: bool) -> None:
+    write_tree(root, train=[{"uid": "x"}] * broken + ITEMS, valid=ITEMS[:1], test=ITEMS)
+
+
 def build(root: Path) -> ImageEditingRequest:
     return ImageEditingRequest(root=root, cache_dir=str(root.parent / "cache"))
 
@@ -66,7 +70,7 @@ def test_every_item_is_a_pair(tmp_path: Path) -> None:
         ([*ITEMS, {"uid": "Reddit_8", "img0": "a.JPG", "sents": ["x"]}], "test.json', item 3: no 'img1'"),
         ([item("Reddit_8", "a.JPG", "b.jpg") | {"sents": "x"}], "item 0: Reddit_8 has no 'sents' that is a list"),
         (["Reddit_8"], "test.json', item 0: no 'uid'"),
-        ({"Reddit_8": {}}, "test.json' holds a dict, expected a list"),
+        ({"Reddit_8": {}}, "test.json' contains a dict, expected a list"),
         ([item("Reddit_8", "a.JPG", "../../../etc/passwd", "x")], "name '../../../etc/passwd' leads out of"),
         ([item("Reddit_8", "/etc/passwd", "a.JPG", "x")], "name '/etc/passwd' leads out of"),
     ],

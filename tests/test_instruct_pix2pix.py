@@ -31,6 +31,14 @@ def write_seeds(root: Path, seeds: Any) -> None:
     (root / "seeds.json").write_text(json.dumps(seeds))
 
 
+def write_tiny(root: Path, broken: bool) -> None:
+    names = [f"{number:07d}" for number in range(20)]
+    for name in names:
+        write_folder(root, name, ["1", "2", "3"], LION, [{"seed": "1", "sim_0": 0.3}])
+    (root / names[0] / "3_0.jpg").unlink()
+    write_seeds(root, [[name, ["1", "2", *["3"] * (broken and name == names[0])]] for name in names])
+
+
 def build(root: Path) -> InstructPix2Pix:
     return InstructPix2Pix(root=root, cache_dir=str(root / "cache"))
 
@@ -118,10 +126,10 @@ def test_a_listed_folder_that_is_not_there_can_be_skipped(tmp_path: Path) -> Non
     [
         ([["../../etc", ["1"]]], "the name '../../etc' leads out of the folder"),
         ([["0000014", ["../../../etc/passwd"]]], "the name '../../../etc/passwd_0.jpg' leads out of the folder"),
-        ({"0000014": ["1"]}, r"seeds.json': no list of \[folder, \[seed, ..\]\]"),
-        ([["0000014"]], r"seeds.json': no list of \[folder, \[seed, ..\]\]"),
-        ([[14, ["1"]]], "a folder name that is no text"),
-        ([["0000014", ["3", "3"]]], "pair '0000014-3' is in split 'test' twice"),
+        ({"0000014": ["1"]}, r"seeds.json': not a list of \[folder, \[seed, ..\]\]"),
+        ([["0000014"]], r"seeds.json': not a list of \[folder, \[seed, ..\]\]"),
+        ([[14, ["1"]]], "a folder name that is not a text"),
+        ([["0000014", ["3", "3"]]], "duplicate pair_id '0000014-3' in split 'test'"),
     ],
 )
 def test_a_broken_seeds_file_is_named(tmp_path: Path, seeds: Any, message: str) -> None:
@@ -137,8 +145,8 @@ def test_a_broken_seeds_file_is_named(tmp_path: Path, seeds: Any, message: str) 
         ({"input": "a leopard"}, None, "0000014/prompt.json' has no text in field 'edit'"),
         (["make it a lion"], None, "0000014/prompt.json' has no text in field 'edit'"),
         ({"edit": "  "}, None, "pair '0000014-3': the field 'edit' of its prompt.json has no text"),
-        (LION, [{"seed": 3}, {"sim_0": 0.1}], "0000014/metadata.jsonl', line 2: no JSON object with 'seed'"),
-        (LION, [[3]], "0000014/metadata.jsonl', line 1: no JSON object with 'seed'"),
+        (LION, [{"seed": 3}, {"sim_0": 0.1}], "0000014/metadata.jsonl', line 2: not a JSON object with 'seed'"),
+        (LION, [[3]], "0000014/metadata.jsonl', line 1: not a JSON object with 'seed'"),
     ],
 )
 def test_a_broken_folder_is_named(tmp_path: Path, prompt: Any, metadata: Any, message: str) -> None:
@@ -152,7 +160,7 @@ def test_missing_and_unreadable_files_are_named(tmp_path: Path) -> None:
         build(tmp_path).raw_splits()
     folder = write_folder(tmp_path, "0000014", ["3"], LION)
     (folder / "metadata.jsonl").write_text('{"seed": 3}\n{"seed": \n')
-    with pytest.raises(DataError, match="metadata.jsonl', line 2: no JSON object"):
+    with pytest.raises(DataError, match="metadata.jsonl', line 2: not a JSON object"):
         list(build(tmp_path).raw_pairs("train"))
     write_seeds(tmp_path, [["0000014", ["3"]]])
     (folder / "prompt.json").unlink()

@@ -51,6 +51,10 @@ def write_tree(root: Path, entries: Any = ENTRIES, annotations: str = ANNOTATION
     return root
 
 
+def write_tiny(root: Path, broken: bool) -> None:
+    write_tree(root, [ENTRIES[1] | {"sentences": 5}] * broken + ENTRIES)
+
+
 def build(root: Path) -> LevirCc:
     return LevirCc(root=root, cache_dir=str(root / "cache"))
 
@@ -96,13 +100,13 @@ def test_prepared_rows_hold_before_and_after(tmp_path: Path) -> None:
     [
         ({"filename": None}, r"LevirCCcaptions.json', images\[0\]"),
         ({"filename": "../../../../etc/passwd"}, r"images\[0\]: the name '../../../../etc/passwd' leads out"),
-        ({"split": "../train"}, r"images\[0\]: split='../train', which should be one of train, val, test"),
+        ({"split": "../train"}, r"images\[0\]: split='../train', use one of train, val, test"),
         ({"sentences": []}, "pair 'train_000016' has no caption"),
         ({"sentences": [{"tokens": []}]}, "pair 'train_000016' has no caption, or one without text"),
         ({"sentences": [{"raw": " . "}]}, "pair 'train_000016' has no caption, or one without text"),
         ({"sentences": [{"text": "a road"}]}, r"images\[0\]: no field 'raw'"),
         ({"sentences": 5}, r"images\[0\]: a field has a wrong type .'int' object is not iterable"),
-        ({"changeflag": "yes"}, "changeflag='yes', which should be 0 or 1"),
+        ({"changeflag": "yes"}, "changeflag='yes', use 0 or 1"),
     ],
 )
 def test_a_broken_entry_is_named(tmp_path: Path, broken: dict[str, Any], message: str) -> None:
@@ -115,7 +119,7 @@ def test_an_entry_without_a_field_and_a_second_one_are_named(tmp_path: Path) -> 
     without = {name: value for name, value in ENTRIES[1].items() if name != "sentences"}
     with pytest.raises(DataError, match=r"images\[0\]: no field 'sentences'"):
         list(build(write_tree(tmp_path, [without])).raw_pairs("train"))
-    with pytest.raises(DataError, match="pair 'train_000016' is in split 'train' twice"):
+    with pytest.raises(DataError, match="duplicate pair_id 'train_000016' in split 'train'"):
         list(build(write_tree(tmp_path, [ENTRIES[1]] * 2)).raw_pairs("train"))
 
 

@@ -86,6 +86,13 @@ SESSION = [
 ]
 
 
+def write_tiny(root: Path, broken: bool) -> None:
+    wrong = turn("500", 1, 50) | {"instruction": None}
+    write_shard(root / "data" / "train-00000-of-00001.parquet", [wrong] * broken + TURNS)
+    write_shard(root / "data" / "dev-00000-of-00001.parquet", [turn("5", 1, 40)])
+    write_sessions(root, {"139306": SESSION})
+
+
 @pytest.mark.parametrize("columns", [NEW, OLD], ids=["new columns", "old columns"])
 def test_each_turn_of_each_shard_is_a_pair(tmp_path: Path, columns: dict[str, str]) -> None:
     write_shard(tmp_path / "data" / "train-00001-of-00002.parquet", TURNS[3:], columns)
@@ -163,7 +170,7 @@ def test_a_broken_row_is_named(tmp_path: Path, change: dict[str, Any], message: 
 def test_a_turn_that_is_there_twice_is_named(tmp_path: Path) -> None:
     for name in ("train-00000-of-00001.parquet", "train-00000-of-00002.parquet"):  # two releases side by side
         write_shard(tmp_path / "data" / name, TURNS)
-    with pytest.raises(DataError, match="pair '327-1' is in split 'train' twice"):
+    with pytest.raises(DataError, match="duplicate pair_id '327-1' in split 'train'"):
         list(build(tmp_path).raw_pairs("train"))
 
 
@@ -175,8 +182,8 @@ def test_a_turn_that_is_there_twice_is_named(tmp_path: Path) -> None:
         ({"139306": [SESSION[0], {"input": "a.png", "output": "b.png"}]}, "pair '139306-2': .* field 'instruction'"),
         ({"139306": [SESSION[0] | {"instruction": ""}]}, "pair '139306-1': its instruction has no text"),
         ({"139306": [SESSION[0] | {"input": 7}]}, "pair '139306-1': a field has a wrong type"),
-        ({"139306": SESSION[0]}, "image '139306': .*which should be a list of turns"),
-        ([SESSION], "edit_sessions.json' is no object"),
+        ({"139306": SESSION[0]}, "image '139306': .*is not a list of turns"),
+        ([SESSION], "edit_sessions.json' is not an object"),
     ],
 )
 def test_a_broken_session_is_named(tmp_path: Path, sessions: Any, message: str) -> None:

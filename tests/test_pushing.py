@@ -7,9 +7,10 @@ import pytest
 from huggingface_hub import DatasetCard
 from loopback_hub import TOKEN, LoopbackHub
 
+from common_idc.hub_access import PushError
 from dataset_syned import benchmark_builder
 from dataset_syned.pairs import DataError
-from dataset_syned.pushing import PushError, push
+from dataset_syned.pushing import push
 
 PUSH = """
 import json
@@ -21,7 +22,7 @@ try:
     train = prepare(builder)["train"]
     address = pushing.push(builder, "tester/toy")
     print(json.dumps([address, list(train["pair_id"]), list(train["captions"])]))
-except pushing.PushError as error:
+except hub_access.PushError as error:
     print(json.dumps(str(error)))
 """
 LOAD = """

@@ -37,6 +37,10 @@ def write_tree(folder: Path, **splits: Any) -> Path:
     return folder
 
 
+def write_tiny(root: Path, broken: bool) -> None:
+    write_tree(root, train=[*ROWS, *[{"img_id": "1000", "sentences": 5}] * broken], val=ROWS[:3], test=ROWS)
+
+
 def build(root: Path, config: str = "default") -> SpotTheDiff:
     return SpotTheDiff(config_name=config, root=root, cache_dir=str(root.parent / "cache"))
 
@@ -99,7 +103,7 @@ def test_files_without_the_clones_folder_give_the_same_pairs(tmp_path: Path) -> 
         ([*ROWS, {"img_id": "1000", "sentences": "a man left"}], "test.json', row 5: id '1000' has no 'sentences'"),
         ([{"img_id": 400, "sentences": ["a man left"]}], "test.json', row 0: no 'img_id' that is a string"),
         ([{"img_id": "400", "sentences": []}], "test.json', row 0: id '400' has no 'sentences'"),
-        ({"400": ["a man left"]}, "test.json' holds a dict, expected a list"),
+        ({"400": ["a man left"]}, "test.json' contains a dict, expected a list"),
         ([{"img_id": "../../etc/passwd", "sentences": ["a man left"]}], "'../../etc/passwd.png' leads out of"),
     ],
 )
@@ -151,3 +155,12 @@ def test_references_equal_the_published_reference_files(oracle: str, suffix: str
     ours = {pair.pair_id + suffix: pair.captions for pair in pairs}
     assert ours == published and list(ours) == list(published)
     assert (len(ours), sum(map(len, ours.values()))) == (1270, 2107)
+
+
+@pytest.mark.parametrize("config", ["default", "multi"])
+def test_pairs_without_a_change_are_those_of_which_all_annotators_say_so(tmp_path: Path, config: str) -> None:
+    same, gone = ["There is no difference.", "no change"], ["a van is gone"]
+    rows = [("400", same), ("56", same), ("400", same), ("56", gone), ("256", [""])]
+    write_tree(tmp_path / "raw", test=[{"img_id": img_id, "sentences": sentences} for img_id, sentences in rows])
+    pairs = build(tmp_path / "raw", config).raw_pairs("test")
+    assert {pair.pair_id: pair.change_type for pair in pairs} == {"400": "none", "56": "", "256": ""}

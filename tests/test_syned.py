@@ -66,7 +66,7 @@ def write_edits(root: Path, entries: list[dict[str, Any]]) -> None:
 
 
 def write_raw(root: Path) -> Path:
-    """idx 0 and 2 stand in both parts; keys end in a blank; 2 has no reference; the text of 0 starts with a blank."""
+    """Write parts that share idx 0 and 2; keys end in a blank, 2 has no reference, 0 starts with a blank."""
     write_parquet(root, "validation", [0, 180, 2, 7])
     write_parquet(root, "test", [2, 0, 102, 5])
     (root / FILES[0]).write_text(json.dumps({"train": [7, 0, 2], "validation": [180]}))
@@ -89,6 +89,12 @@ def write_raw(root: Path) -> Path:
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
     return write_raw(tmp_path / "syned")
+
+
+def write_tiny(root: Path, broken: bool) -> None:
+    write_raw(root)
+    good = {"idx": 2, "file_name": "a.png", "provenance": {"seed": 3}}
+    write_edits(root, [good, *[good | {"idx": "2"}] * broken])
 
 
 def builder(root: Path, config: str = "syned") -> Syned:
@@ -183,7 +189,7 @@ def test_an_empty_folder_is_told_what_to_do(tmp_path: Path) -> None:
     ("name", "content", "split", "message"),
     [
         (FILES[1], "0 INSTRUCT Make\n", "train", r"line 1: '0 INSTRUCT Make' should be an idx, <INSTRUCT> and a text"),
-        (FILES[1], "0 <INSTRUCT> A\n0 <INSTRUCT> B\n", "train", "line 2: idx 0 stands there twice"),
+        (FILES[1], "0 <INSTRUCT> A\n0 <INSTRUCT> B\n", "train", "line 2: duplicate idx 0"),
         (FILES[1], "0 <INSTRUCT> A\n", "train", "idx 2 of splits.json has no line in"),
         (
             FILES[2],
@@ -207,7 +213,7 @@ def test_wrong_text_files_are_quoted(raw: Path, name: str, content: str, split: 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"idx": 180, "file_name": "a.png", "provenance": {}}, "line 1: idx 180 is no train pair"),
+        ({"idx": 180, "file_name": "a.png", "provenance": {}}, "line 1: idx 180 is not a train pair"),
         ({"idx": "0", "file_name": "a.png", "provenance": {}}, "line 1: idx should be a number"),
         ({"idx": 0, "provenance": {}}, "line 1: no field 'file_name'"),
         ({"idx": 0, "file_name": "a.png"}, "line 1: no field 'provenance'"),

@@ -1,10 +1,13 @@
-"""birds_to_words: photographs of two birds and paragraphs on how the second differs from the first.
+"""Birds-to-Words: photographs of two birds and paragraphs on how the second differs from the first.
 
-The authors ship texts and URLs only. Photographs are expected in images/ under the photo id that both
-URLs contain. A line, between tabs:
+    python -m dataset_syned prepare birds_to_words        # raw files in data/birds_to_words, see BY_HAND
 
-    img1ImgURL               img2ImgURL               ..  split  description
-    https://../photos/14/..  https://../photos/15/..  ..  val    Animal 1 is gray, while ..
+A raw annotation is a line of tab-separated cells, one paragraph, under a header (shortened):
+
+    img1ImgURL                                                 img2ImgURL   split   description
+    https://static.inaturalist.org/photos/647514/large.jpg     ..           train   Animal 1 is brown and white. ..
+
+The authors publish texts and URLs only. Photographs are expected in images/ under the photo id that both URLs contain.
 """
 
 import re
@@ -24,13 +27,13 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
 
 def unquoted(text: str) -> str:
-    """A cell without the quotes of CSV. The `csv` module would join lines from one stray quote to the next."""
+    """Return a cell without the quotes of CSV; the `csv` module would join lines from one stray quote to the next."""
     text = text.strip()
     return text[1:-1].replace('""', '"').strip() if QUOTED.fullmatch(text) else text
 
 
 def photo_id(row: dict[str, str], image: str) -> str:
-    """Not the last part of the URL: for many photographs that is `large.jpg`."""
+    """Return the photo id of an image; the last part of its URL is `large.jpg` for many photographs."""
     match = PHOTO.search(row[f"{image}ImgURL"]) or PHOTO.search(row[f"{image}ObservationURL"])
     if not match:
         raise DataError(f"no photo id in {image}ImgURL={row[f'{image}ImgURL']!r}")
@@ -38,13 +41,13 @@ def photo_id(row: dict[str, str], image: str) -> str:
 
 
 def photo_file(images: Path, photo: str) -> Path:
-    """The photograph with any usual extension, or the path it should have."""
+    """Return the photograph with any usual extension, or the path it should have."""
     candidates = [images / f"{photo}{extension}" for extension in EXTENSIONS]
     return next((path for path in candidates if path.is_file()), candidates[0])
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, str]] | BrokenEntry]:
-    """Place, and cells by column."""
+    """Yield the place and the cells by column of each line."""
     with path.open(encoding="utf-8") as file:
         header = file.readline().rstrip("\r\n").split("\t")
         absent = [column for column in COLUMNS if column not in header]
@@ -55,11 +58,11 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, str]] | BrokenEntry]
             if len(cells) == len(header):
                 yield place, dict(zip(header, map(unquoted, cells), strict=True))
             elif line.strip():
-                yield BrokenEntry(DataError(f"{place}: {len(cells)} cells, which should be {len(header)}"))
+                yield BrokenEntry(DataError(f"{place}: {len(cells)} cells, the header has {len(header)}"))
 
 
 def read_paragraph(row: dict[str, str]) -> tuple[tuple[str, str], str]:
-    """Photo ids and text."""
+    """Return the photo ids of a pair and one text."""
     photos = photo_id(row, "img1"), photo_id(row, "img2")
     if not row["description"]:
         raise DataError(f"pair '{photos[0]}-{photos[1]}' has a caption without text")
@@ -87,7 +90,8 @@ class BirdsToWords(PairBuilder):
         return list(self.listed())
 
     def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
-        """One row is one paragraph. Some pairs are listed twice, hence more paragraphs than the five of one round."""
+        """Yield one pair for each two photographs, with the paragraphs of all their lines."""
+        # Some pairs are listed twice, hence more paragraphs than the five of one round.
         pairs: dict[tuple[str, str], list[str]] = {}
         for paragraph in read_each(self.listed().get(split, []), read_paragraph):
             if isinstance(paragraph, BrokenEntry):
@@ -99,7 +103,7 @@ class BirdsToWords(PairBuilder):
             yield RawPair(f"{first}-{second}", photo_file(images, first), photo_file(images, second), captions)
 
     def listed(self) -> dict[str, list[tuple[str, dict[str, str]] | BrokenEntry]]:
-        """Places and rows by split."""
+        """Return the lines of each split, with their places."""
         path = self.root / ANNOTATIONS
         if not path.is_file():
             raise self.missing(ANNOTATIONS)

@@ -2,24 +2,25 @@
 
     python -m dataset_syned prepare clevr_dc        # raw files in data/clevr_dc, see BY_HAND
 
-The authors say that there are six change types, but no file says which pair has which. So `change_type` is "none" if
-all references say so, and "" otherwise. captions.json and split.json:
+The authors say that there are six types of change, but no file says which pair has which. So the change type is
+"none" where all references are sentences that say so, and empty elsewhere. The raw annotations of a pair:
 
-    {"10": ["the small red cube has moved", ..]}    {"train": [10, 2], "val": [..], "test": [..]}
+    split.json       {"train": [10, ..], "val": .., "test": ..}
+    captions.json    {"10": ["the small ball turned red", ..], ..}
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..annotations import read_each
+from ..annotations import read_each, say_no_change
 from ..pair_builder import PairBuilder
-from ..pairs import BrokenEntry, RawPair, no_change_or_unknown
+from ..pairs import NO_CHANGE, BrokenEntry, RawPair
 from .clevr_change import read_object, sentences_of, split_numbers
 
 
 @dataclass(frozen=True)
 class FileLayout:
-    """One of the ways in which the files lie on people's disks. `key` and `image` are made from a pair's number."""
+    """Names of the files, which differ between copies. `key` and `image` are formatted with a pair's number."""
 
     split: str
     captions: str
@@ -54,7 +55,7 @@ class ClevrDc(PairBuilder):
     EXPECTED = {"default": {"train": 40800, "validation": 2400, "test": 4800}}
 
     def layout(self) -> FileLayout:
-        """Raises: DataError, with BY_HAND, where no layout has both of its annotation files."""
+        """Return the layout of the raw files. Raises: DataError, with BY_HAND, if no layout fits."""
         for layout in LAYOUTS:
             if (self.root / layout.split).is_file() and (self.root / layout.captions).is_file():
                 return layout
@@ -76,7 +77,7 @@ class ClevrDc(PairBuilder):
                 before=before / image,
                 after=after / image,
                 captions=references,
-                change_type=no_change_or_unknown(references),
+                change_type=NO_CHANGE if say_no_change(references) else "",
             )
 
         numbers = split_numbers(self.root / layout.split).get(split, [])

@@ -1,11 +1,15 @@
-"""emu_edit: photographs and what the model Emu Edit made of them, with the instruction it was given.
+"""Emu Edit's generations: photographs, what the model made of them, and the instruction it was given.
 
-Two Parquet parts hold all: `validation` (3,589 pairs) and `test` (2,022). BLIP2IDC trains on the first, cut in two by
+    python -m dataset_syned fetch emu_edit && python -m dataset_syned prepare emu_edit
+
+A raw annotation is a row of a Parquet file (images shortened):
+
+    {"instruction": "Make the sky night", "image": {"bytes": b"..", "path": None}, "task": "global", "idx": 296,
+     "hash": "5b..", "input_caption": "a street by day", "output_caption": "a street at night", "edited_image": {..}}
+
+There are two Parquet parts: `validation` (3,589 pairs) and `test` (2,022). BLIP2IDC trains on the first, cut in two by
 the `splits.json` released with Syned. A sister repository, facebook/emu_edit_test_set, has no edited images and calls
-the parts the other way round. A row:
-
-    {"instruction": " Make the sky night instead of day", "task": "global", "idx": 0, "hash": "..", "image": ..,
-     "input_caption": "..", "output_caption": "..", "edited_image": .., "split": "validation", "model": ".."}
+the parts the other way round.
 """
 
 import json
@@ -21,22 +25,12 @@ from pyarrow.parquet import ParquetFile
 
 from ..annotations import read_json
 from ..pair_builder import Mirror, PairBuilder
-from ..pairs import BrokenEntry, DataError, RawPair
+from ..pairs import CHANGE_TYPES, BrokenEntry, DataError, RawPair
 
 SOURCE = "facebook/emu_edit_test_set_generations"
 SPLITS = {"train": "validation", "validation": "validation", "test": "test"}  # our name -> the authors'
 SPLITS_FILE = "splits.json"
 COLUMNS = ["instruction", "image", "task", "idx", "hash", "input_caption", "output_caption", "edited_image"]
-# The tasks that name one of our change types. "local" and "texture" can be several of them: unknown.
-CHANGE_TYPE_OF_TASK = {
-    "add": "add",
-    "remove": "remove",
-    "color": "color",
-    "text": "text",
-    "background": "background",
-    "style": "style",
-    "global": "global",
-}
 BATCH = 16  # rows of about 250 kB each
 SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp"}
 
@@ -55,24 +49,24 @@ class Edit:
     after: bytes
 
     @property
+    def change_type(self) -> str:
+        """Return the authors' task, all of which are change types; "" for one that they may add."""
+        return self.task if self.task in CHANGE_TYPES else ""
+
+    @property
     def provenance(self) -> dict[str, Any]:
-        """With captions of both images as `input` and `output`, by which synthesis ranks its edits."""
+        """Return the origin of the pair, with captions of both images, by which synthesis ranks its edits."""
         captions = {"input": self.input_caption, "output": self.output_caption}
         return {"source": SOURCE, "idx": self.idx, "hash": self.hash, "task": self.task, **captions}
 
-    @property
-    def change_type(self) -> str:
-        """Our change type of the task, or ""."""
-        return CHANGE_TYPE_OF_TASK.get(self.task, "")
-
 
 def shards(root: Path, split: str) -> list[Path]:
-    """The Parquet files that hold a split."""
+    """Return the Parquet files that contain a split."""
     return sorted((root / "data").glob(f"{SPLITS[split]}-*.parquet"))
 
 
 def read_groups(path: Path, columns: list[str], wanted: Collection[int] | None = None) -> Iterator[dict[str, Any]]:
-    """Rows of one file, one row group and few rows at a time; groups without a wanted idx are passed over."""
+    """Yield the rows of one file, a few at a time; row groups without a wanted idx are skipped."""
     try:
         with ParquetFile(path) as file:
             absent = [name for name in columns if name not in file.schema_arrow.names]
@@ -90,24 +84,24 @@ def read_groups(path: Path, columns: list[str], wanted: Collection[int] | None =
 
 
 def read_ids(paths: list[Path]) -> list[int]:
-    """All idx, in order. No image is read. Raises: DataError for an idx that stands twice."""
+    """Return all idx, in order; no image is read. Raises: DataError for a duplicate idx."""
     ids = [row["idx"] for path in paths for row in read_groups(path, ["idx"])]
     twice = [idx for idx, count in Counter(ids).items() if count > 1]
     if twice:
         raise DataError(
-            f"idx {twice[0]} stands in {paths[0].parent} more than once: old revisions of {SOURCE} hold two sets of "
-            "files, keep the newer one"
+            f"duplicate idx {twice[0]} in {paths[0].parent}: old revisions of {SOURCE} contain two sets of files, "
+            "keep the newer one"
         )
     return ids
 
 
 def image_content(cell: Any) -> bytes:
-    """Empty where the file holds none: the pair is then reported as unreadable, and can be left out."""
+    """Return the bytes of an image; none if the cell is empty, so that the pair is reported and can be left out."""
     return (cell.get("bytes") if isinstance(cell, dict) else None) or b""
 
 
 def read_edits(paths: list[Path], wanted: Collection[int]) -> Iterator[Edit]:
-    """The rows of the wanted idx, in the files' order."""
+    """Yield the rows of the wanted idx, in the files' order."""
     for path in paths:
         for row in read_groups(path, COLUMNS, wanted):
             if row["idx"] in wanted:
@@ -124,17 +118,18 @@ def read_edits(paths: list[Path], wanted: Collection[int]) -> Iterator[Edit]:
 
 
 def named(stem: str, data: bytes) -> tuple[str, bytes]:
-    """An image under a name of our own: the files' own paths may be empty, or equal for both images of a pair."""
+    """Return an image under a new name: the files' own paths may be empty, or equal for both images of a pair."""
     return stem + next((suffix for magic, suffix in SUFFIXES.items() if data.startswith(magic)), ""), data
 
 
 def edit_pair(pair_id: str, edit: Edit, captions: list[str]) -> RawPair:
+    """Return the pair of an edit."""
     before, after = named(f"{pair_id}-before", edit.before), named(f"{pair_id}-after", edit.after)
     return RawPair(pair_id, before, after, captions, edit.change_type, edit.provenance)
 
 
 def read_splits(path: Path) -> dict[str, set[int]]:
-    """Syned's cut of the part `validation`: split -> idx. Raises: DataError for other fields or an idx in both."""
+    """Return Syned's cut of the part `validation`: split -> idx. Raises: DataError for other content."""
     content = read_json(path)
     lists = [content.get(name) for name in ("train", "validation")] if isinstance(content, dict) else [None]
     if not all(isinstance(ids, list) and all(type(idx) is int for idx in ids) for ids in lists):
@@ -147,7 +142,7 @@ def read_splits(path: Path) -> dict[str, set[int]]:
 
 
 def require_ids(wanted: Collection[int], ids: Collection[int], asked_by: str, part: str) -> None:
-    """Raises: DataError that names an idx which the Parquet files lack."""
+    """Raise DataError that names a wanted idx which the Parquet files lack."""
     absent = sorted(set(wanted) - set(ids))
     if absent:
         raise DataError(
@@ -156,10 +151,9 @@ def require_ids(wanted: Collection[int], ids: Collection[int], asked_by: str, pa
 
 
 class EmuEdit(PairBuilder):
-    """Emu Edit. Ids are `<split>-<idx>`, because `test` counts from 0 again. One reference: the instruction."""
+    """Ids are `<split>-<idx>`, because `test` counts from 0 again. One reference: the instruction."""
 
     VERSION = datasets.Version("1.2.0")
-    BUILDER_CONFIGS = [datasets.BuilderConfig(name="default", version=VERSION)]
     DESCRIPTION = "Emu Edit's generations: photographs before and after an edit by a model, one instruction each."
     LICENSE = "CC-BY-NC-4.0"
     HOMEPAGE = "https://huggingface.co/datasets/facebook/emu_edit_test_set_generations"
@@ -185,6 +179,7 @@ class EmuEdit(PairBuilder):
         return splits
 
     def split_ids(self, split: str) -> set[int]:
+        """Return the idx of a split's pairs."""
         ids = read_ids(shards(self.root, split))
         path = self.root / SPLITS_FILE
         if split == "test" or not path.is_file():

@@ -1,26 +1,32 @@
 """folder: anyone's own pairs, in one of two layouts.
 
+    python -m dataset_syned prepare folder --data_dir my_pairs
+
     metadata.jsonl   {"before_file_name": "a.png", "after_file_name": "b.png", "captions": ["the car left", ..]}
-                     and optionally "pair_id", "change_type", "provenance" (an object);
-                     or metadata.csv with the same columns but the last
+                     with the optional fields "pair_id", "change_type" and "provenance" (an object);
+                     or metadata.csv with the same columns, without provenance
     before/ after/   with equal file names, and captions.json {"a.png": ["the car left", ..]};
                      or captions.csv with the columns file_name, captions
 
-In CSV, a cell of `captions` is one caption, with further rows for those that follow, or a JSON list of all. These
-files lie in train/, validation/ and test/; without such folders, right in the data folder, and all pairs are `train`.
+In CSV, a cell of `captions` is one caption, with further rows for more captions, or a JSON list of all. The files are
+in train/, validation/ and test/; without such folders they are in the data folder itself, and all pairs are `train`.
+A change type that is not in `pairs.CHANGE_TYPES` goes into provenance, and the row's change type is empty.
 """
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
+
 from ..annotations import inside, json_object, numbered_lines, read_each, read_json
 from ..pair_builder import PairBuilder
-from ..pairs import BrokenEntry, DataError, RawPair
+from ..pairs import CHANGE_TYPES, BrokenEntry, DataError, RawPair
 
-SPLITS = ("train", "validation", "test")
+FOLDERS = ("train", "validation", "test")
 ANNOTATIONS = ("metadata.jsonl", "metadata.csv", "captions.json", "captions.csv")
 
 Row = dict[str, Any]
@@ -28,10 +34,12 @@ Numbered = tuple[int, Row]  # by the line in its file
 
 
 def annotations(folder: Path) -> Path | None:
+    """Return the file of annotations in a folder."""
     return next((folder / name for name in ANNOTATIONS if (folder / name).is_file()), None)
 
 
 def field(row: Row, name: str) -> str:
+    """Return a text that a row must have. Raises: DataError if it has none."""
     value = row.get(name)
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"no text in field {name!r}")
@@ -39,22 +47,24 @@ def field(row: Row, name: str) -> str:
 
 
 def optional(row: Row, name: str) -> str:
+    """Return a text that a row may have, or "". Raises: DataError for a value of another type."""
     value = row.get(name)
     if value is None or value == "":
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise DataError(f"{name}={value!r}, which should be a text")
+        raise DataError(f"{name}={value!r} is not a text")
     return str(value)
 
 
 def checked_captions(captions: Any, pair_id: str) -> list[str]:
+    """Return the captions. Raises: DataError if they are not a list of texts."""
     if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
-        raise DataError(f"captions of pair {pair_id!r} should be a list of texts")
+        raise DataError(f"captions of pair {pair_id!r} are not a list of texts")
     return captions
 
 
 def read_csv(path: Path, required: tuple[str, ...]) -> Iterator[tuple[str, Numbered]]:
-    """Place and row of each line of a CSV file."""
+    """Yield the place and the row of each line of a CSV file."""
     with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets write a byte order mark
         reader = csv.DictReader(file, strict=True)
         try:
@@ -64,26 +74,27 @@ def read_csv(path: Path, required: tuple[str, ...]) -> Iterator[tuple[str, Numbe
             for row in reader:
                 yield f"{str(path)!r}, line {reader.line_num}", (reader.line_num, row)
         except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{str(path)!r}, line {reader.line_num + 1}: no CSV in UTF-8 ({error})") from error
+            raise DataError(f"{str(path)!r}, line {reader.line_num + 1}: not CSV in UTF-8 ({error})") from error
 
 
 def cell_captions(cell: str | None) -> list[str]:
+    """Return the captions in a CSV cell: a JSON list, or one caption."""
     if not (cell or "").lstrip().startswith("["):
         return [cell or ""]
     try:
         return json.loads(cell)
     except ValueError as error:
-        raise DataError(f"captions begin with '[' and are no JSON list ({error})") from error
+        raise DataError(f"captions begin with '[' but are not a JSON list ({error})") from error
 
 
 def merged(rows: Iterator[tuple[str, Numbered]]) -> Iterator[tuple[str, Numbered] | BrokenEntry]:
-    """One row per pair, with the captions of all its rows in their order, as a list."""
+    """Yield one row per pair, with the captions of all its rows in their order, as a list."""
     pairs: dict[Any, tuple[str, Numbered]] = {}
 
     def add(entry: tuple[str, Numbered]) -> None:
         place, (number, row) = entry
         if None in row:
-            raise DataError("more cells than the header has, put captions with commas in quotes")
+            raise DataError("more cells than the header has: put captions with commas in quotes")
         captions = cell_captions(row["captions"])
         names = {name: value for name, value in row.items() if name != "captions"}
         key = row.get("pair_id") or (row.get("before_file_name"), row.get("after_file_name"), row.get("file_name"))
@@ -92,21 +103,33 @@ def merged(rows: Iterator[tuple[str, Numbered]]) -> Iterator[tuple[str, Numbered
             raise DataError(f"the same pair as in {first_place}, but not the same fields")
         first["captions"] += captions
 
-    yield from filter(None, read_each(((row[0], row) for row in rows), add))  # faults: `add` gives nothing
+    yield from filter(
+        None, read_each(((row[0], row) for row in rows), add)
+    )  # only broken entries: `add` returns nothing
     yield from pairs.values()
 
 
+def own_change_type(row: Row) -> str:
+    """Return a row's change type if it is not in CHANGE_TYPES, else ""."""
+    change_type = optional(row, "change_type")
+    return "" if change_type in CHANGE_TYPES else change_type
+
+
 def metadata_pairs(path: Path, split: str) -> Iterator[RawPair | BrokenEntry]:
+    """Yield the pairs of metadata.jsonl or metadata.csv."""
+
     def read(numbered: Numbered) -> RawPair:
         number, row = numbered
         names = field(row, "before_file_name"), field(row, "after_file_name")
-        # by its line, which is unique and easy to find, where it has none of its own
+        # without an id, the line: it is unique and easy to find
         pair_id = optional(row, "pair_id") or f"{split}-{number:06d}"
         before, after = (inside(path.parent, name) for name in names)
         provenance = row.get("provenance") or {}
         if not isinstance(provenance, dict):
-            raise DataError(f"provenance={provenance!r}, which should be an object")
-        captions = checked_captions(row.get("captions"), pair_id)
+            raise DataError(f"provenance={provenance!r} is not an object")
+        captions, own = checked_captions(row.get("captions"), pair_id), own_change_type(row)
+        if own:
+            return RawPair(pair_id, before, after, captions, provenance={**provenance, "change_type": own})
         return RawPair(pair_id, before, after, captions, optional(row, "change_type"), provenance)
 
     if path.suffix == ".jsonl":
@@ -115,6 +138,8 @@ def metadata_pairs(path: Path, split: str) -> Iterator[RawPair | BrokenEntry]:
 
 
 def sibling_pairs(path: Path) -> Iterator[RawPair | BrokenEntry]:
+    """Yield the pairs of captions.json or captions.csv, with the images in before/ and after/."""
+
     def read(entry: tuple[str, Any]) -> RawPair:
         name, captions = entry
         before, after = inside(path.parent / "before", name), inside(path.parent / "after", name)
@@ -125,11 +150,12 @@ def sibling_pairs(path: Path) -> Iterator[RawPair | BrokenEntry]:
         return read_each(rows, lambda numbered: read((field(numbered[1], "file_name"), numbered[1]["captions"])))
     captions = read_json(path)
     if not isinstance(captions, dict):
-        raise DataError(f"{str(path)!r} is no object of file name -> captions")
+        raise DataError(f"{str(path)!r} is not an object of file name -> captions")
     return read_each(((repr(str(path)), entry) for entry in captions.items()), read)
 
 
 class Folder(PairBuilder):
+    VERSION = datasets.Version("1.1.0")
     DESCRIPTION = "Your own pairs: a folder of images with a file that names them and their captions."
     BY_HAND = (
         "Put there, or into its folders train/, validation/ and test/: metadata.jsonl or metadata.csv with "
@@ -138,16 +164,32 @@ class Folder(PairBuilder):
     )
 
     def raw_splits(self) -> list[str]:
-        folders = [split for split in SPLITS if (self.root / split).is_dir()]
+        folders = [split for split in FOLDERS if (self.root / split).is_dir()]
         splits = [split for split in folders if annotations(self.root / split)]
         if not splits and annotations(self.root):
             return ["train"]
         if not splits:
             raise self.missing(f"a file of annotations ({', '.join(ANNOTATIONS)})")
-        if splits != folders:  # rather than a data set that silently has no such split
+        if splits != folders:  # rather than silently leave out a split
             without = next(split for split in folders if split not in splits)
             raise self.missing(f"a file of annotations in {without}/ ({', '.join(ANNOTATIONS)})")
         return splits
+
+    def notes(self) -> list[str]:
+        """Return a line that names the change types which are not in CHANGE_TYPES."""
+        pairs = (pair for split in self.raw_splits() for pair in self.unique_entries(split))
+        own = Counter(
+            pair.provenance["change_type"]
+            for pair in pairs
+            if isinstance(pair, RawPair) and not pair.change_type and "change_type" in pair.provenance
+        )
+        if not own:
+            return []
+        counts = ", ".join(f"{change_type!r} {count}" for change_type, count in own.items())
+        return [
+            f"unknown change types, kept in provenance only: {counts}; "
+            f"for scores per change type use one of: {', '.join(CHANGE_TYPES)}"
+        ]
 
     def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
         path = annotations(self.root / split) or annotations(self.root)

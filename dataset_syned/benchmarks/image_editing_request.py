@@ -2,9 +2,12 @@
 
     python -m dataset_syned prepare image_editing_request        # raw files in data/image_editing_request, see BY_HAND
 
-An item of train.json, valid.json and test.json:
+A raw annotation is an item of train.json, valid.json or test.json:
 
-    {"uid": "3KLL..", "img0": "3KLL.._0.jpg", "img1": "3KLL.._1.jpg", "sents": ["remove the man in the back", ..]}
+    {"uid": "Reddit_1052", "img0": "b.jpg", "img1": "a.jpg", "sents": ["remove the man on the left", ..]}
+
+No change type is stated, and none follows safely from the words: "add" and "remove" are also said of contrast and
+glare.
 """
 
 from collections.abc import Iterator
@@ -15,20 +18,21 @@ from ..annotations import inside, read_each, read_json
 from ..pair_builder import PairBuilder
 from ..pairs import BrokenEntry, DataError, RawPair
 
-SPLITS = {"train": "train.json", "validation": "valid.json", "test": "test.json"}
+SPLITS = {"train": "train", "validation": "valid", "test": "test"}  # our name -> the authors'
 FIELDS = ("uid", "img0", "img1")
 
 
 def read_item(item: Any, images: Path) -> RawPair:
-    known = item if isinstance(item, dict) else {}
-    wrong = [name for name in FIELDS if not isinstance(known.get(name), str) or not known[name]]
+    """Return the pair of an item. Raises: DataError that names a missing field."""
+    fields = item if isinstance(item, dict) else {}
+    wrong = [name for name in FIELDS if not isinstance(fields.get(name), str) or not fields[name]]
     if wrong:
         raise DataError(f"no {wrong[0]!r} that is a string")
-    sents = known.get("sents")
+    sents = fields.get("sents")
     if not isinstance(sents, list) or not sents or not all(isinstance(sentence, str) for sentence in sents):
-        raise DataError(f"{known['uid']} has no 'sents' that is a list of strings")
+        raise DataError(f"{fields['uid']} has no 'sents' that is a list of strings")
     # By uid: the 495 items of test have only 446 different image pairs.
-    return RawPair(known["uid"], inside(images, known["img0"]), inside(images, known["img1"]), sents)
+    return RawPair(fields["uid"], inside(images, fields["img0"]), inside(images, fields["img1"]), sents)
 
 
 class ImageEditingRequest(PairBuilder):
@@ -48,17 +52,17 @@ class ImageEditingRequest(PairBuilder):
     EXPECTED = {"default": {"train": 3061, "validation": 383, "test": 495}}
 
     def raw_splits(self) -> list[str]:
-        splits = [split for split, name in SPLITS.items() if (self.root / name).is_file()]
+        splits = [split for split, name in SPLITS.items() if (self.root / f"{name}.json").is_file()]
         if not splits:
-            raise self.missing(SPLITS["train"])
+            raise self.missing("train.json")
         return splits
 
     def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
-        path, images = self.root / SPLITS[split], self.root / "images"
+        path, images = self.root / f"{SPLITS[split]}.json", self.root / "images"
         if not path.is_file():
-            raise self.missing(SPLITS[split])
+            raise self.missing(path.name)
         items = read_json(path)
         if not isinstance(items, list):
-            raise DataError(f"{str(path)!r} holds a {type(items).__name__}, expected a list")
+            raise DataError(f"{str(path)!r} contains a {type(items).__name__}, expected a list")
         places = ((f"{str(path)!r}, item {index}", item) for index, item in enumerate(items))
         return read_each(places, lambda item: read_item(item, images))

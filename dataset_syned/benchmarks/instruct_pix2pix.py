@@ -1,10 +1,13 @@
-"""instruct_pix2pix: generated pictures before and after an edit; the edit instruction is the caption.
+"""InstructPix2Pix: generated pictures before and after an edit; the edit instruction is the caption.
 
-One folder per instruction, `0000014/{prompt.json,metadata.jsonl,10483310_0.jpg,10483310_1.jpg}`, one pair per seed. A
-prompt.json and a line of metadata.jsonl:
+    python -m dataset_syned prepare instruct_pix2pix        # raw files in data/instruct_pix2pix, see BY_HAND
 
-    {"input": "a jungle leopard", "edit": "make it a lion", "output": "a jungle lion", "url": ".."}
-    {"seed": 10483310, "sim_0": 0.27, "sim_1": 0.25, "sim_direction": 0.21, "sim_image": 0.9, "scale": 8.1}
+One folder per instruction, `0000014/{prompt.json,metadata.jsonl,10483310_0.jpg,10483310_1.jpg}`, one pair per seed:
+
+    prompt.json       {"input": "a jungle leopard", "edit": "make it a lion", "output": "a jungle lion", "url": ".."}
+    metadata.jsonl    {"seed": 10483310, "scale": 7.5, "sim_0": 0.3, "sim_direction": 0.4, "sim_image": 0.8, ..}
+
+No change type is stated.
 """
 
 import math
@@ -16,9 +19,9 @@ from ..annotations import inside, json_object, numbered_lines, read_each, read_j
 from ..pair_builder import PairBuilder
 from ..pairs import BrokenEntry, DataError, RawPair
 
-# By position in seeds.json, as the authors cut: their bounds are the floors of these shares of its length.
-SPLIT_SHARES = {"train": (0.0, 0.9), "validation": (0.9, 0.9 + 0.05), "test": (0.9 + 0.05, 1.0)}
-# The authors' generator writes other names today than it did for their release.
+# By position in seeds.json, as the authors split: their bounds are the floors of these shares of its length.
+SHARES = {"train": (0.0, 0.9), "validation": (0.9, 0.9 + 0.05), "test": (0.9 + 0.05, 1.0)}
+# Names that the authors' generator writes today -> names in their release.
 RELEASED_NAMES = {
     "clip_sim_0": "sim_0",
     "clip_sim_1": "sim_1",
@@ -29,21 +32,21 @@ RELEASED_NAMES = {
 
 
 def read_metadata(path: Path) -> dict[str, dict[str, Any]]:
-    """How each pair of a folder was generated, by seed. Not every copy has the file."""
+    """Return how each pair of a folder was generated, by seed; not every copy has the file."""
     if not path.is_file():
         return {}
-    made = {}
+    metadata = {}
     for place, (_, line) in numbered_lines(path):
         try:
             fields = json_object(line)
-            made[str(fields["seed"])] = {RELEASED_NAMES.get(name, name): value for name, value in fields.items()}
+            metadata[str(fields["seed"])] = {RELEASED_NAMES.get(name, name): value for name, value in fields.items()}
         except (DataError, KeyError) as error:
-            raise DataError(f"{place}: no JSON object with 'seed' ({error})") from error
-    return made
+            raise DataError(f"{place}: not a JSON object with 'seed' ({error})") from error
+    return metadata
 
 
 def read_prompt(path: Path) -> dict[str, str]:
-    """`edit`, and where the copy has them, what the pictures were generated from: `input` and `output`."""
+    """Return `edit`, and `input` and `output`, from which the pictures were generated, if the copy has them."""
     prompt = read_json(path)
     if not isinstance(prompt, dict) or not isinstance(prompt.get("edit"), str):
         raise DataError(f"{str(path)!r} has no text in field 'edit'")
@@ -53,11 +56,12 @@ def read_prompt(path: Path) -> dict[str, str]:
 
 
 def folder_pairs(folder: Path, seeds: list[str]) -> Iterator[RawPair | BrokenEntry]:
+    """Yield the pairs of one instruction."""
     try:
-        # The release lacks some folders that its seeds.json names, as does whoever took a few of its archives. Their
-        # pairs then fail by missing images, one by one, which a skip log can take.
+        # The release lacks some folders that its seeds.json names, as does a download of a few archives. Their pairs
+        # then fail by missing images, one by one, so that a skip log can list them.
         prompt = read_prompt(folder / "prompt.json") if folder.is_dir() else {"edit": ""}
-        made = read_metadata(folder / "metadata.jsonl")
+        metadata = read_metadata(folder / "metadata.jsonl")
     except DataError as error:
         yield from (BrokenEntry(error, f"{folder.name}-{seed}") for seed in seeds)
         return
@@ -67,7 +71,7 @@ def folder_pairs(folder: Path, seeds: list[str]) -> Iterator[RawPair | BrokenEnt
         if folder.is_dir() and not prompt["edit"].strip():
             raise DataError("the field 'edit' of its prompt.json has no text")
         images = inside(folder, f"{seed}_0.jpg"), inside(folder, f"{seed}_1.jpg")
-        provenance = {**source, **made.get(seed, {})}
+        provenance = {**source, **metadata.get(seed, {})}
         return RawPair(f"{folder.name}-{seed}", *images, [prompt["edit"].strip()], provenance=provenance)
 
     yield from read_each(((f"pair '{folder.name}-{seed}'", seed) for seed in seeds), read)
@@ -90,11 +94,12 @@ class InstructPix2Pix(PairBuilder):
         "0000014/prompt.json, 0000014/10483310_0.jpg, .. (timbrooks/instructpix2pix-clip-filtered on the Hub has the "
         "same pictures as Parquet, one pair per instruction.)"
     )
-    # The 313,010 of the authors' README are folders; pairs are about three times as many, nobody states the number.
+    # The 313,010 of the authors' README are folders; there are about three times as many pairs, no exact number is
+    # published.
     EXPECTED: dict[str, dict[str, int]] = {}
 
     def raw_splits(self) -> list[str]:
-        splits = [split for split in SPLIT_SHARES if self.folders(split)]
+        splits = [split for split in SHARES if self.folders(split)]
         if not splits:
             raise self.missing("seeds.json, or a folder with prompt.json and images,")
         return splits
@@ -108,7 +113,7 @@ class InstructPix2Pix(PairBuilder):
         return sum(len(seeds) for _, seeds in self.folders(split))  # without opening 300,000 prompt files
 
     def folders(self, split: str) -> list[tuple[str, list[str]]]:
-        """Names of a split's folders and their seeds."""
+        """Return the names of a split's folders and their seeds."""
         path = self.data_folder() / "seeds.json"
         if not path.is_file():
             return self.unlisted_folders() if split == "train" else []
@@ -116,14 +121,14 @@ class InstructPix2Pix(PairBuilder):
         try:
             folders = [(name, [str(seed) for seed in seeds]) for name, seeds in listed]
             if not all(isinstance(name, str) for name, _ in folders):
-                raise TypeError("a folder name that is no text")
+                raise TypeError("a folder name that is not a text")
         except (TypeError, ValueError) as error:
-            raise DataError(f"{str(path)!r}: no list of [folder, [seed, ..]] ({error})") from error
-        start, stop = (math.floor(share * len(folders)) for share in SPLIT_SHARES[split])
+            raise DataError(f"{str(path)!r}: not a list of [folder, [seed, ..]] ({error})") from error
+        start, stop = (math.floor(share * len(folders)) for share in SHARES[split])
         return folders[start:stop]
 
     def unlisted_folders(self) -> list[tuple[str, list[str]]]:
-        """As the authors' script makes seeds.json: sorted names, as numbers of a fixed width."""
+        """Return all folders and their seeds in the order of the authors' seeds.json, which is sorted by name."""
         found = []
         for prompt in sorted(self.data_folder().glob("*/prompt.json")):
             seeds = [path.name.removesuffix("_0.jpg") for path in sorted(prompt.parent.glob("*_0.jpg"))]
@@ -132,6 +137,6 @@ class InstructPix2Pix(PairBuilder):
         return found
 
     def data_folder(self) -> Path:
-        """The authors' download script adds a folder of this name."""
+        """Return the folder of the data: the authors' download script adds one."""
         named = self.root / "clip-filtered-dataset"
         return named if named.is_dir() else self.root

@@ -1,39 +1,42 @@
-"""levir_cc: two aerial views of one place, years apart, with five sentences on what was built (or on no change).
+"""LEVIR-CC: two aerial views of one place, years apart, with five sentences on what was built (or on no change).
 
-LEVIR-MCI, the later release of the same pairs with masks, has the same layout and is read too. An entry of `images`:
+    python -m dataset_syned fetch levir_cc && python -m dataset_syned prepare levir_cc
 
-    {"filename": "train_000016.png", "split": "train", "changeflag": 1, "sentences": [{"raw": " a road is built .",
-     "tokens": ["a", "road", "is", "built"]}, ..]}
+A raw annotation is an entry of `images` in LevirCCcaptions.json:
+
+    {"filepath": "train", "filename": "train_000016.png", "split": "train", "changeflag": 1,
+     "sentences": [{"raw": " a road is built .", "tokens": ["a", "road", "is", "built"]}, ..]}
+
+LEVIR-MCI, the later release of the same pairs with masks, has the same layout and is read too.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..annotations import by_split, inside, read_each, read_json
+from ..annotations import by_split, inside, read_each, read_json, say_no_change
 from ..pair_builder import Mirror, PairBuilder
-from ..pairs import NO_CHANGE, BrokenEntry, DataError, RawPair, no_change_or_unknown
+from ..pairs import NO_CHANGE, BrokenEntry, DataError, RawPair
 
 ANNOTATIONS = "LevirCCcaptions.json"
 SPLITS = {"train": "train", "validation": "val", "test": "test"}  # our name -> the authors'
 
 
 def caption(sentence: dict[str, Any]) -> str:
-    """`raw` (" there is no difference .") has blanks and a dot that `tokens` has not; not every copy has `tokens`."""
+    """Return a sentence without the blanks and the final dot of `raw`; not every copy has `tokens`."""
     return " ".join(sentence["tokens"]) if "tokens" in sentence else sentence["raw"].strip(" .\n")
 
 
 def change_type_of(entry: dict[str, Any], captions: list[str]) -> str:
-    """Return `none` by the authors' flag or, if a copy lacks it, by the captions, which deny a change."""
-    flag = entry.get("changeflag")
-    if flag is None:
-        return no_change_or_unknown(captions)
+    """Return the change type by the authors' flag; copies without it have five fixed sentences for no change."""
+    flag = entry.get("changeflag", 0 if say_no_change(captions) else 1)
     if flag not in (0, 1):
-        raise ValueError(f"changeflag={flag!r}, which should be 0 or 1")
+        raise ValueError(f"changeflag={flag!r}, use 0 or 1")
     return NO_CHANGE if flag == 0 else ""
 
 
 def read_pair(entry: dict[str, Any], images: Path) -> RawPair:
+    """Return the pair of an entry."""
     filename, folder = entry["filename"], images / entry["split"]  # one of SPLITS
     pair_id = Path(filename).stem
     captions = [caption(sentence) for sentence in entry["sentences"]]
@@ -60,7 +63,7 @@ class LevirCc(PairBuilder):
     MIRRORS = (Mirror("lcybuaa/LEVIR-CC", "main", ("Levir-CC-dataset.zip",)),)
     BY_HAND = (
         "Download Levir-CC-dataset.zip (2.7 GB) from https://huggingface.co/datasets/lcybuaa/LEVIR-CC and unpack it "
-        f"so that {ANNOTATIONS} and images/{{train,val,test}}/{{A,B}}/ lie in that folder."
+        f"so that {ANNOTATIONS} and images/{{train,val,test}}/{{A,B}}/ are in that folder."
     )
     EXPECTED = {"default": {"train": 6815, "validation": 1333, "test": 1929}}
 
@@ -72,7 +75,7 @@ class LevirCc(PairBuilder):
         return read_each(self.listed().get(split, []), lambda entry: read_pair(entry, images))
 
     def listed(self) -> dict[str, list[tuple[str, dict[str, Any]] | BrokenEntry]]:
-        """Places and entries by split. The folders hold images that have none: they are no pairs."""
+        """Return the entries of each split, with their places; images without an entry are not pairs."""
         path = self.annotations()
         data = read_json(path)
         images = data.get("images") if isinstance(data, dict) else None
@@ -81,11 +84,13 @@ class LevirCc(PairBuilder):
         return by_split(((f"{str(path)!r}, images[{number}]", entry) for number, entry in enumerate(images)), SPLITS)
 
     def annotations(self) -> Path:
+        """Return the file of annotations. Raises: DataError, with BY_HAND, if it is missing."""
         for folder in ("", "images", "Levir-CC-dataset", "Levir-CC-dataset/images"):  # copies differ
             if (path := self.root / folder / ANNOTATIONS).is_file():
                 return path
         raise self.missing(ANNOTATIONS)
 
     def images_folder(self) -> Path:
-        beside = self.annotations().parent
-        return beside / "images" if (beside / "images").is_dir() else beside
+        """Return the folder of the images."""
+        folder = self.annotations().parent
+        return folder / "images" if (folder / "images").is_dir() else folder

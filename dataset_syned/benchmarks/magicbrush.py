@@ -1,10 +1,15 @@
-"""magicbrush: photographs before and after an edit that people asked for, and checked, turn by turn.
+"""MagicBrush: photographs before and after an edit that people asked for, and checked, turn by turn.
+
+    python -m dataset_syned fetch magicbrush && python -m dataset_syned prepare magicbrush
+
+A raw annotation of train and validation is a row of a Parquet file, of test an entry of edit_sessions.json:
+
+    {"img_id": "327", "turn_index": 1, "source_img": {"bytes": b"..", "path": "327-input.png"}, "mask_img": ..,
+     "instruction": "add a dog", "target_img": {..}}
+    {"139306": [{"input": "139306-input.png", "mask": .., "output": "139306-output1.png", "instruction": ".."}, ..]}
 
 A session of up to three turns edits one photograph: the source of turn 2 is the target of turn 1. Each turn is a pair.
-A row, and an entry of the sessions of the split test:
-
-    {"img_id": "327", "turn_index": 1, "source_img": .., "mask_img": .., "instruction": "add a dog", "target_img": ..}
-    {"327": [{"input": "327-input.png", "output": "327-output1.png", "instruction": "add a dog"}, ..]}
+No change type is stated.
 """
 
 from collections.abc import Iterator
@@ -20,7 +25,7 @@ from ..pairs import BrokenEntry, DataError, RawPair
 
 SHARDS = {"train": ("train-*.parquet",), "validation": ("dev-*.parquet", "validation-*.parquet")}
 SESSIONS = "test/edit_sessions.json"
-# Our name, the column, the column of older revisions. Those lack mask_img, too, which is not read.
+# Our name -> the column, and the column of older revisions, which also lack mask_img (not read here).
 COLUMNS = {
     "img_id": ("img_id",),
     "turn_index": ("turn_index",),
@@ -32,7 +37,7 @@ BATCH = 8  # rows of about 3 MB each
 
 
 def shard_columns(path: Path, names: list[str]) -> dict[str, str]:
-    """Our name -> the column of this shard."""
+    """Return our name -> the column of this shard."""
     columns = {ours: next((name for name in theirs if name in names), None) for ours, theirs in COLUMNS.items()}
     absent = [ours for ours, name in columns.items() if name is None]
     if absent:
@@ -41,7 +46,7 @@ def shard_columns(path: Path, names: list[str]) -> dict[str, str]:
 
 
 def read_shard(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows under our names. Few at a time, so that memory is that of a batch and not that of a shard."""
+    """Yield the rows under our names, a few at a time, so that memory is that of a batch and not that of a shard."""
     try:
         with ParquetFile(path) as file:
             columns = shard_columns(path, file.schema_arrow.names)
@@ -54,6 +59,7 @@ def read_shard(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def row_image(row: dict[str, Any], side: str, pair_id: str) -> tuple[str, bytes]:
+    """Return the base name and the bytes of an image of a row. Raises: DataError if it has none."""
     data = row[side]["bytes"] if row[side] else None
     if not data:
         raise DataError(f"pair {pair_id!r}: no image bytes in column {COLUMNS[side][0]!r}")
@@ -61,18 +67,21 @@ def row_image(row: dict[str, Any], side: str, pair_id: str) -> tuple[str, bytes]
 
 
 def instruction(text: Any, pair_id: str) -> list[str]:
+    """Return the instruction as the only caption. Raises: DataError if it has no text."""
     if not isinstance(text, str) or not text.strip():
         raise DataError(f"pair {pair_id!r}: its instruction has no text")
     return [text.strip()]
 
 
 def row_pair(row: dict[str, Any]) -> RawPair:
+    """Return the pair of a row of train or validation."""
     pair_id = f"{row['img_id']}-{row['turn_index']}"
     images = row_image(row, "before", pair_id), row_image(row, "after", pair_id)
     return RawPair(pair_id, *images, instruction(row["instruction"], pair_id))
 
 
 def turn_pair(images: Path, img_id: str, turn: int, fields: dict[str, Any]) -> RawPair:
+    """Return the pair of a turn of test."""
     pair_id, folder = f"{img_id}-{turn}", inside(images, img_id)
     before, after = inside(folder, fields["input"]), inside(folder, fields["output"])
     return RawPair(pair_id, before, after, instruction(fields["instruction"], pair_id))
@@ -112,23 +121,25 @@ class MagicBrush(PairBuilder):
         return sum(shard_length(path) for path in self.shards(split))
 
     def shards(self, split: str) -> list[Path]:
-        """Those of the first name pattern that has any: two names of one split are two releases of it."""
+        """Return the shards of the first name pattern that has any: two names of one split are two releases of it."""
         found = (sorted((self.root / "data").glob(pattern)) for pattern in SHARDS[split])
         return next(filter(None, found), [])
 
     def shard_pairs(self, split: str) -> Iterator[RawPair | BrokenEntry]:
+        """Yield the pairs of train or validation."""
         for path in self.shards(split):
             rows = ((f"{str(path)!r}, row {index}", row) for index, row in enumerate(read_shard(path)))
             yield from read_each(rows, row_pair)
 
     def test_pairs(self) -> Iterator[RawPair | BrokenEntry]:
+        """Yield the pairs of test."""
         path, images = self.root / SESSIONS, self.root / "test" / "images"
         sessions = read_json(path)
         if not isinstance(sessions, dict):
-            raise DataError(f"{str(path)!r} is no object of image id -> list of turns")
+            raise DataError(f"{str(path)!r} is not an object of image id -> list of turns")
         for img_id, turns in sessions.items():
             if not isinstance(turns, list):
-                text = f"image {img_id!r}: {turns!r}, which should be a list of turns"
+                text = f"image {img_id!r}: {turns!r} is not a list of turns"
                 yield BrokenEntry(DataError(f"{str(path)!r}, {text}"))
                 continue
             places = (
@@ -139,6 +150,7 @@ class MagicBrush(PairBuilder):
 
 
 def shard_length(path: Path) -> int:
+    """Return the number of rows of a Parquet file, without reading them."""
     try:
         return read_metadata(path).num_rows
     except (pyarrow.ArrowException, OSError) as error:

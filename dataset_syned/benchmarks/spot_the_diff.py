@@ -2,11 +2,15 @@
 
     python -m dataset_syned prepare spot_the_diff        # raw files in data/spot_the_diff, see BY_HAND
 
+A raw annotation is a row of annotations/{train,val,test}.json, one annotator's sentences:
+
+    {"img_id": "400", "sentences": ["two people have moved", "a van is gone"]}
+
+The change type is "none" where all sentences of all annotators say that there is no difference, and empty elsewhere.
+
 `default` is the setting of published tables: the references of a pair are all sentences of all its annotators. In
 `multi` each reference is one annotator's sentences as a paragraph. (CARD, github tuyunbin/CARD, scores otherwise: one
-reference, the sentences of all annotators together, cut after some 60 words.) A row, one per annotator:
-
-    {"img_id": "2", "sentences": ["the white truck is gone", "there is a man near the door"]}
+reference, the sentences of all annotators together, cut after some 60 words.)
 """
 
 from collections.abc import Iterator
@@ -15,22 +19,23 @@ from typing import Any
 
 import datasets
 
-from ..annotations import inside, read_each, read_json
+from ..annotations import inside, read_each, read_json, say_no_change
 from ..pair_builder import PairBuilder
-from ..pairs import BrokenEntry, DataError, RawPair, no_change_or_unknown
+from ..pairs import NO_CHANGE, BrokenEntry, DataError, RawPair
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}  # our name -> the authors'
 
 
 def read_answers(path: Path) -> Iterator[tuple[str, list[str]] | BrokenEntry]:
-    """Image id and sentences of each annotator: an id stands in as many rows as it has annotators."""
+    """Yield the image id and sentences of each row; an id has as many rows as annotators."""
     rows = read_json(path)
     if not isinstance(rows, list):
-        raise DataError(f"{str(path)!r} holds a {type(rows).__name__}, expected a list")
+        raise DataError(f"{str(path)!r} contains a {type(rows).__name__}, expected a list")
     return read_each(((f"{str(path)!r}, row {index}", row) for index, row in enumerate(rows)), read_answer)
 
 
 def read_answer(row: Any) -> tuple[str, list[str]]:
+    """Return the image id and the sentences of a row. Raises: DataError that names a missing field."""
     img_id, sentences = (row.get("img_id"), row.get("sentences")) if isinstance(row, dict) else (None, None)
     if not isinstance(img_id, str) or not img_id:
         raise DataError("no 'img_id' that is a string")
@@ -40,20 +45,22 @@ def read_answer(row: Any) -> tuple[str, list[str]]:
 
 
 def written(texts: list[str]) -> list[str]:
-    """The texts that are not blank, or one blank.
+    """Return the texts that are not blank, or one blank.
 
-    Blanks are 53, 6 and 7 sentences of train, val and test. The 7 are the only sentences of their pairs, and every
-    published reference file keeps them, so that 1,270 ids and 2,107 references are scored. Of train's 8,566 pairs 37
-    have no other sentence: prepared rows are without them.
+    53, 6 and 7 sentences of train, val and test are blank. The 7 are the only sentences of their pairs, and every
+    published reference file keeps them, so that 1,270 ids and 2,107 references are scored. 37 of train's 8,566 pairs
+    have no other sentence; they are not prepared.
     """
     return [text for text in texts if text.strip()] or [""]
 
 
 def single_references(answers: list[list[str]]) -> list[str]:
+    """Return each sentence as a reference."""
     return written([sentence for sentences in answers for sentence in sentences])
 
 
 def multi_references(answers: list[list[str]]) -> list[str]:
+    """Return each annotator's sentences as one reference."""
     # Without full stops, as the sentences are: the PTB tokenizer takes eight ends ("isn t.") for abbreviations.
     return written([" ".join(filter(str.strip, sentences)) for sentences in answers])
 
@@ -61,8 +68,8 @@ def multi_references(answers: list[list[str]]) -> list[str]:
 class SpotTheDiff(PairBuilder):
     VERSION = datasets.Version("1.1.0")
     BUILDER_CONFIGS = [
-        datasets.BuilderConfig(name="default", version=VERSION, description="each sentence is a reference"),
-        datasets.BuilderConfig(name="multi", version=VERSION, description="each annotator's paragraph is a reference"),
+        datasets.BuilderConfig(name="default", description="each sentence is a reference"),
+        datasets.BuilderConfig(name="multi", description="each annotator's paragraph is a reference"),
     ]
     DESCRIPTION = "Spot-the-Diff: pairs of frames of surveillance cameras, described by people."
     LICENSE = "none stated"
@@ -74,7 +81,7 @@ class SpotTheDiff(PairBuilder):
   year = {2018}
 }"""
     BY_HAND = (
-        "Put the folder data/annotations of https://github.com/harsh19/spot-the-diff there, and beside it "
+        "Put the folder data/annotations of https://github.com/harsh19/spot-the-diff there, and next to it "
         "resized_images/ from the archive linked in its README."
     )
     BLANK_CAPTIONS = True
@@ -85,11 +92,12 @@ class SpotTheDiff(PairBuilder):
 
     @property
     def folder(self) -> Path:
-        """Where the files are: in a clone of the authors' repository in a folder `data`."""
+        """Return the folder of the files: `data` in a clone of the authors' repository."""
         cloned = self.root / "data"
         return cloned if cloned.is_dir() else self.root
 
     def annotations(self, split: str) -> Path:
+        """Return the file of a split's annotations."""
         return self.folder / "annotations" / f"{SPLITS[split]}.json"
 
     def raw_splits(self) -> list[str]:
@@ -112,7 +120,7 @@ class SpotTheDiff(PairBuilder):
 
         def read(img_id: str) -> RawPair:
             before, after = inside(images, f"{img_id}.png"), inside(images, f"{img_id}_2.png")
-            sentences = single_references(answers[img_id])
-            return RawPair(img_id, before, after, references(answers[img_id]), no_change_or_unknown(sentences))
+            change_type = NO_CHANGE if say_no_change(single_references(answers[img_id])) else ""
+            return RawPair(img_id, before, after, references(answers[img_id]), change_type)
 
         yield from read_each(((f"id {img_id!r}", img_id) for img_id in answers), read)

@@ -1,13 +1,19 @@
-"""syned: the data set of the BLIP2IDC paper, put together from Emu Edit's images and the released text files.
+"""Syned, the data set of the BLIP2IDC paper: Emu Edit's images joined with the released text files.
 
-`syned` has cleaned test references (see `caption_cleaning`), `syned_raw` those that were released, letter by letter.
-Both end with the original instruction, so that the four test pairs released without a paraphrase are scored too.
+    python -m dataset_syned fetch syned && python -m dataset_syned prepare syned
+
+`syned` has cleaned test references (see `caption_cleaning`), `syned_raw` the released ones, unchanged. Both end with
+the original instruction, so that the four test pairs released without a paraphrase are scored too. Raw annotations:
+
+    instructions_with_idx_test_split.txt    0 <INSTRUCT> Add a goat
+    gt_augmented_test_clean.json            {"0 ": ["\\"Place a goat near the fence.\\"", "Insert a goat", ..], ..}
+    splits.json                             {"train": [296, ..], "validation": [1941, ..]}
+
+The files in the data folder:
 
     data/syned/data/validation-*.parquet, test-*.parquet     images, tasks: see `emu_edit`
     data/syned/splits.json, instructions_with_idx_{train,test}_split.txt, gt_augmented_test_clean.json
     data/syned/edits/metadata.jsonl and its images           optional: further edits of train images, made by synthesis
-
-A line of the instructions: `0 <INSTRUCT>  Make the sky night`. An entry of the paraphrases: `"0 ": ["Insert a goat"]`.
 """
 
 from collections.abc import Iterator
@@ -37,7 +43,7 @@ from .emu_edit import (
 
 INSTRUCTIONS = {
     "train": "instructions_with_idx_train_split.txt",
-    "validation": "instructions_with_idx_train_split.txt",  # of both: the file is older than the cut
+    "validation": "instructions_with_idx_train_split.txt",  # both splits: the file is older than the cut
     "test": "instructions_with_idx_test_split.txt",
 }
 PARAPHRASES = "gt_augmented_test_clean.json"
@@ -52,7 +58,7 @@ EDITS = "edits"
 
 @dataclass(frozen=True)
 class FurtherEdit:
-    """An edited image that synthesis added to a train pair's image."""
+    """An edited image that synthesis added to the `before` image of a train pair."""
 
     after: Path
     captions: list[str]  # empty: the instruction
@@ -60,7 +66,7 @@ class FurtherEdit:
 
 
 def read_instructions(path: Path) -> dict[int, str]:
-    """idx -> instruction, of lines such as `0 <INSTRUCT>  Make the sky night`. Raises: DataError naming the line."""
+    """Return idx -> instruction from lines like `0 <INSTRUCT> Make the sky night`. Raises: DataError with the line."""
     instructions: dict[int, str] = {}
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -73,13 +79,13 @@ def read_instructions(path: Path) -> dict[int, str]:
         if not marker or not idx.strip().isdecimal() or not text.strip():
             raise DataError(f"{str(path)!r}, line {number}: {line[:60]!r} should be an idx, {MARKER} and a text")
         if int(idx) in instructions:
-            raise DataError(f"{str(path)!r}, line {number}: idx {int(idx)} stands there twice")
+            raise DataError(f"{str(path)!r}, line {number}: duplicate idx {int(idx)}")
         instructions[int(idx)] = text.strip()
     return instructions
 
 
 def read_paraphrases(path: Path) -> dict[int, list[str]]:
-    """idx -> lines as released; only the keys, which end in a blank, are stripped."""
+    """Return idx -> lines as released; only the keys, which end in a blank, are stripped."""
     content = read_json(path)
     if not isinstance(content, dict):
         raise DataError(f"{str(path)!r} should map an idx to a list of sentences")
@@ -90,7 +96,7 @@ def read_paraphrases(path: Path) -> dict[int, list[str]]:
 
 
 def read_further_edits(folder: Path, train: set[int]) -> list[tuple[int, FurtherEdit] | BrokenEntry]:
-    """(idx, edit) in the order of metadata.jsonl; empty where there is no such folder."""
+    """Return (idx, edit) in the order of metadata.jsonl; nothing if the folder does not exist."""
     path = folder / "metadata.jsonl"
     if not folder.is_dir():
         return []
@@ -104,7 +110,7 @@ def read_further_edits(folder: Path, train: set[int]) -> list[tuple[int, Further
         if type(idx) is not int or not isinstance(provenance, dict) or not texts:
             raise DataError("idx should be a number, provenance an object, captions a list of texts")
         if idx not in train:
-            raise DataError(f"idx {idx} is no train pair; others must not be augmented")
+            raise DataError(f"idx {idx} is not a train pair; only train may have further edits")
         return idx, FurtherEdit(inside(folder, entry["file_name"]), captions, provenance)
 
     return list(read_each(numbered_lines(path), read))
@@ -115,8 +121,8 @@ class Syned(PairBuilder):
 
     VERSION = datasets.Version("1.2.0")
     BUILDER_CONFIGS = [
-        datasets.BuilderConfig(name="syned", version=VERSION, description="test references cleaned"),
-        datasets.BuilderConfig(name="syned_raw", version=VERSION, description="test references as released"),
+        datasets.BuilderConfig(name="syned", description="test references cleaned"),
+        datasets.BuilderConfig(name="syned_raw", description="test references as released"),
     ]
     DEFAULT_CONFIG_NAME = "syned"
     DESCRIPTION = (
@@ -154,7 +160,7 @@ class Syned(PairBuilder):
         return splits
 
     def split_instructions(self, split: str) -> dict[int, str]:
-        """idx -> instruction, once all of them are known to have images."""
+        """Return idx -> instruction. Raises: DataError if an idx has no images, or no instruction."""
         name = INSTRUCTIONS[split]
         instructions = read_instructions(self.root / name)
         require_ids(instructions, read_ids(shards(self.root, split)), name, SPLITS[split])
@@ -167,7 +173,7 @@ class Syned(PairBuilder):
         return {idx: text for idx, text in instructions.items() if idx in wanted}
 
     def references(self, instructions: dict[int, str]) -> dict[int, list[str]]:
-        """idx -> test references: what the paraphrases leave, and last the instruction."""
+        """Return idx -> test references: the cleaned paraphrases, and last the instruction."""
         paraphrases = read_paraphrases(self.root / PARAPHRASES)
         absent = sorted(set(instructions) - set(paraphrases))
         if absent:
@@ -181,13 +187,13 @@ class Syned(PairBuilder):
         }
 
     def notes(self) -> list[str]:
-        """How many test paraphrases each cleaning rule removed or changed."""
+        """Return a line with the number of test paraphrases that each cleaning rule removed or changed."""
         if self.config.name == "syned_raw" or "test" not in self.raw_splits():
             return []
         paraphrases, instructions = read_paraphrases(self.root / PARAPHRASES), self.split_instructions("test")
         counts = report(clean(paraphrases.get(idx, []), text) for idx, text in instructions.items())
-        told = ", ".join(f"{rule} {count}" for rule, count in counts.items() if count)
-        return [f"test paraphrases by cleaning rule: {told or 'none touched'}"]
+        listed = ", ".join(f"{rule} {count}" for rule, count in counts.items() if count)
+        return [f"test paraphrases by cleaning rule: {listed or 'none'}"]
 
     def count_pairs(self, split: str) -> int:
         ids = set(self.split_instructions(split))
@@ -210,6 +216,7 @@ class Syned(PairBuilder):
 
 
 def further_pair(pair_id: str, edit: Edit, extra: FurtherEdit, captions: list[str]) -> RawPair:
+    """Return the pair of a train image and a further edit of it."""
     return RawPair(
         pair_id=pair_id,
         before=named(f"{pair_id}-before", edit.before),

@@ -1,10 +1,14 @@
-"""toy: drawn pairs in the spirit of CLEVR-Change, of any number, made here and offline.
+"""toy: any number of drawn pairs in the spirit of CLEVR-Change, made offline.
 
     python -m dataset_syned prepare toy        # then load_dataset("toy") works from any directory
 
+There are no raw files; a row's `provenance` has all that its drawing depends on besides the options:
+
+    {"drawn_by": "toy 1.0.0", "seed": 0, "split": "train", "index": 17}
+
 Each pair shows a scene of several things before and after one change (`color`, `add`, `remove`, `move`) or none. A
-small shift of the view and other light are no change. Row i of a split depends on the options, the split and i alone.
-There are no raw files; a row has five captions such as "the small red circle is gone".
+small shift of the view and other light are not a change. Row i of a split depends only on the options, the split and
+i.
 """
 
 import io
@@ -36,10 +40,10 @@ from ..scene_drawing import (
 VERSION = "1.0.0"
 Wording = Literal["description", "instruction"]
 Difficulty = Literal["easy", "hard"]
-CHANGE_TYPES = ("color", "add", "remove", "move", NO_CHANGE)
+CHANGE_TYPES = ("color", "add", "remove", "move", NO_CHANGE)  # the types that are drawn
 REFERENCES = 5
 
-# {o}: the thing's phrase, {c}: its new color. A row takes REFERENCES sentences of its change type, in random order.
+# {o}: the thing's phrase, {c}: its new colour. A row has REFERENCES of its change type's sentences, in random order.
 SENTENCES: dict[Wording, dict[str, tuple[str, ...]]] = {
     "description": {
         "add": (
@@ -147,12 +151,13 @@ class Pair:
     change_type: str
     before: list[Thing]
     after: list[Thing]
-    subject: Thing | None  # the changed thing as it was (for `add`: as it is now)
+    subject: Thing | None  # the changed thing before the change (for `add`: after it)
     new_color: str
     views: tuple[View, View]
 
 
 def draw_view(rng: random.Random, setting: Setting) -> View:
+    """Return a random view within the limits of a setting."""
     return View(
         shift_x=between(rng, -setting.shift, setting.shift),
         shift_y=between(rng, -setting.shift, setting.shift),
@@ -162,7 +167,7 @@ def draw_view(rng: random.Random, setting: Setting) -> View:
 
 
 def moved(rng: random.Random, thing: Thing, others: list[Thing], aspect: float, least: float) -> Thing | None:
-    """The thing at another free spot, at least `least` away, or None where there is no room."""
+    """Return the thing at another free spot, at least `least` away, or None if there is no room."""
     for _ in range(10):
         spot = place(rng, thing.shape, thing.color, thing.size, others, aspect)
         if spot and (spot.x - thing.x) ** 2 + (spot.y - thing.y) ** 2 >= least**2 and separate(spot, [thing]):
@@ -171,7 +176,7 @@ def moved(rng: random.Random, thing: Thing, others: list[Thing], aspect: float, 
 
 
 def draw_pair(rng: random.Random, change_type: str, setting: Setting, aspect: float) -> Pair:
-    """A random pair of this kind. One `none` pair in four is the same picture twice."""
+    """Return a random pair of a change type; one unchanged pair in four is the same picture twice."""
     low, high = setting.things
     while True:
         things = draw_things(rng, low + int(rng.random() * (high - low + 1)), aspect)
@@ -200,7 +205,7 @@ def draw_pair(rng: random.Random, change_type: str, setting: Setting, aspect: fl
 
 
 def draw_captions(rng: random.Random, pair: Pair, wording: Wording, count: int = REFERENCES) -> list[str]:
-    """`count` differently worded sentences about the pair, in random order."""
+    """Return `count` differently worded sentences about the pair, in random order."""
     sentences = list(SENTENCES[wording][pair.change_type])
     phrase = pair.subject.phrase if pair.subject else ""
     chosen = [sentences.pop(int(rng.random() * len(sentences))) for _ in range(count)]
@@ -208,6 +213,7 @@ def draw_captions(rng: random.Random, pair: Pair, wording: Wording, count: int =
 
 
 def png(picture: Image.Image) -> bytes:
+    """Return a picture as the content of a PNG file."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
@@ -215,10 +221,11 @@ def png(picture: Image.Image) -> bytes:
 
 @dataclass
 class ToyConfig(datasets.BuilderConfig):
-    """
+    """The options of `toy`.
+
     Args:
         train, validation, test: number of pairs in each split.
-        seed: another seed gives other pairs.
+        seed: each seed gives different pairs.
         look: "paper" (cream, ruled, outlined things) or "studio" (grey, plain things).
         wording: "description" ("the small red circle is gone") or "instruction" ("remove the small red circle").
         difficulty: "easy" or "hard" (more things, larger shifts of view and light, shorter moves).
@@ -234,9 +241,9 @@ class ToyConfig(datasets.BuilderConfig):
     difficulty: Difficulty = "easy"
     width: int = 128
     height: int = 64
-    version: datasets.Version = datasets.Version(VERSION)
 
     def check(self) -> None:
+        """Raise ValueError that quotes an option which cannot be used."""
         allowed = {"look": ("paper", "studio"), "wording": tuple(SENTENCES), "difficulty": tuple(SETTINGS)}
         for name, values in allowed.items():
             if getattr(self, name) not in values:
@@ -254,20 +261,21 @@ class ToyConfig(datasets.BuilderConfig):
 
 
 def draw_row(config: ToyConfig, split: str, index: int) -> dict[str, Any]:
-    """Row `index` of a split."""
+    """Return row `index` of a split."""
     pair = draw_raw(config, split, index)
     images = image_bytes(*pair.before), image_bytes(*pair.after)
     return pair_row(pair.pair_id, *images, pair.captions, pair.change_type, pair.provenance)
 
 
 def compose(config: ToyConfig, split: str, index: int) -> tuple[Pair, np.ndarray, random.Random]:
-    """Row `index` of a split before it is drawn, its background, and the chance that is left for its captions."""
+    """Return row `index` of a split before it is drawn, its background, and the random generator for its captions."""
     rng = random.Random(f"{config.seed}/{split}/{index}")
     pair = draw_pair(rng, pick(rng, CHANGE_TYPES), SETTINGS[config.difficulty], config.width / config.height)
     return pair, draw_background((config.width, config.height), config.look, rng), rng
 
 
 def draw_raw(config: ToyConfig, split: str, index: int) -> RawPair:
+    """Return row `index` of a split as a pair."""
     pair, background, rng = compose(config, split, index)
     before = draw_scene(pair.before, background, config.look, pair.views[0])
     after = draw_scene(pair.after, background, config.look, pair.views[1])
@@ -291,7 +299,7 @@ class Toy(PairBuilder):
     EXPECTED = {"default": {"train": 3000, "validation": 300, "test": 1000}}
 
     def _info(self) -> datasets.DatasetInfo:
-        self.config.check()  # here and not in the config: the base class sets options after its construction
+        self.config.check()  # not in the config's __init__: the base class sets the options later
         return super()._info()
 
     def raw_splits(self) -> list[str]:
@@ -306,4 +314,4 @@ class Toy(PairBuilder):
     def _generate_examples(self, split: str, shards: list[tuple[int, int]]) -> Iterator[tuple[int, dict[str, Any]]]:
         for start, stop in shards:
             for index in range(start, stop):
-                yield index, draw_row(self.config, split, index)  # any row alone, without those before it
+                yield index, draw_row(self.config, split, index)  # a row does not need the rows before it

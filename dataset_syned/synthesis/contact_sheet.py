@@ -28,7 +28,7 @@ class Panel:
 def thumbnail(data: bytes | None) -> Image.Image:
     cell = Image.new("RGB", (CELL, CELL), (225, 225, 225))
     if data:
-        image = decode_image(data)
+        image = decode_image({"path": "candidate", "bytes": data})
         image.thumbnail((CELL, CELL))
         cell.paste(image, ((CELL - image.width) // 2, (CELL - image.height) // 2))
     return cell

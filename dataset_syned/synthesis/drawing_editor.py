@@ -110,7 +110,7 @@ class SceneEditor:
     guidances: list[list[tuple[str, float]]] = []
 
     def __init__(self, config: SynthesisConfig):
-        from ..loading import benchmark_builder  # which imports all benchmarks
+        from ..preparing import benchmark_builder  # which imports all benchmarks
 
         builder = benchmark_builder(config.benchmark, **config.benchmark_options) if config.benchmark else None
         if builder is None or not isinstance(builder.config, ToyConfig):

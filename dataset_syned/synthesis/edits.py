@@ -36,7 +36,7 @@ class Edits:
         """Return the rows of a batch."""
         originals, tasks = [], []
         for inputs in batch:
-            source, original = inputs["sources"], decode_image(inputs["sources"]["image"]["bytes"])
+            source, original = inputs["sources"], decode_image(inputs["sources"]["image"])
             size = self.editor.working_size(original.size)
             working = original if size == original.size else original.resize(size, Image.Resampling.LANCZOS)
             instruction, provenance = inputs["instructions"]["instruction"], json.loads(source["provenance"])

@@ -110,7 +110,7 @@ class Rows:
         source = inputs["sources"]
         seed = seed_of(self.config.seed, source["pair_id"], name)
         chance = random.Random(seed)
-        data = ALTERATIONS[name](decode_image(source["image"]["bytes"]), chance)
+        data = ALTERATIONS[name](decode_image(source["image"]), chance)
         after_name = f"images/{shard:05d}/{source['position']:04d}-none-{name}{suffix(data)}"
         names = self.before(shard, source), write_image(self.root, after_name, data)
         texts = captions(self.config.no_change_sentences, 1 + self.config.paraphrases, chance)

@@ -91,10 +91,10 @@ class Scores:
         return [self.score_pair(inputs) for inputs in batch]
 
     def score_pair(self, inputs: dict[str, Row]) -> Row:
-        before = decode_image(inputs["sources"]["image"]["bytes"])
+        before = decode_image(inputs["sources"]["image"])
         candidates = inputs["edits"]["candidates"]
         made = {
-            number: decode_image(candidate["image"]["bytes"])
+            number: decode_image(candidate["image"])
             for number, candidate in enumerate(candidates)
             if not candidate["problem"]
         }

@@ -11,11 +11,11 @@ from common_idc.atomic_files import write_text
 
 from ..annotations import inside, json_object, numbered_lines
 from ..pairs import (
+    CHANGE_TYPES,
     NO_CHANGE,
     DataError,
     ImageSource,
     RawPair,
-    check_change_type,
     decode_image,
     read_image,
 )
@@ -47,7 +47,7 @@ def benchmark_source(pair: RawPair) -> Source:
 
 
 def benchmark_sources(config: SynthesisConfig) -> Iterator[Source]:
-    from ..loading import benchmark_builder  # which imports all benchmarks
+    from ..preparing import benchmark_builder  # which imports all benchmarks
 
     options = dict(config.benchmark_options)
     root = options.pop("data_dir", None)
@@ -90,7 +90,10 @@ def folder_sources(folder: Path) -> Iterator[Source]:
         seen.add(hash(pair_id))
         texts = {key: text_of(row, key, place) for key in ("instruction", "caption", "edited_caption", "change_type")}
         # An empty instruction is reported, not written by the chat model.
-        check_change_type(texts["change_type"], pair_id)
+        if texts["change_type"] not in ("", *CHANGE_TYPES):
+            raise DataError(
+                f"{place}: unknown change_type {texts['change_type']!r}: use one of {', '.join(CHANGE_TYPES)}, or none"
+            )
         captions = [texts["instruction"]] if row.get("instruction") is not None else []
         provenance = {"file_name": name}
         yield Source(
@@ -122,7 +125,7 @@ def read_source(source: Source, position: int) -> Row:
     width = height = None
     try:
         image = read_image(source.image)
-        width, height = decode_image(image["bytes"]).size
+        width, height = decode_image(image).size
         problem = size_problem(width, height)
     except (DataError, OSError, ValueError) as error:
         image, problem = None, str(error)

@@ -1,0 +1,139 @@
+"""What every benchmark promises, on tiny raw files that its test module writes (see docs/add_a_benchmark.md)."""
+
+import importlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from dataset_syned import FEATURES, PairBuilder, benchmark_builder, prepare
+from dataset_syned.pairs import CHANGE_TYPES, DataError, RawPair
+
+SPLITS = ("train", "validation", "test")
+
+
+def write_tiny(name: str, root: Path, broken: bool = False) -> None:
+    """Write a benchmark's tiny raw files; with `broken`, one entry more, which cannot be used."""
+    try:
+        write = importlib.import_module(f"test_{name}").write_tiny
+    except (ModuleNotFoundError, AttributeError):
+        pytest.fail(
+            f"benchmark {name!r} has no tiny raw files: add tests/test_{name}.py with a function "
+            "write_tiny(root: Path, broken: bool), as docs/add_a_benchmark.md shows"
+        )
+    root.mkdir(parents=True)
+    write(root, broken)
+
+
+def tiny_options(name: str) -> dict[str, Any]:
+    """Return the options that make a drawn benchmark tiny."""
+    return getattr(importlib.import_module(f"test_{name}"), "TINY_OPTIONS", {})
+
+
+def make(name: str, root: Path, cache: Path, config: str | None = None, **more: Any) -> PairBuilder:
+    """Return a builder that reads `root` and writes into `cache`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.builder.config.HF_DATASETS_CACHE", str(cache))
+        return benchmark_builder(name, config=config, root=root, **tiny_options(name), **more)
+
+
+def raw_rows(builder: PairBuilder) -> dict[str, list[dict[str, Any]]]:
+    """Return the prepared rows by split, with image files as they are stored."""
+    raw = datasets.Image(decode=False)
+    splits = prepare(builder)
+    return {
+        split: rows.cast_column("before", raw).cast_column("after", raw).to_list() for split, rows in splits.items()
+    }
+
+
+def check_rows(name: str, tmp_path: Path) -> None:
+    """Rows have the schema, a change type of the table, base names; splits and pairs come in the builder's order."""
+    write_tiny(name, tmp_path / "raw")
+    for config in benchmark_builder(name).BUILDER_CONFIGS:
+        builder = make(name, tmp_path / "raw", tmp_path / "cache", config.name)
+        splits = prepare(builder)
+        assert list(splits) == [split for split in SPLITS if split in splits] == builder.raw_splits()
+        for split, rows in splits.items():
+            assert rows.features == FEATURES
+            pairs = [
+                pair for pair in builder.raw_pairs(split) if split != "train" or any(map(str.strip, pair.captions))
+            ]
+            assert rows["pair_id"][:] == [pair.pair_id for pair in pairs], "the order of the annotations"
+            assert builder.count_pairs(split) == sum(1 for _ in builder.entries(split)), "shards cover all entries"
+        for split, rows in raw_rows(builder).items():
+            for row in rows:
+                check_row(row, builder.BLANK_CAPTIONS and split != "train")
+
+
+def check_row(row: dict[str, Any], may_be_blank: bool) -> None:
+    """A row contains what the schema promises."""
+    assert row["change_type"] == "" or row["change_type"] in CHANGE_TYPES
+    assert row["captions"] and (may_be_blank or all(map(str.strip, row["captions"])))
+    assert row["provenance"] == "" or json.loads(row["provenance"])
+    for side in ("before", "after"):
+        assert row[side]["bytes"] and row[side]["path"] == Path(row[side]["path"]).name
+
+
+def check_resuming(name: str, tmp_path: Path) -> None:
+    """A second preparation, also without the raw files, gives the same rows and writes nothing."""
+    write_tiny(name, tmp_path / "raw")
+    first = raw_rows(make(name, tmp_path / "raw", tmp_path / "cache"))
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.arrow")}
+    again = raw_rows(make(name, tmp_path / "raw", tmp_path / "cache"))
+    without = raw_rows(make(name, tmp_path / "away", tmp_path / "cache"))
+    assert first == again == without and files
+    assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.arrow")}
+
+
+def check_broken_entry(name: str, tmp_path: Path) -> None:
+    """A broken entry ends the preparation with a message, or is left out and listed, and costs no other pair."""
+    write_tiny(name, tmp_path / "whole")
+    write_tiny(name, tmp_path / "broken", broken=True)
+    with pytest.raises(DataError):
+        prepare(make(name, tmp_path / "broken", tmp_path / "cache"))
+    assert not list((tmp_path / "cache").rglob("*.arrow")), "nothing unfinished is left"
+    log = tmp_path / "skipped.jsonl"
+    skipping = make(name, tmp_path / "broken", tmp_path / "cache", skip_log=log)
+    assert raw_rows(skipping) == raw_rows(make(name, tmp_path / "whole", tmp_path / "cache of the whole"))
+    assert all(json.loads(line)["reason"] for line in log.read_text().splitlines()) and log.read_text()
+
+
+def check_duplicate_and_broken_image(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repeated pair_id, and an image that cannot be decoded, are named with their pair."""
+    write_tiny(name, tmp_path / "raw")
+    builder = make(name, tmp_path / "raw", tmp_path / "cache")
+    split = builder.raw_splits()[-1]
+    first = next(pair for pair in builder.entries(split) if isinstance(pair, RawPair))
+    for pair, message in (
+        (first, f"duplicate pair_id {first.pair_id!r} in split {split!r}"),
+        (
+            replace(first, pair_id="cut", after=("cut.png", b"\x89PNG\r\n")),
+            "pair 'cut': image 'cut.png' cannot be read",
+        ),
+    ):
+        entries = type(builder).entries
+
+        def with_another(self: PairBuilder, part: str, entries: Any = entries, pair: RawPair = pair) -> Iterator[Any]:
+            yield from entries(self, part)
+            if part == split:
+                yield pair
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(builder), "entries", with_another)
+            patch.setattr(type(builder), "count_pairs", lambda self, part: sum(1 for _ in self.entries(part)))
+            with pytest.raises(DataError) as error:
+                prepare(make(name, tmp_path / "raw", tmp_path / "cache"))
+        assert message in str(error.value)
+
+
+def check_missing_files(name: str, tmp_path: Path) -> None:
+    """Without raw files the error names what is missing, and where to get it."""
+    for config in benchmark_builder(name).BUILDER_CONFIGS:
+        builder = make(name, tmp_path / "nothing", tmp_path / "cache", config.name)
+        with pytest.raises(DataError, match="missing") as error:
+            builder.raw_splits()
+        assert builder.BY_HAND and builder.BY_HAND in str(error.value) and "nothing" in str(error.value)
