@@ -2,18 +2,23 @@
 
 from metric_idc import read_predictions, score_rows
 score_rows(read_predictions("predictions.jsonl"))["scores"]["CIDEr"]
+
+Commands: `python -m metric_idc score FILE --output_dir FOLDER`, `python -m metric_idc compare A B`.
 """
 
 from .change_type import CHANGE_TYPES, stated_change_type
+from .comparison import compare, describe_controls, results_table
 from .content_statistics import change_detection
-from .predictions import read_coco, read_predictions, write_predictions
+from .controls import best_constant_caption, input_controls
+from .predictions import read_coco, read_predictions
 from .protocols import PROTOCOLS
 from .ptb_tokenizer import tokenize
 from .published_scores import published
+from .results import read_result, remove_results, write_predictions, write_results
 from .scoring import (
     HEADLINE,
     METRICS,
-    best_constant_caption,
+    check_scoring,
     corpus_scores,
     paired_difference,
     paired_differences,
@@ -22,21 +27,29 @@ from .scoring import (
 )
 
 __all__ = [
-    "HEADLINE",
     "CHANGE_TYPES",
+    "HEADLINE",
     "METRICS",
     "PROTOCOLS",
     "best_constant_caption",
     "change_detection",
-    "stated_change_type",
+    "check_scoring",
+    "compare",
     "corpus_scores",
+    "describe_controls",
+    "input_controls",
     "paired_difference",
     "paired_differences",
     "published",
     "read_coco",
     "read_predictions",
+    "read_result",
+    "remove_results",
+    "results_table",
     "score_rows",
     "segment_scores",
+    "stated_change_type",
     "tokenize",
     "write_predictions",
+    "write_results",
 ]

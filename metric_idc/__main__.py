@@ -1,92 +1,106 @@
 """Score files of predictions and compare results, without model and images.
 
 python -m metric_idc score predictions.jsonl --output_dir scores
-python -m metric_idc score results.json --references references.json --output_dir scores     # COCO files
-python -m metric_idc compare runs/toy/eval/toy-test runs/base/eval/toy-test
+python -m metric_idc score results.json --references references.json --output_dir scores      (COCO files)
+python -m metric_idc compare runs/toy/eval/toy-test runs/base/eval/toy-test --names ours base
 """
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
-from .comparison import compare, renew_table, results_table
-from .controls import describe_controls, merge_signatures, previous_result, score_with_controls
+from .comparison import compare, describe_controls, renew_table, results_table
+from .controls import EarlierResult, earlier_result
 from .predictions import read_coco, read_predictions
 from .protocols import PROTOCOLS
-from .result_files import PREDICTIONS, control_predictions, remove_results, write_result, write_rows
-from .scoring import METRICS
+from .results import PREDICTIONS, control_predictions, remove_results, write_predictions, write_results
+from .scoring import METRICS, score_rows
 
 
-def run_score(arguments: argparse.Namespace) -> None:
-    """Score a file of predictions into a results folder, with what an earlier evaluation recorded next to the file."""
-    folder, file = arguments.output_dir, arguments.file
-    rows = read_coco(file, arguments.references) if arguments.references else read_predictions(file)
-    previous = {} if arguments.references else previous_result(file.parent, rows)
-    controls = previous.get("controls", {})
-    result = score_with_controls(
-        rows,
-        controls,
-        metrics=arguments.metrics,
-        constant_caption=previous.get("constant_caption"),
-        protocol=arguments.protocol,
-        sentence_model=arguments.sentence_model,
+def score_file(file: Path, folder: Path, references: Path | None = None, **scoring: Any) -> dict[str, Any]:
+    """Score a file of predictions and write the results folder; nothing is changed there if scoring fails.
+
+    If the file's own folder contains scores of these predictions, their signature and controls are used again, so
+    that the result equals the recorded one.
+
+    Args:
+        references: COCO references, if `file` is a COCO results file.
+        scoring: keywords of `score_rows`.
+    """
+    rows = read_coco(file, references) if references else read_predictions(file)
+    earlier = EarlierResult() if references else earlier_result(file.parent, rows)
+    result = score_rows(
+        rows, constant_caption=earlier.constant_caption, same_image_twice=earlier.same_image_twice, **scoring
     )
-    result["signature"] = merge_signatures(previous.get("signature", {}), result["signature"])
-    result["signature"]["predictions"] = file.name
-    folder.mkdir(parents=True, exist_ok=True)
+    result["controls"] |= earlier.controls_for(rows, result)
+    result["signature"] |= earlier.facts_beyond(result["signature"]) or {"predictions": file.name}
     remove_results(folder)
     if file.resolve() != (folder / PREDICTIONS).resolve():
-        write_rows(folder / PREDICTIONS, rows)
-    for name, predictions in controls.items():
-        write_rows(folder / control_predictions(name), predictions)
-    write_result(folder, result)
-    print(results_table({str(file): result}))
-    if lines := describe_controls(result["controls"]):
-        print(lines)
-
-
-def run_compare(arguments: argparse.Namespace) -> None:
-    """Print the table of several results folders, and write it into a Markdown file if asked."""
-    table = compare(arguments.folders, arguments.names or [str(folder) for folder in arguments.folders])
-    if arguments.table_in:
-        renew_table(arguments.table_in, table)
-    print(table)
+        write_predictions(rows, folder / PREDICTIONS)
+    for name, predictions in earlier.predictions.items():
+        write_predictions(predictions, folder / control_predictions(name))
+    write_results(folder, result)
+    return result
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Return the parsed command line."""
-    parser = argparse.ArgumentParser(prog="python -m metric_idc", description=__doc__.split("\n")[0])
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    text = "score a file of predictions: our JSON lines or COCO results"
-    score = commands.add_parser("score", help=text, description=text)
-    score.set_defaults(run=run_score)
-    score.add_argument("file", type=Path, metavar="FILE", help="predictions.jsonl, or COCO results")
-    score.add_argument("--references", type=Path, metavar="FILE", help="COCO references, for COCO results")
-    score.add_argument("--output_dir", type=Path, required=True, metavar="DIR", help="gets metrics.json, pairs.jsonl")
-    score.add_argument("--metrics", nargs="+", metavar="NAME", help=f"of {' '.join(METRICS)}; default: all")
+    """Return the arguments of one of the commands, `score` or `compare`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m metric_idc", description=__doc__.split("\n")[0], allow_abbrev=False
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    score = commands.add_parser("score", help="score a file of predictions", allow_abbrev=False)
+    score.add_argument("file", type=Path, help="predictions as JSON lines, or a COCO results file")
+    score.add_argument("--references", type=Path, help="COCO references of a COCO results file")
+    score.add_argument(
+        "--output_dir", type=Path, required=True, help="folder for predictions.jsonl, pairs.jsonl, metrics.json"
+    )
+    score.add_argument(
+        "--metrics", nargs="+", metavar="NAME", help=f"some of {' '.join(METRICS)}; default: all available"
+    )
     score.add_argument(
         "--protocol",
         choices=PROTOCOLS,
         default="standard",
-        help="paper: rewrite no-change sentences and drop the last pairs, as the paper's code did",
+        help="paper: rewrite no-change sentences and drop the last batch, as the paper's code does",
     )
-    score.add_argument("--sentence_model", metavar="DIR", help="sentence-embedding model: adds SentenceSimilarity")
-    text = "compare results folders: one table, gains, published scores"
-    comparison = commands.add_parser("compare", help=text, description=text)
-    comparison.set_defaults(run=run_compare)
-    comparison.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="with predictions and metrics.json")
-    comparison.add_argument("--names", nargs="+", metavar="NAME", help="names in the table; default: the folders")
+    score.add_argument(
+        "--paper_batch_size", type=int, default=16, help="batch size of the paper protocol (default: %(default)s)"
+    )
+    score.add_argument(
+        "--sentence_model", help="folder of a sentence-embedding model: adds the similarity to the references"
+    )
+    comparison = commands.add_parser("compare", help="print one table of several results", allow_abbrev=False)
+    comparison.add_argument("folders", nargs="+", type=Path, help="results folders")
+    comparison.add_argument("--names", nargs="+", help="a name per folder; default: the folders")
     comparison.add_argument(
-        "--table_in", type=Path, metavar="FILE", help="Markdown file: replace the table between its result marks"
+        "--table_in", type=Path, help="Markdown file whose table between the result marks is replaced"
     )
     return parser.parse_args(argv)
 
 
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command and print its table."""
+    if arguments.command == "compare":
+        table = compare(arguments.folders, arguments.names or list(map(str, arguments.folders)))
+        if arguments.table_in:
+            renew_table(arguments.table_in, table)
+        print(table)
+        return
+    names = ("metrics", "protocol", "paper_batch_size", "sentence_model")
+    scoring = {name: getattr(arguments, name) for name in names}
+    result = score_file(arguments.file, arguments.output_dir, arguments.references, **scoring)
+    print(results_table({str(arguments.file): result}))
+    if controls := describe_controls(result["controls"]):
+        print(controls)
+    print(f"For a page to look at: python -m run_idc.report {arguments.output_dir}")
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; return its exit code."""
-    arguments = parse_arguments(argv)
+    """Run the command line; return the exit code."""
     try:
-        arguments.run(arguments)
+        run(parse_arguments(argv))
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

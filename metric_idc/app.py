@@ -1,4 +1,4 @@
-"""The page of the metric's Space: predictions and references in, scores out.
+"""The web page of the metric's Space: predictions and references in, scores out.
 
 python metric_idc/app.py
 """
@@ -9,26 +9,31 @@ from typing import Any
 SEPARATOR = "|||"
 INTRODUCTION = (
     "Scores of image difference captions: BLEU, METEOR, ROUGE-L and CIDEr by the official COCO code. "
-    f"One pair a line; references of a pair stand in one line, with {SEPARATOR} between them."
+    f"Write one pair per line; separate the references of a pair with {SEPARATOR}."
 )
 
 
 def score(predictions: str, references: str) -> dict[str, float]:
+    """Return the scores of predictions and references, one pair per line.
+
+    Raises: ValueError if the numbers of lines differ.
+    """
     import evaluate  # noqa: TID251  a Space shows a metric of that library
 
     sentences = predictions.strip("\n").split("\n")
     texts = [[text.strip() for text in line.split(SEPARATOR)] for line in references.strip("\n").split("\n")]
     if len(sentences) != len(texts):
-        raise ValueError(f"{len(sentences)} lines of predictions and {len(texts)} of references; give as many of each")
+        raise ValueError(f"{len(sentences)} lines of predictions and {len(texts)} of references: both must be equal")
     metric = evaluate.load(str(Path(__file__).with_name("metric_idc.py")))
     scores = metric.compute(predictions=sentences, references=texts)
     return {name: round(value, 4) for name, value in scores.items()}
 
 
 def build() -> Any:
+    """Return the page, a gradio Interface."""
     import gradio
 
-    def shown(predictions: str, references: str) -> dict[str, float]:
+    def score_or_error(predictions: str, references: str) -> dict[str, float]:
         try:
             return score(predictions, references)
         except ValueError as error:
@@ -39,7 +44,7 @@ def build() -> Any:
         "the red car has left ||| no red car anymore\na man is now there",
     ]
     return gradio.Interface(
-        shown,
+        score_or_error,
         [gradio.Textbox(label="Predictions", lines=6), gradio.Textbox(label="References", lines=6)],
         gradio.JSON(label="Scores"),
         title="metric_idc",

@@ -9,17 +9,17 @@ IMPLEMENTATION = "pycocoevalcap BleuScorer, corpus level, closest reference leng
 
 
 def segment_statistics(systems: list[list[str]], references: list[list[str]]) -> list[np.ndarray]:
-    """Per system [pairs, 2 + 2 * 4]: prediction length, reference length, n-grams, correct n-grams."""
+    """Return per system [pairs, 2 + 2 * 4]: prediction length, reference length, n-grams, correct n-grams."""
     per_pair = np.array([len(texts) for texts in references])
     counts = count_ngrams([text for texts in [*references, *systems] for text in texts])
-    places = np.split(np.arange(len(counts.words)), np.cumsum([per_pair.sum(), *(len(s) for s in systems[:-1])]))
-    theirs = counts.take(places[0])
+    parts = np.split(np.arange(len(counts.words)), np.cumsum([per_pair.sum(), *(len(s) for s in systems[:-1])]))
+    theirs = counts.rows(parts[0])
     allowed = _most_in_one_reference(theirs, np.repeat(np.arange(len(references)), per_pair))
-    return [_statistics(counts.take(place), theirs.words, per_pair, allowed) for place in places[1:]]
+    return [_statistics(counts.rows(part), theirs.words, per_pair, allowed) for part in parts[1:]]
 
 
 def reduce(total: np.ndarray, pairs: int) -> dict[str, float]:
-    """BLEU of the summed statistics: counts are summed first, so it is no mean of sentence scores."""
+    """Return BLEU of the summed statistics, which is not the mean of sentence scores."""
     from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 
     length, reference_length, *counts = total.tolist()
@@ -33,7 +33,7 @@ def reduce(total: np.ndarray, pairs: int) -> dict[str, float]:
 
 
 def _most_in_one_reference(references: NgramCounts, pair_of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Keys pair * n-grams + n-gram in order, and how often a reference of the pair holds the n-gram at most."""
+    """Return sorted keys, pair * n-grams + n-gram, and the most often that a reference of the pair contains it."""
     keys = pair_of[references.text_of] * len(references.orders) + references.ngrams
     order = np.argsort(keys)
     unique, first = np.unique(keys[order], return_index=True)
@@ -48,10 +48,10 @@ def _statistics(
 ) -> np.ndarray:
     pair_of, (known, most) = predictions.text_of, allowed
     keys = pair_of * len(predictions.orders) + predictions.ngrams
-    place = np.minimum(np.searchsorted(known, keys), max(0, len(known) - 1))
+    found = np.minimum(np.searchsorted(known, keys), max(0, len(known) - 1))
     correct = np.zeros(len(keys))
     if len(known):
-        correct = np.where(known[place] == keys, np.minimum(predictions.counts, most[place]), 0)
+        correct = np.where(known[found] == keys, np.minimum(predictions.counts, most[found]), 0)
     cells = pair_of * ORDER + predictions.orders[predictions.ngrams]
     matches = np.bincount(cells, correct, minlength=len(per_pair) * ORDER).reshape(-1, ORDER)
     possible = np.maximum(0, predictions.words[:, None] - np.arange(ORDER))
@@ -60,7 +60,7 @@ def _statistics(
 
 
 def _closest_lengths(lengths: np.ndarray, reference_lengths: np.ndarray, per_pair: np.ndarray) -> np.ndarray:
-    """[pairs] the reference length nearest to the prediction's, the shorter of two."""
+    """Return [pairs] the reference length nearest to the prediction's; of two, the shorter."""
     far = reference_lengths.max() + 1
     ranks = np.abs(np.repeat(lengths, per_pair) - reference_lengths) * far + reference_lengths
     return np.minimum.reduceat(ranks, np.cumsum(per_pair) - per_pair) % far

@@ -1,7 +1,7 @@
-"""The type of change an English sentence talks about, by rules: add, remove, color, move, none, or "".
+"""Rules for the change type that an English sentence states: add, remove, color, move, none, or "".
 
-Works on descriptions ("a red cube has appeared") and on instructions ("add a red cube"). The rules are tried from
-the top and the first that fits decides; so a sentence about several changes gets one kind.
+They fit descriptions ("a red cube has appeared") and instructions ("add a red cube"). The first rule that fits
+decides, so that a sentence about several changes has one change type.
 """
 
 import re
@@ -16,12 +16,12 @@ PLACE = r"(?:place|position|location|spot|side)s?"
 SCENE = r"(?:image|picture|photo|scene|frame|view|sight|shot)s?"
 WHOLE = rf"(?:everything|all|it|them|things|(?:the |this |that )?(?:whole |entire )?{SCENE})"
 
-# "everything else is the same" says nothing about the change that the rest of the sentence tells
+# "everything else is the same" says nothing about the change that the rest of the sentence describes
 ASIDES = re.compile(r"\b(?:(?:everything|all|nothing|anything) else|the rest|the others|no other)\b[^,.;]*")
 
 RULES = [
-    # No change first, for such sentences hold the words of the changes they deny. But "no longer" is a change,
-    # "not in the same place" is a move, and "no change except ..." tells one.
+    # No change first, because such sentences contain the words of the changes they deny. But "no longer" is a change,
+    # "not in the same place" is a move, and "no change except ..." states one.
     ("move", rf"\b(?:not|no longer) (?:\w+ ){{0,2}}the same {PLACE}\b"),
     (
         "none",
@@ -60,7 +60,7 @@ RULES = [
     ),
     ("none", rf"\b(?:leave|keep) {WHOLE} (?:alone|be)\b"),
     ("none", rf"\b(?:show|depict|contain)s? (?:\w+ )?the same {SCENE}$"),
-    # An instruction names its change_type with its first word, whatever follows ("add the missing dog").
+    # The first word of an instruction is its change type, whatever follows ("add the missing dog").
     ("move", r"^(?:please )?(?:put|place|set|add)\b.*\b(?:elsewhere|somewhere else)\b"),
     ("color", r"^(?:please )?add (?:(?:some|more|a|the) )*colou?rs?\b"),
     ("add", r"^(?:please )?(?:add|insert|include|introduce|draw)\b"),
@@ -71,7 +71,7 @@ RULES = [
     ("move", rf"\b(?:elsewhere|somewhere else)\b|\b(?:different|another|new|other) {PLACE}\b"),
     ("move", rf"\bchang\w+ (?:\w+ ){{0,2}}{PLACE}\b|\b{PLACE} (?:\w+ ){{0,6}}?(?:changed|different|changes)\b"),
     ("move", rf"\b(?:swap\w*|switch\w*|exchang\w*|trad\w*) (?:\w+ )?{PLACE}\b"),
-    # Colors before "no longer" and "missing", which may speak of the color itself.
+    # Colors before "no longer" and "missing", which may refer to the color itself.
     ("color", rf"\b(?:is|are|was|were) no longer {COLOR}\b|\bfrom {COLOR} (?:in)?to {COLOR}\b"),
     ("color", r"\b(?:chang|switch|alter)\w* (?:\w+ ){0,6}?colou?rs?\b|\b(?:different|new|another) colou?rs?\b"),
     ("color", r"\bcolou?rs? (?:\w+ ){0,6}?(?:chang\w+|different|switched|altered)\b|\brecolou?r\w*|\brepaint\w*"),
@@ -102,13 +102,13 @@ _COMPILED = [(change_type, re.compile(pattern)) for change_type, pattern in RULE
 
 
 def stated_change_type(sentence: str) -> str:
-    """The type of change the sentence tells, one of CHANGE_TYPES, or "" if no rule fits."""
+    """Return the change type that the sentence states, one of CHANGE_TYPES, or "" if no rule fits."""
     text = _plain(sentence)
     return next((change_type for change_type, rule in _COMPILED if rule.search(text)), "")
 
 
 def _plain(sentence: str) -> str:
-    """Lower case, contractions spelt out, asides dropped, single blanks, no final full stop."""
+    """Return the sentence in lower case, without contractions, asides, repeated spaces and final punctuation."""
     text = sentence.lower().replace("\u2019", "'")
     text = re.sub(r"\bcan ?not\b|\bca ?n't\b|\bwo ?n't\b", "not", text)
     text = re.sub(r" ?n't\b", " not", text)

@@ -1,7 +1,7 @@
 """CIDEr as everyone runs it: pycocoevalcap's clipped, length-penalised form, and the best constant caption under it.
 
 The arithmetic is done here on arrays, because the constant-caption control needs the score of one sentence against
-every reference of a training set. A test holds it to pycocoevalcap's to 1e-9.
+every reference of a training set. A test compares it with pycocoevalcap's, to 1e-9.
 """
 
 from collections.abc import Iterable
@@ -20,47 +20,55 @@ TIE = 1e-9  # scores nearer than this are equal: sums in another order differ by
 
 
 def segment_statistics(systems: list[list[str]], references: list[list[str]]) -> list[np.ndarray]:
-    """Per system [pairs]: the CIDEr of each prediction, with the document frequencies of these references."""
+    """Return per system [pairs] the CIDEr of each prediction, with the document frequencies of these references."""
     index = ReferenceIndex(references, [text for system in systems for text in system])
     return [index.segment_scores(system) for system in systems]
 
 
 def reduce(total: np.ndarray, pairs: int) -> dict[str, float]:
-    """The mean over pairs."""
+    """Return the mean over pairs."""
     return {"CIDEr": float(total / pairs)}
 
 
-def best_constant_caption(references: list[list[str]]) -> str:
-    """The reference that has the highest CIDEr as the answer to every pair; ties go to the first by text."""
-    return ReferenceIndex(references).best_constant()
+def best_constant_caption(references: list[list[str]], texts: list[list[str]]) -> tuple[str, str]:
+    """Return the reference with the highest CIDEr as the answer to every pair: its tokens, and the caption as written.
+
+    Ties go to the first in alphabetical order.
+
+    Args:
+        references: tokenized; `texts` in the same shape: the captions they were made of.
+    """
+    best = ReferenceIndex(references).best_constant()
+    both = zip(references, texts, strict=True)
+    return best, min(text for pair in both for tokens, text in zip(*pair, strict=True) if tokens == best)
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """The tf-idf vectors of texts; an entry is one n-gram of one text."""
+    """Tf-idf vectors of texts; an entry is one n-gram of one text."""
 
     counts: NgramCounts
     weights: np.ndarray  # [entries]
-    cell: np.ndarray  # [entries] place in a flat [texts, ORDER]
+    cell: np.ndarray  # [entries] index into a flat [texts, ORDER]
     norms: np.ndarray  # [texts, ORDER]
     lengths: np.ndarray  # [texts] the length in the penalty is pycocoevalcap's: the number of bigrams
 
 
 class ReferenceIndex:
-    """The vectors of all references, and of other texts with the references' document frequencies."""
+    """Vectors of all references, and of other texts with the references' document frequencies."""
 
     def __init__(self, references: list[list[str]], others: Iterable[str] = ()) -> None:
         self.texts = [text for texts in references for text in texts]
         self.per_pair = np.array([len(texts) for texts in references])
         self.pair_of = np.repeat(np.arange(len(references)), self.per_pair)
-        self.place = {text: place for place, text in enumerate(dict.fromkeys([*self.texts, *others]))}
-        self.counts = count_ngrams(list(self.place))
-        of_references = self._take(self.texts)
+        self.position_of = {text: row for row, text in enumerate(dict.fromkeys([*self.texts, *others]))}
+        self.counts = count_ngrams(list(self.position_of))
+        of_references = self._rows(self.texts)
 
         # log of how many pairs have the n-gram in any reference, out of all pairs
         ngrams = len(self.counts.orders)
         keys = np.sort(self.pair_of[of_references.text_of] * ngrams + of_references.ngrams)
-        # a key that differs from the one before is another pair or n-gram; np.unique takes ten times as long
+        # a key that differs from its predecessor is another pair or n-gram; np.unique takes ten times as long
         seen = keys[np.diff(keys, prepend=-1) > 0] % max(1, ngrams)
         frequency = np.bincount(seen, minlength=ngrams)
         self.idf = np.log(float(len(references))) - np.log(np.maximum(1, frequency))
@@ -68,28 +76,31 @@ class ReferenceIndex:
         self._row = np.zeros(ngrams)  # scratch: the weights of one sentence, spread over the n-grams
 
     def segment_scores(self, predictions: list[str]) -> np.ndarray:
-        """[pairs]: each prediction against the references of its own pair."""
-        theirs, ours = self.references, self._vectors(self._take(predictions))
+        """Return [pairs] the score of each prediction against the references of its own pair."""
+        theirs, ours = self.references, self._vectors(self._rows(predictions))
         keys = self.pair_of[theirs.counts.text_of] * len(self.idf) + theirs.counts.ngrams
         known = ours.counts.text_of * len(self.idf) + ours.counts.ngrams  # in order
-        place = np.searchsorted(known, keys)
-        place[place == len(known)] = 0
+        found = np.searchsorted(known, keys)
+        found[found == len(known)] = 0
         weights = np.zeros(len(keys))
         if len(known):
-            weights = np.where(known[place] == keys, ours.weights[place], 0)
+            weights = np.where(known[found] == keys, ours.weights[found], 0)
         similarity = self._similarity(weights, ours.norms[self.pair_of], ours.lengths[self.pair_of])
         return 10 * np.bincount(self.pair_of, similarity, minlength=len(self.per_pair)) / self.per_pair
 
     def constant_score(self, sentence: str) -> float:
-        """The corpus score of one of the texts given as the answer to every pair."""
-        vector = self._vectors(self._take([sentence]))
+        """Return the corpus score of one of the texts as the answer to every pair."""
+        vector = self._vectors(self._rows([sentence]))
         self._row[vector.counts.ngrams] = vector.weights
         similarity = self._similarity(self._row[self.references.counts.ngrams], vector.norms, vector.lengths)
         self._row[vector.counts.ngrams] = 0
         return float(10 * similarity @ self._shares())
 
     def best_constant(self) -> str:
-        """Exact best-first search: an upper bound for every candidate, then true scores until no bound is higher."""
+        """Return the best constant answer, by exact best-first search.
+
+        Every candidate gets an upper bound; then true scores are computed until no bound is higher.
+        """
         bounds = self._upper_bounds()
         best, winners = -1.0, []
         for text in sorted(bounds, key=lambda text: (-bounds[text], text)):
@@ -102,8 +113,8 @@ class ReferenceIndex:
                 winners.append(text)
         return min(winners)
 
-    def _take(self, texts: list[str]) -> NgramCounts:
-        return self.counts.take(np.fromiter((self.place[text] for text in texts), int, len(texts)))
+    def _rows(self, texts: list[str]) -> NgramCounts:
+        return self.counts.rows(np.fromiter((self.position_of[text] for text in texts), int, len(texts)))
 
     def _vectors(self, counts: NgramCounts) -> Vectors:
         texts = len(counts.words)
@@ -113,9 +124,9 @@ class ReferenceIndex:
         return Vectors(counts, weights, cell, norms, np.maximum(0, counts.words - 1))
 
     def _similarity(self, weights: np.ndarray, norms: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """[references]: predictions against the references, mean over n-gram orders.
+        """Return [references] the similarity of predictions and references, the mean over n-gram orders.
 
-        `weights` [entries of the references] are the predictions', 0 where they have not the n-gram.
+        `weights` [entries of the references] are those of the predictions, 0 where the n-gram is missing.
         """
         theirs = self.references
         clipped = np.minimum(weights, theirs.weights) * theirs.weights
@@ -128,18 +139,18 @@ class ReferenceIndex:
         return np.exp(-((lengths - self.references.lengths) ** 2) / (2 * SIGMA**2))
 
     def _shares(self) -> np.ndarray:
-        """[references]: what each reference counts in the mean over pairs of means over references."""
+        """Return [references] the weight of each reference in the mean over pairs of means over references."""
         return np.repeat(1 / (self.per_pair * len(self.per_pair)), self.per_pair)
 
     def _upper_bounds(self) -> dict[str, float]:
-        """Per distinct reference its constant score without the clipping, which can only lower it.
+        """Return per distinct reference its constant score without clipping, which can only lower a score.
 
-        Without clipping the score is linear in the references, so that their weighted sum, one per candidate length
-        because of the length penalty, stands for all of them.
+        Without clipping the score is linear in the references, so that their weighted sum replaces them all; there is
+        one sum per candidate length, because of the length penalty.
         """
         theirs = self.references
         ngrams, start = theirs.counts.ngrams, theirs.counts.start
-        places = {text: place for place, text in enumerate(self.texts)}
+        positions = {text: row for row, text in enumerate(self.texts)}
         norms = theirs.norms.ravel()[theirs.cell]
         unit = np.divide(theirs.weights, norms, out=np.zeros(norms.shape), where=norms != 0)
         reference_of = theirs.cell // ORDER
@@ -147,8 +158,8 @@ class ReferenceIndex:
         for length in np.unique(theirs.lengths):
             share = 10 / ORDER * self._shares() * self._penalty(length)
             consensus = np.bincount(ngrams, unit * share[reference_of], minlength=len(self.idf))
-            for text, place in places.items():
-                if theirs.lengths[place] == length:
-                    entries = slice(start[place], start[place + 1])
+            for text, row in positions.items():
+                if theirs.lengths[row] == length:
+                    entries = slice(start[row], start[row + 1])
                     bounds[text] = float(unit[entries] @ consensus[ngrams[entries]])
         return bounds

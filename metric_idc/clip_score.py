@@ -1,7 +1,7 @@
 """CLIPScore and RefCLIPScore (Hessel et al. 2021): does the sentence fit the image after the change?
 
-Off unless a folder with a CLIP model and the images are given. CLIPScore sees one image and no difference: it measures
-whether the named things are present, so captions of removed things score low.
+It is computed only if a folder with a CLIP model and the images are given. CLIPScore sees one image and no difference:
+it measures whether what the caption names is visible, so that captions of removed objects score low.
 """
 
 from collections.abc import Iterable
@@ -17,15 +17,21 @@ BATCH = 64
 
 
 class ClipScore:
+    """A metric with one CLIP model and the images of the scored pairs."""
+
     SCORES = ("CLIPScore", "RefCLIPScore")
 
     def __init__(self, folder: str | Path, images: Iterable[Any] | None) -> None:
-        """Take a model folder and the after images (RGB, PIL) in the order of the rows, read when needed."""
+        """Check the folder.
+
+        Args:
+            images: the pairs' images after, PIL, RGB, in the order of the rows; they are read one batch at a time.
+        """
         self.folder = Path(folder)
         if not (self.folder / "config.json").is_file():
-            raise FileNotFoundError(f"{str(folder)!r} contains no config.json; give a saved CLIP model")
+            raise FileNotFoundError(f"{str(folder)!r} has no config.json; give a folder with a saved CLIP model")
         if images is None:
-            raise ValueError("CLIPScore needs images: the after image of every row, in their order")
+            raise ValueError("CLIPScore needs images: the image after of every row, in the order of the rows")
         self.images = images
         self.IMPLEMENTATION = (
             f"{self.folder.resolve().name} on the after image, w = {WEIGHT}, prefix {PREFIX.strip()!r} "
@@ -33,7 +39,7 @@ class ClipScore:
         )
 
     def segment_statistics(self, systems: list[list[str]], references: list[list[str]]) -> list[np.ndarray]:
-        """Return per system both scores, [pairs, 2], of untokenized sentences."""
+        """Return per system [pairs, 2] both scores, of untokenized captions."""
         import torch
         from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
@@ -42,7 +48,7 @@ class ClipScore:
         with torch.inference_mode():
             seen = _embed_images(model, AutoImageProcessor.from_pretrained(self.folder, backend="pil"), self.images)
             if len(seen) != len(references):
-                raise ValueError(f"{len(seen)} images for {len(references)} rows; give each row its after image")
+                raise ValueError(f"{len(seen)} images for {len(references)} rows; give each row its image after")
             texts = list(dict.fromkeys(text for captions in [*systems, *references] for text in captions))
             vectors = dict(
                 zip(texts, _embed_texts(model, AutoTokenizer.from_pretrained(self.folder), texts), strict=True)
@@ -68,7 +74,7 @@ class ClipScore:
 
 
 def _embed_images(model: Any, processor: Any, images: Iterable[Any]) -> np.ndarray:
-    """Return vectors of length 1, [images, width]."""
+    """Return [images, width] vectors of length 1."""
     iterator, parts = iter(images), []
     while batch := list(islice(iterator, BATCH)):
         inputs = processor(images=batch, return_tensors="pt").to(model.device)
@@ -77,7 +83,7 @@ def _embed_images(model: Any, processor: Any, images: Iterable[Any]) -> np.ndarr
 
 
 def _embed_texts(model: Any, tokenizer: Any, texts: list[str]) -> np.ndarray:
-    """Return vectors of length 1, [texts, width]."""
+    """Return [texts, width] vectors of length 1."""
     longest, parts = model.config.text_config.max_position_embeddings, []
     for first in range(0, len(texts), BATCH):
         inputs = tokenizer(

@@ -1,92 +1,131 @@
-"""Results side by side: one table, gains with intervals and p-values, and what peers published."""
+"""Results side by side, in Markdown: one table, the gains of the first result, and what peers published."""
 
 import re
 from pathlib import Path
 from typing import Any
 
+from .predictions import read_predictions
 from .published_scores import published
-from .result_files import read_result, read_scored_predictions, write_whole
-from .scoring import HEADLINE, paired_differences
+from .results import METRICS, PREDICTIONS, read_result
+from .scoring import HEADLINE, paired_differences, predictions_hash
 
 TABLE_MARKS = ("<!-- results: generated -->", "<!-- results: end -->")
 
+Result = dict[str, Any]
+
 
 def compare(folders: list[Path], names: list[str]) -> str:
-    """Return a Markdown table of several results, the gain of the first over each other one, and published scores.
+    """Return the table of several results, the gains of the first over each of the others, and the peers.
 
     Args:
-        folders: results folders of the same pairs, each with predictions.jsonl and metrics.json.
-        names: what the table calls them.
+        folders: results folders; each contains predictions.jsonl and metrics.json.
+        names: one per folder, for the table; all different.
 
-    Raises: ValueError for names that are not unique, or results that cannot be compared; FileNotFoundError.
+    Raises: ValueError or OSError for results that cannot be read or compared.
     """
-    if len(names) != len(folders) or len(set(names)) < len(names):
-        raise ValueError(f"{len(folders)} folders need {len(folders)} different names, got {' '.join(names)}")
+    if len(names) != len(folders):
+        raise ValueError(f"{len(names)} names for {len(folders)} folders: give one name per folder")
+    if len(set(names)) < len(names):
+        raise ValueError(f"names must differ, got {' '.join(names)}")
     results = {name: read_result(folder) for name, folder in zip(names, folders, strict=True)}
-    lines = [results_table(results), *describe_protocols(results)]
-    first, *others = (
-        read_scored_predictions(folder, result) for folder, result in zip(folders, results.values(), strict=True)
-    )
-    for name, rows in zip(names[1:], others, strict=True):
-        gains = paired_differences(first, rows)
+    scored = {name: _scored_rows(folder, results[name]) for name, folder in zip(names, folders, strict=True)}
+    lines = [results_table(results), *_protocol_warnings(results)]
+    for name in names[1:]:
+        gains = paired_differences(scored[names[0]], scored[name])
         lines.append(
             f"\n{names[0]} minus {name} (95 % interval of a paired bootstrap, p-value of a paired permutation test):\n"
         )
-        lines += [describe_gain(score, gains[score]) for score in HEADLINE if score in gains]
-    lines += peers_table(next(iter(results.values()))["signature"].get("benchmark"))
+        lines += [format_gain(score, gains[score]) for score in HEADLINE if score in gains]
+    return "\n".join([*lines, *_peers_table(results[names[0]]["signature"].get("benchmark"))])
+
+
+def results_table(results: dict[str, Result]) -> str:
+    """Return a Markdown table with a row per result, and the controls of the first."""
+    lines = [f"| | {' | '.join(HEADLINE)} [95 %] | change type accuracy |", "|---" * (len(HEADLINE) + 2) + "|"]
+    for name, result in results.items():
+        interval = result.get("intervals", {}).get("CIDEr")
+        lines.append(_table_row(name, result["scores"], interval, result.get("change_type_accuracy")))
+    controls = next(iter(results.values()))["controls"]
+    control = controls["constant_caption"]
+    source = "" if control["chosen_from"] == "train" else " (the best of the scored references)"
+    lines.append(_table_row(f'constant caption: "{_cell(control["caption"])}"{source}', control["scores"]))
+    if "copy" in controls:
+        lines.append(_table_row("before image given twice", controls["copy"]["scores"]))
     return "\n".join(lines)
 
 
-def table_row(
+def describe_controls(controls: dict[str, Any]) -> str:
+    """Return a line per input control; "" if there are none."""
+    lines = []
+    if "swapped_images" in controls:
+        swapped = controls["swapped_images"]
+        share, pairs = swapped["sentence_differs"], swapped["pairs"]
+        lines.append(f"images exchanged: the caption differs for {share:.1%} of {pairs} pairs (add or remove)")
+    if "identical_images" in controls:
+        same = controls["identical_images"]
+        lines.append(
+            f"before image given twice: {same['said_unchanged']:.1%} of {same['pairs']} captions deny a change"
+        )
+    return "\n".join(lines)
+
+
+def format_gain(score: str, gain: dict[str, float]) -> str:
+    """Return a list item with one entry of `paired_differences`."""
+    interval = f"[{gain['low']:+.3f}, {gain['high']:+.3f}]"
+    return f"- {score} {gain['difference']:+.3f} {interval}, p = {gain['p_value']:.3f}"
+
+
+def renew_table(file: Path, table: str) -> None:
+    """Replace what is between the two result marks of a Markdown file.
+
+    Raises: ValueError if the file does not contain each of TABLE_MARKS once.
+    """
+    text = file.read_text(encoding="utf-8")
+    start, end = TABLE_MARKS
+    if text.count(start) != 1 or text.count(end) != 1:
+        raise ValueError(f"{str(file)!r} must contain the lines {start} and {end} once each")
+    pattern = re.escape(start) + ".*" + re.escape(end)
+    file.write_text(re.sub(pattern, lambda _: f"{start}\n{table}\n{end}", text, flags=re.DOTALL), encoding="utf-8")
+
+
+def _table_row(
     name: str, scores: dict[str, float], interval: list[float] | None = None, accuracy: float | None = None
 ) -> str:
-    """Return a row of the table."""
     cells = [f"{scores[score]:.3f}" if score in scores else "" for score in HEADLINE]
     if interval:
         cells[-1] += f" [{interval[0]:.3f}, {interval[1]:.3f}]"
     return f"| {name} | {' | '.join(cells)} | {'' if accuracy is None else f'{accuracy:.1%}'} |"
 
 
-def in_cell(text: str) -> str:
-    """Return a text for a cell of a Markdown table: in one line, pipes escaped."""
+def _cell(text: str) -> str:
+    """Return any text as one line that does not end its cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def results_table(results: dict[str, dict[str, Any]]) -> str:
-    """Return a Markdown table with a row per result, and the controls of the first."""
-    lines = [f"| | {' | '.join(HEADLINE)} [95 %] | right change type |", "|---" * (len(HEADLINE) + 2) + "|"]
-    for name, result in results.items():
-        interval = result.get("intervals", {}).get("CIDEr")
-        lines.append(table_row(name, result["scores"], interval, result.get("change_type_accuracy")))
-    controls = next(iter(results.values()))["controls"]
-    control = controls["constant_caption"]
-    origin = "" if control["chosen_from"] == "train" else " (the best of the scored references)"
-    lines.append(table_row(f'constant caption: "{in_cell(control["caption"])}"{origin}', control["scores"]))
-    if "copy" in controls:
-        lines.append(table_row("before image given twice", controls["copy"]["scores"]))
-    return "\n".join(lines)
+def _scored_rows(folder: Path, result: Result) -> list[dict[str, Any]]:
+    rows = read_predictions(folder / PREDICTIONS)
+    if result["signature"].get("predictions_sha256", "") not in ("", predictions_hash(rows)):
+        raise ValueError(
+            f"{str(folder / METRICS)!r} contains the scores of other predictions than {PREDICTIONS} next to it: "
+            "score them again"
+        )
+    return rows
 
 
-def describe_gain(score: str, gain: dict[str, float]) -> str:
-    """Return a gain with interval and p-value as a list item."""
-    interval = f"[{gain['low']:+.3f}, {gain['high']:+.3f}]"
-    return f"- {score} {gain['difference']:+.3f} {interval}, p = {gain['p_value']:.3f}"
-
-
-def describe_protocols(results: dict[str, dict[str, Any]]) -> list[str]:
-    """Return warnings about different protocols, and about gains that are not of the scores in the table."""
+def _protocol_warnings(results: dict[str, Result]) -> list[str]:
+    """Warn if the results were scored differently, and if the gains are not those of the scores in the table."""
     protocols = {name: result["signature"].get("protocol", "standard") for name, result in results.items()}
     lines = []
     if len(set(protocols.values())) > 1:
         described = ", ".join(f"{name}: {protocol}" for name, protocol in protocols.items())
         lines.append(f"\nThese scores cannot be compared, their protocols differ ({described}).")
     if len(results) > 1 and set(protocols.values()) != {"standard"}:
-        lines.append("\nThe gains below use all predictions as they are, whatever the protocol of the scores above.")
+        lines.append("\nThe gains below use the standard protocol, whatever the protocol of the scores above.")
     return lines
 
 
-def peers_table(benchmark: str | None) -> list[str]:
-    """Return a Markdown table of what was published for a benchmark, in per cent as papers give it."""
+def _peers_table(benchmark: str | None) -> list[str]:
+    """Return Markdown lines with what was published for a benchmark; scores in per cent, as in papers."""
     peers = published(benchmark) if benchmark else []
     if not peers:
         return []
@@ -97,17 +136,3 @@ def peers_table(benchmark: str | None) -> list[str]:
         source = ": ".join(filter(None, (peer["source"], peer["note"])))
         lines.append(f"| {peer['model']} | {' | '.join(cells)} | {peer['confidence']} | {source} |")
     return lines
-
-
-def renew_table(file: Path, table: str) -> None:
-    """Replace the text between the two result marks of a Markdown file.
-
-    Raises: ValueError unless the file contains each mark once.
-    """
-    text = file.read_text(encoding="utf-8")
-    start, end = TABLE_MARKS
-    if text.count(start) != 1 or text.count(end) != 1:
-        raise ValueError(f"{file} must contain the lines {start} and {end} once each")
-    pattern = re.escape(start) + ".*" + re.escape(end)
-    renewed = re.sub(pattern, lambda _: f"{start}\n{table}\n{end}", text, flags=re.DOTALL)
-    write_whole(file, lambda unfinished: unfinished.write_text(renewed, encoding="utf-8"))

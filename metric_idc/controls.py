@@ -1,89 +1,110 @@
-"""Controls that use the model: does it look at both images, and in which order?
+"""Controls: what a caption that never changes would score, and whether the model looks at both images.
 
-Evaluation captions each pair with its images exchanged (`swapped`) and with its before image twice (`identical`).
+Also what an earlier evaluation recorded, so that a file of predictions is scored again without the model.
 """
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .change_type import stated_change_type
-from .content_statistics import NO_CHANGE
+from . import cider, ptb_tokenizer
+from .content_statistics import said_unchanged
 from .predictions import read_predictions
-from .result_files import CONTROLS, control_predictions, read_result
-from .scoring import predictions_hash, score_rows
+from .results import CONTROLS, control_predictions, read_result
+from .scoring import predictions_hash
 
 Row = dict[str, Any]
+OF_SCORING = ("paper_protocol", "left_out")  # signature entries that scoring writes only sometimes
 
 
-def score_with_controls(rows: list[Row], controls: dict[str, list[Row]], **options: Any) -> dict[str, Any]:
-    """Return what `score_rows` returns, with the controls in it.
+def best_constant_caption(training_captions: list[list[str]]) -> str:
+    """Return the training caption that has the highest CIDEr as the answer to every training pair, as it was written.
 
     Args:
-        controls: predictions of `swapped` and `identical`, or empty.
-        options: of `score_rows`.
+        training_captions: the references of each training pair; pairs without any are ignored.
+
+    Raises: ValueError if there is no caption at all.
     """
-    same_image_twice = [row["prediction"] for row in controls["identical"]] if controls else None
-    result = score_rows(rows, same_image_twice=same_image_twice, **options)
-    if controls:
-        result["controls"] |= input_controls(rows, controls)
-    return result
+    references = [captions for captions in training_captions if captions]
+    if not references:
+        raise ValueError("the training pairs have no captions: leave constant_caption at None")
+    tokens = iter(ptb_tokenizer.tokenize([text for captions in references for text in captions]))
+    return cider.best_constant_caption([[next(tokens) for _ in captions] for captions in references], references)[1]
 
 
-def input_controls(rows: list[Row], controls: dict[str, list[Row]]) -> dict[str, Any]:
-    """Return how often exchanged images change the sentence, and how often one image twice is called unchanged.
+def input_controls(rows: list[Row], swapped: list[Row], identical: list[Row]) -> dict[str, dict[str, float | int]]:
+    """Return how often the predictions depend on the images: "swapped_images" and "identical_images".
 
-    Exchanged images are counted for pairs of change type `add` or `remove`, whose true sentence then differs.
+    An exchanged pair of change_type "add" or "remove" has another true caption; an image next to itself has not
+    changed. "swapped_images" is missing if there is no such pair.
+
+    Args:
+        swapped: the predictions for the same pairs with their images exchanged, in the order of `rows`.
+        identical: those for the image before, given twice.
     """
     differs = [
         first["prediction"] != second["prediction"]
-        for first, second in zip(rows, controls["swapped"], strict=True)
+        for first, second in zip(rows, swapped, strict=True)
         if first["change_type"] in ("add", "remove")
     ]
-    unchanged = [stated_change_type(row["prediction"]) == NO_CHANGE for row in controls["identical"]]
-    counted: dict[str, Any] = {
-        "identical_images": {"pairs": len(unchanged), "said_unchanged": sum(unchanged) / len(unchanged)}
-    }
+    sentences = [row["prediction"] for row in identical]
+    controls = {"identical_images": {"pairs": len(sentences), "said_unchanged": said_unchanged(sentences)}}
     if differs:
-        counted["swapped_images"] = {"pairs": len(differs), "sentence_differs": sum(differs) / len(differs)}
-    return counted
+        controls["swapped_images"] = {"pairs": len(differs), "sentence_differs": sum(differs) / len(differs)}
+    return controls
 
 
-def previous_result(folder: Path, rows: list[Row]) -> dict[str, Any]:
-    """Read what an earlier evaluation recorded about these predictions, to re-score them without the model.
+@dataclass
+class EarlierResult:
+    """What an evaluation recorded about a file of predictions that cannot be computed from that file."""
 
-    Returns: `signature`, `constant_caption` and `controls` (predictions); empty if the folder has no result of these
-        predictions.
+    signature: dict[str, Any] = field(default_factory=dict)
+    constant_caption: str | None = None  # chosen from training captions
+    predictions: dict[str, list[Row]] = field(default_factory=dict)  # by control; empty if a file is missing
+    controls: dict[str, Any] = field(default_factory=dict)  # of the images, as they were scored
+
+    def facts_beyond(self, signature: dict[str, Any]) -> dict[str, Any]:
+        """Return the recorded facts that scoring does not know, e.g. the model, and all versions."""
+        if not self.signature:
+            return {}
+        versions = {"versions": self.signature.get("versions", {}) | signature["versions"]}
+        return {name: value for name, value in self.signature.items() if name not in signature} | versions
+
+    @property
+    def same_image_twice(self) -> list[str] | None:
+        """The captions for the image before, given twice; None if they are unknown."""
+        return [row["prediction"] for row in self.predictions["identical"]] if self.predictions else None
+
+    def controls_for(self, rows: list[Row], result: dict[str, Any]) -> dict[str, Any]:
+        """Return the controls that `score_rows` could not compute for its `result`.
+
+        Without the predictions of the controls their recorded numbers are returned; the scores of "copy" only if
+        protocol and metrics are the same.
+        """
+        if self.predictions:
+            return input_controls(rows, **self.predictions)
+        same = all(self.signature.get(name) == result["signature"][name] for name in ("protocol", "metrics"))
+        return {name: value for name, value in self.controls.items() if same or "scores" not in value}
+
+
+def earlier_result(folder: Path, rows: list[Row]) -> EarlierResult:
+    """Read what an earlier evaluation recorded about these predictions, to score them again without the model.
+
+    The result is empty if the folder has no scores, or those of other predictions.
     """
     try:
-        result = read_result(folder)
+        recorded = read_result(folder)
     except (OSError, ValueError):
-        return {}
-    if result["signature"].get("predictions_sha256") != predictions_hash(rows):
-        return {}
-    control = result["controls"]["constant_caption"]
+        return EarlierResult()
+    if recorded["signature"].get("predictions_sha256") != predictions_hash(rows):
+        return EarlierResult()
+    controls = recorded["controls"]
+    constant = controls.pop("constant_caption")
     files = {name: folder / control_predictions(name) for name in CONTROLS}
     complete = all(file.is_file() for file in files.values())
-    return {
-        # without what depends on the protocol, which may be another one now
-        "signature": {k: v for k, v in result["signature"].items() if k not in ("paper_protocol", "left_out")},
-        "constant_caption": control["caption"] if control["chosen_from"] == "train" else None,
-        "controls": {name: read_predictions(file) for name, file in files.items()} if complete else {},
-    }
-
-
-def merge_signatures(predictions: dict[str, Any], scores: dict[str, Any]) -> dict[str, Any]:
-    """Return the signature of a result from those of its predictions and of its scoring, with the versions of both."""
-    versions = {**predictions.get("versions", {}), **scores["versions"]}
-    return {**predictions, **scores, "versions": versions}
-
-
-def describe_controls(controls: dict[str, Any]) -> str:
-    """Return the controls that use the model as lines of text."""
-    lines = []
-    if "swapped_images" in controls:
-        swapped = controls["swapped_images"]
-        lines.append(f"images exchanged: another sentence in {swapped['sentence_differs']:.1%} of {swapped['pairs']}")
-    if "identical_images" in controls:
-        same = controls["identical_images"]
-        lines.append(f"one image twice: called unchanged in {same['said_unchanged']:.1%} of {same['pairs']}")
-    return "\n".join(lines)
+    return EarlierResult(
+        signature={name: value for name, value in recorded["signature"].items() if name not in OF_SCORING},
+        constant_caption=constant["caption"] if constant["chosen_from"] == "train" else None,
+        predictions={name: read_predictions(file) for name, file in files.items()} if complete else {},
+        controls=controls,
+    )

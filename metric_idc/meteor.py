@@ -1,4 +1,4 @@
-"""METEOR 1.5, English, by the official jar: the jar aligns each pair, the corpus score is made from summed counts."""
+"""METEOR 1.5 for English: the official jar aligns each pair; the corpus score is computed from summed counts."""
 
 import re
 import tempfile
@@ -16,7 +16,7 @@ IMPLEMENTATION = "METEOR 1.5 jar of pycocoevalcap, -l en -norm, score of the sum
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 STAGE_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # exact, stem, synonym, paraphrase
 CHUNKS = 20  # column of the statistics
-ENOUGH = 500  # lines that are worth the start of a JVM
+ENOUGH = 500  # lines that are worth starting another JVM
 
 JAR = ("meteor", "meteor-1.5.jar")
 PLAIN = re.compile(r"[A-Za-z ]*")
@@ -25,9 +25,9 @@ LINE_ENDS = re.compile("\r\n|[\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")
 
 
 def segment_statistics(systems: list[list[str]], references: list[list[str]]) -> list[np.ndarray]:
-    """Per system [pairs, 23]: the jar's statistics of each prediction against its best reference.
+    """Return per system [pairs, 23] the jar's statistics of each prediction against its best reference.
 
-    Equal lines of all systems go through the jar once; where there are many, one JVM per core works on them.
+    Each distinct line goes through the jar once; many lines are shared among one JVM per core.
     """
     normal = _normalized([text for texts in [*systems, *references] for text in texts])
     lines = [
@@ -39,7 +39,7 @@ def segment_statistics(systems: list[list[str]], references: list[list[str]]) ->
     with tempfile.TemporaryDirectory() as folder:
         words = set(" ".join(normal.values()).lower().split())
         table = needed_paraphrases(words, Path(folder))
-        # the quickest start for JVMs that live for seconds; pycocoevalcap's options, where -norm is done already
+        # settings with which a short-lived JVM starts fastest; pycocoevalcap's options, but -norm is already done
         program = ["-Xmx2G", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-jar", str(jar(*JAR))]
         options = ["-", "-", "-stdio", "-l", "en", "-lower", "-a", str(table)]
         output = run_java_on_all_cores([*program, *options], unique, enough=ENOUGH)
@@ -50,7 +50,7 @@ def segment_statistics(systems: list[list[str]], references: list[list[str]]) ->
 
 
 def reduce(total: np.ndarray, pairs: int) -> dict[str, float]:
-    """METEOR of the summed statistics, as the jar's EVAL command computes it."""
+    """Return METEOR of the summed statistics, as the jar's EVAL command computes it."""
     # columns: 4 lengths, 4 stages of 4 match counts, chunks, matched words
     length, reference_length, function_words, reference_function_words, *rest = total.tolist()
     stages = np.array(rest[:16]).reshape(4, 4)  # [stage, (content, reference content, function, reference function)]
@@ -66,7 +66,7 @@ def reduce(total: np.ndarray, pairs: int) -> dict[str, float]:
 
 
 def _perfect(statistics: np.ndarray) -> np.ndarray:
-    """Where all words match in one chunk; the jar lets such pairs add no chunk to the corpus."""
+    """Return [pairs] whether all words match in one chunk; such pairs add no chunk to the jar's corpus score."""
     stages = statistics[:, 4:CHUNKS].reshape(-1, 4, 2, 2)  # [pairs, stage, content or function, side]
     matches = stages.sum(axis=(1, 2))  # [pairs, side]
     return (matches == statistics[:, :2]).all(axis=1) & (statistics[:, CHUNKS] == 1)
@@ -90,6 +90,6 @@ def _one_field(text: str) -> str:
 
 
 def _ratio(content_matches: float, function_matches: float, words: float, function_words: float) -> float:
-    """Matches per word, content words weighing DELTA and function words 1 - DELTA."""
+    """Return the matches per word; content words weigh DELTA, function words 1 - DELTA."""
     total = DELTA * (words - function_words) + (1 - DELTA) * function_words
     return (DELTA * content_matches + (1 - DELTA) * function_matches) / total if total else 0.0

@@ -1,19 +1,19 @@
-"""The module that `evaluate.load("path/to/metric_idc")` of the Hugging Face library runs; the scores are scoring.py's.
+"""The module that `evaluate.load("path/to/metric_idc")` of the Hugging Face library runs; scoring.py does the work.
 
-The library copies this file, and beside it only the files that it finds in import lines here: one import a line, no
-comment behind it.
+The library copies this file and those that it finds in import lines of this file: one import per line, without a
+comment after it.
 """
 
 import datasets
 
 import evaluate
 
-# Named for the library's copy: what scoring.py imports.
+# Imported for the library's copy: the modules that scoring.py imports.
 from .bleu import IMPLEMENTATION as _bleu
-from .change_type import CHANGE_TYPES as _kinds
+from .change_type import CHANGE_TYPES as _change_type
 from .cider import IMPLEMENTATION as _cider
 from .clip_score import PREFIX as _clip
-from .content_statistics import NO_CHANGE as _tables
+from .content_statistics import NO_CHANGE as _content_statistics
 from .java import INSTALL as _java
 from .meteor import IMPLEMENTATION as _meteor
 from .ngrams import ORDER as _ngrams
@@ -37,19 +37,21 @@ CITATION = """@article{chen2015microsoft,
 INPUTS = """
 Args:
     predictions: one sentence per pair.
-    references: per pair a list of sentences; pairs may have different numbers of them.
-    metrics: of BLEU, METEOR, ROUGE-L, CIDEr; all by default.
+    references: a list of sentences per pair; pairs may have different numbers of them.
+    metrics: some of BLEU, METEOR, ROUGE-L, CIDEr; all by default.
 """
 
 
 class MetricIdc(evaluate.Metric):
+    """BLEU, METEOR, ROUGE-L and CIDEr as one metric of the library."""
+
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
         return evaluate.MetricInfo(
             description=DESCRIPTION,
             citation=CITATION,
             inputs_description=INPUTS,
-            # the library chooses by what it is given
+            # the library chooses the features that fit its input
             features=[
                 datasets.Features({"predictions": text, "references": datasets.List(text)}),
                 datasets.Features({"predictions": text, "references": text}),

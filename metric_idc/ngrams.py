@@ -1,4 +1,4 @@
-"""The n-gram counts of many sentences at once, as flat arrays: what BLEU and CIDEr are made of."""
+"""N-gram counts of many sentences at once, as flat arrays, for BLEU and CIDEr."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ ORDER = 4
 
 @dataclass(frozen=True)
 class NgramCounts:
-    """Entry by entry which n-gram a text holds and how often; the entries of a text lie together, by n-gram."""
+    """Which n-grams a text contains, and how often; the entries of a text are consecutive, ordered by n-gram."""
 
     start: np.ndarray  # [texts + 1] a text's first entry
     ngrams: np.ndarray  # [entries]
@@ -19,11 +19,11 @@ class NgramCounts:
 
     @property
     def text_of(self) -> np.ndarray:
-        """[entries] the text that an entry belongs to."""
+        """Return [entries] the text that each entry belongs to."""
         return np.repeat(np.arange(len(self.words)), np.diff(self.start))
 
-    def take(self, texts: np.ndarray) -> "NgramCounts":
-        """The counts of these texts, in this order; the n-grams keep their numbers."""
+    def rows(self, texts: np.ndarray) -> "NgramCounts":
+        """Return the counts of these texts, in this order; the n-grams keep their numbers."""
         sizes = np.diff(self.start)[texts]
         start = np.concatenate([[0], np.cumsum(sizes)])
         entries = np.arange(start[-1]) + np.repeat(self.start[:-1][texts] - start[:-1], sizes)
@@ -31,10 +31,10 @@ class NgramCounts:
 
 
 def count_ngrams(texts: list[str]) -> NgramCounts:
-    """N-grams of blank-separated words, of length 1 to 4; a text that stands there several times is counted once."""
-    number = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    """Count the n-grams of length 1 to 4 of space-separated words; repeated texts are counted once and copied."""
+    number = {text: row for row, text in enumerate(dict.fromkeys(texts))}
     counts = _count([text.split() for text in number])
-    return counts.take(np.fromiter((number[text] for text in texts), int, len(texts)))
+    return counts.rows(np.fromiter((number[text] for text in texts), int, len(texts)))
 
 
 def _count(texts: list[list[str]]) -> NgramCounts:
@@ -51,11 +51,11 @@ def _count(texts: list[list[str]]) -> NgramCounts:
         if order:
             keys = ngram_at[positions] * len(vocabulary) + words[positions + order]
             _, ngram_at[positions] = np.unique(keys, return_inverse=True)
-        kinds = int(ngram_at[positions].max(initial=-1)) + 1
-        keys, counts = np.unique(text_of[positions] * max(1, kinds) + ngram_at[positions], return_counts=True)
-        text, ngram = np.divmod(keys, max(1, kinds))
+        distinct = int(ngram_at[positions].max(initial=-1)) + 1
+        keys, counts = np.unique(text_of[positions] * max(1, distinct) + ngram_at[positions], return_counts=True)
+        text, ngram = np.divmod(keys, max(1, distinct))
         found.append(np.stack([text, ngram + len(orders), counts], axis=1))
-        orders += [order] * kinds
+        orders += [order] * distinct
     entries = np.concatenate(found)
     entries = entries[np.argsort(entries[:, 0], kind="stable")]  # by text, then as found: by n-gram
     start = np.searchsorted(entries[:, 0], np.arange(len(texts) + 1))

@@ -1,7 +1,7 @@
 """The caption tokenizer of COCO evaluation: Stanford's PTB tokenizer, lower-cased, punctuation dropped.
 
-The Java original of pycocoevalcap, in one JVM for everything; there is no stand-in, because another tokenizer gives
-other scores.
+It is the Java program of pycocoevalcap, run in one JVM; there is no replacement in Python, because another tokenizer
+gives other scores.
 """
 
 import re
@@ -10,12 +10,12 @@ from .java import jar, run_java
 
 NAME = "PTBTokenizer (Stanford CoreNLP 3.4.1), lower case, without pycocoevalcap's punctuation"
 
-# Whatever the Java lexer takes for the end of a line; each would shift all later sentences by one.
+# What the Java lexer takes for the end of a line; each would shift all later sentences by one.
 LINE_ENDS = re.compile("\r\n|[\n\r\x0b\x0c\u2028\u2029]")
 
 
 def tokenize(sentences: list[str]) -> list[str]:
-    """One line of blank-separated tokens per sentence, in order; an empty sentence gives an empty line."""
+    """Return the space-separated tokens of each sentence, in order; "" for an empty sentence."""
     if not sentences:
         return []
     folder = jar("tokenizer")  # before the import, for its error message

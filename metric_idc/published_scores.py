@@ -1,8 +1,8 @@
-"""Scores of peers as they were published or quoted, per benchmark, with where they were read.
+"""Published scores of other methods, per benchmark, with their sources.
 
-Numbers are in points of 100, None where a score was not reported or not found. `confidence`: SRC was read in the
-primary source, SEC in a later paper or note that quotes it, MEM was not read and is no target. Papers mix variants,
-splits and settings; what is known of that is in `note`. `source` is one of SOURCES.
+Numbers are in per cent, None if a score was not reported or not found. `confidence`: SRC was read in the primary
+source, SEC in a later paper or note that quotes it, MEM was not read and must not be a target. Papers mix variants,
+splits and settings; `note` says what is known about that. `source` is one of SOURCES.
 """
 
 from typing import Any
@@ -113,7 +113,7 @@ PUBLISHED: dict[str, list[tuple[Any, ...]]] = {
 
 
 def published(benchmark: str) -> list[dict[str, Any]]:
-    """Per peer `model, scores, confidence, source, note`; the empty list where no number is known."""
+    """Return `model, scores, confidence, source, note` per method; [] for a benchmark without published numbers."""
     return [
         {
             "model": model,

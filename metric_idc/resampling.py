@@ -1,17 +1,17 @@
-"""Intervals from a bootstrap over pairs and p-values of permutations, of any score that is a function of sums."""
+"""Bootstrap intervals and permutation p-values of any score that is a function of sums over pairs."""
 
 from collections.abc import Callable
 
 import numpy as np
 
 Reduce = Callable[[dict[str, np.ndarray]], dict[str, float]]
-CHUNK = 2**22  # counts at a time, so that memory does not grow with the pairs
+CHUNK = 2**22  # counts at a time, so that memory does not grow with the number of pairs
 
 
 def resampled_scores(
     statistics: dict[str, np.ndarray], reduce: Reduce, resamples: int, seed: int
 ) -> dict[str, np.ndarray]:
-    """Per score [resamples]: `reduce` gets, per metric, the statistics summed over pairs drawn with replacement."""
+    """Return per score [resamples] values: `reduce` of the statistics summed over pairs drawn with replacement."""
     pairs = len(next(iter(statistics.values())))
     random = np.random.default_rng(seed)
     at_a_time = max(1, CHUNK // pairs)
@@ -26,14 +26,14 @@ def resampled_scores(
 
 
 def interval(values: np.ndarray) -> list[float]:
-    """The middle 95 %."""
+    """Return the bounds of the middle 95 %."""
     return [float(bound) for bound in np.percentile(values, [2.5, 97.5])]
 
 
 def permuted_differences(
     a: dict[str, np.ndarray], b: dict[str, np.ndarray], reduce: Reduce, resamples: int, seed: int
 ) -> dict[str, np.ndarray]:
-    """Per score [resamples]: a minus b after the statistics of each pair changed sides with probability 1/2."""
+    """Return per score [resamples] a minus b, where each pair's statistics are exchanged with probability 1/2."""
     pairs = len(next(iter(a.values())))
     random = np.random.default_rng(seed)
     at_a_time = max(1, CHUNK // pairs)
@@ -49,6 +49,6 @@ def permuted_differences(
 
 
 def p_value(difference: float, permuted: np.ndarray) -> float:
-    """Two-sided: how rarely chance gives a difference of this size; no finite number of draws claims certainty."""
+    """Return the two-sided p-value: how often permutations differ at least as much; never 0."""
     as_large = np.abs(permuted) >= abs(difference) - 1e-12  # sums in another order differ by rounding
     return float((1 + as_large.sum()) / (1 + len(permuted)))

@@ -8,14 +8,14 @@ BETA = 1.2
 
 
 def segment_statistics(systems: list[list[str]], references: list[list[str]]) -> list[np.ndarray]:
-    """Per system [pairs]: the score of each prediction."""
-    # by single blanks as pycocoevalcap does it, which makes one empty word of an empty sentence
+    """Return per system [pairs] the score of each prediction."""
+    # split at single spaces, as pycocoevalcap does: an empty sentence becomes one empty word
     words = [[text.split(" ") for text in texts] for texts in references]
     return [np.array([_score(*pair) for pair in zip(system, words, strict=True)]) for system in systems]
 
 
 def reduce(total: np.ndarray, pairs: int) -> dict[str, float]:
-    """The mean over pairs."""
+    """Return the mean over pairs."""
     return {"ROUGE-L": float(total / pairs)}
 
 
@@ -28,20 +28,20 @@ def _score(prediction: str, references: list[list[str]]) -> float:
 
 
 def _common_lengths(words: list[str], references: list[list[str]]) -> list[int]:
-    """Longest common subsequences with each reference.
+    """Return the length of the longest common subsequence with each reference.
 
     A row of the usual table is one integer, in which a 0 marks a word where the length grows (Hyyro 2004,
     "Bit-parallel LCS-length computation revisited"): one step per word of the reference.
     """
-    places: dict[str, int] = {}
-    for place, word in enumerate(words):
-        places[word] = places.get(word, 0) | 1 << place
+    positions: dict[str, int] = {}
+    for position, word in enumerate(words):
+        positions[word] = positions.get(word, 0) | 1 << position
     full = (1 << len(words)) - 1
     lengths = []
     for reference in references:
         row = full
         for word in reference:
-            matches = row & places.get(word, 0)
+            matches = row & positions.get(word, 0)
             row = (row + matches | row - matches) & full
         lengths.append(len(words) - row.bit_count())
     return lengths

@@ -1,4 +1,4 @@
-"""Score predictions: statistics per pair first; every score is a reduction of them, with controls next to it.
+"""Scoring: statistics per pair first, every score a reduction of them, with controls, intervals and a signature.
 
 Under the default protocol nothing is rewritten and no pair is dropped: the rows are scored as they are.
 """
@@ -17,7 +17,6 @@ import numpy as np
 
 from . import bleu, cider, meteor, ptb_tokenizer, rouge_l, spice
 from .change_type import CHANGE_TYPES, stated_change_type
-from .cider import best_constant_caption as best_constant
 from .clip_score import ClipScore
 from .content_statistics import change_detection, change_type_accuracy, length_and_diversity, said_unchanged
 from .java import java_command
@@ -47,92 +46,64 @@ def score_rows(
     clip_model: str | Path | None = None,
     images: Iterable[Any] | None = None,
 ) -> dict[str, Any]:
-    """Return scores, controls, statistics, intervals and signature of one set of predictions, and scores per pair.
-
-    Scores are fractions; CIDEr is the usual clipped and length-penalised form (CIDEr-D), from 0 to 10.
+    """Return the content of metrics.json for one set of predictions, and under "pairs" that of pairs.jsonl.
 
     Args:
-        rows: `pair_id, prediction, references`, optionally `change_type`; see `read_predictions`.
-        metrics: keys of METRICS; default: all that can run here.
-        constant_caption: the sentence of the constant-caption control, chosen from the training set by
-            `best_constant_caption`; None chooses it from the scored references.
-        same_image_twice: the model's sentences for each pair's before image twice, in the order of the rows.
-        protocol: `standard`, or `paper` with the batch size of the evaluation that it repeats, see protocols.py.
+        rows: `pair_id, prediction, references` of every pair of a split, and `change_type` if it is known.
+        metrics: some of METRICS; by default all (SPICE only where its files are installed).
+        constant_caption: the control's answer to every pair, chosen from training captions by
+            `best_constant_caption`; by default the best of the scored references.
+        resamples: draws of the bootstrap behind the intervals.
+        same_image_twice: the model's captions for each pair's image before, given twice, in the order of the rows.
+        protocol: "standard", or "paper" with the `paper_batch_size` of the repeated evaluation; see protocols.py.
         sentence_model: folder of a sentence-embedding model; adds SentenceSimilarity.
-        clip_model: folder of a CLIP model; with `images`, the after images as RGB PIL images in the order of the rows,
-            adds CLIPScore and RefCLIPScore.
+        clip_model: folder of a CLIP model; with `images`, the RGB images after, adds CLIPScore and RefCLIPScore.
 
-    Raises: ValueError for rows that cannot be scored, unknown metrics or protocols; FileNotFoundError for a missing
-        model or Java program.
+    Raises: ValueError for rows or options that cannot be scored; ImportError or FileNotFoundError for what is not
+        installed.
     """
     _check_rows(rows)
     if same_image_twice is not None and len(same_image_twice) != len(rows):
-        raise ValueError(f"same_image_twice has {len(same_image_twice)} sentences for {len(rows)} rows: give one each")
-    # of all pairs, those that a protocol drops too
-    hashes = {"data_sha256": _hash(rows, "references"), "predictions_sha256": predictions_hash(rows)}
-    all_rows = rows
-    rows, signature = apply_protocol(rows, protocol, paper_batch_size, seed)
-    same_image_twice = (same_image_twice or [])[: len(rows)]
+        raise ValueError(
+            f"{len(same_image_twice)} captions in same_image_twice for {len(rows)} rows; give one per row"
+        )
+    scored, protocol_facts = apply_protocol(rows, protocol, paper_batch_size, seed)
+    twice = (same_image_twice or [])[: len(scored)]
     chosen, left_out = _choose_metrics(metrics)
-    on_text = _models(sentence_model, clip_model, images, len(rows), whole=protocol == "standard")
-    texts = [row["references"] for row in rows]
-    predictions, same_image, constant, references = _tokenize_all(
-        [[row["prediction"] for row in rows], same_image_twice, [constant_caption or ""]], texts
+    on_text = _model_metrics(sentence_model, clip_model, images, len(scored), whole=scored is rows)
+    texts = [row["references"] for row in scored]
+    predictions, twice_tokens, given, references = _tokenize_all(
+        [[row["prediction"] for row in scored], twice, [] if constant_caption is None else [constant_caption]], texts
     )
-    if constant_caption is None:
-        constant = [best_constant(references)]
-    caption = constant_caption or _original_text(constant[0], references, texts)
-    systems = {"own": predictions, "constant": constant * len(rows), "copy": same_image}
-    written = {"own": [row["prediction"] for row in rows], "constant": [caption] * len(rows), "copy": same_image_twice}
-    statistics = _segment_statistics(chosen, systems, references) | _segment_statistics(on_text, written, texts)
-    chosen |= on_text
+    constant, caption = (*given, constant_caption) if given else cider.best_constant_caption(references, texts)
+    tokens = {"own": predictions, "constant": [constant] * len(scored), "copy": twice_tokens}
+    written = {"own": [row["prediction"] for row in scored], "constant": [caption] * len(scored), "copy": twice}
+    statistics = _segment_statistics(chosen, tokens, references) | _segment_statistics(on_text, written, texts)
+    used = chosen | on_text
 
     def scores(system: str, pairs: Any = slice(None)) -> dict[str, float]:
-        return _reduce(chosen, {name: arrays[system][pairs] for name, arrays in statistics.items()})
+        return _reduce(used, {name: arrays[system][pairs] for name, arrays in statistics.items()})
 
     own = {name: arrays["own"] for name, arrays in statistics.items()}
-    chosen_from = "references" if constant_caption is None else "train"
-    controls = {
-        "constant_caption": {"caption": caption, "chosen_from": chosen_from, "scores": scores("constant")},
-    }
-    if same_image_twice:
-        controls["copy"] = {"scores": scores("copy"), "said_unchanged": said_unchanged(same_image_twice)}
-    segments = _segments(chosen, own) if rows is all_rows else segment_scores(all_rows, ["ROUGE-L", "CIDEr"])
+    source = "train" if given else "references"
+    controls = {"constant_caption": {"caption": caption, "chosen_from": source, "scores": scores("constant")}}
+    if twice:
+        controls["copy"] = {"scores": scores("copy"), "said_unchanged": said_unchanged(twice)}
+    lengths = {"predictions": predictions, "references": [text for texts in references for text in texts]}
+    facts = {"data_sha256": _hash(rows, "references"), "predictions_sha256": predictions_hash(rows)}
     return {
         "scores": scores("own"),
         "controls": controls,
-        "per_change_type": _per_change_type(rows, scores),
-        "per_references": _per_references(rows, scores),
-        **change_type_accuracy(rows),
-        **change_detection(rows),
-        "captions": {
-            "predictions": length_and_diversity(predictions),
-            "references": length_and_diversity(_flat(references)),
-        },
-        "intervals": _intervals(chosen, own, resamples, seed),
-        "signature": signature | hashes | _signature(rows, chosen, left_out, chosen_from, resamples, seed),
-        "pairs": [_pair(row, own_scores) for row, own_scores in zip(all_rows, segments, strict=True)],
+        "per_change_type": _per_change_type(scored, scores),
+        "per_references": _per_references(scored, scores),
+        **change_type_accuracy(scored),
+        **change_detection(scored),
+        "captions": {name: length_and_diversity(sentences) for name, sentences in lengths.items()},
+        "intervals": _intervals(used, own, resamples, seed),
+        "signature": protocol_facts | facts | _signature(scored, used, left_out, source, resamples, seed),
+        # of every row as it was predicted, also those that the paper protocol rewrites or drops
+        "pairs": _pairs(rows, _pair_scores(used, own) if scored is rows else segment_scores(rows, list(chosen))),
     }
-
-
-def _pair(row: Row, scores: dict[str, float]) -> dict[str, Any]:
-    """Return a line of pairs.jsonl; the stated change type only where the rules can tell right from wrong."""
-    recognized = row.get("change_type", "") in CHANGE_TYPES
-    stated = stated_change_type(row["prediction"]) if recognized else None
-    return {"pair_id": row["pair_id"], "stated_change_type": stated, "scores": scores}
-
-
-def best_constant_caption(training_captions: list[list[str]]) -> str | None:
-    """Return the reference with the highest CIDEr as the answer to every training pair; None if there is no caption.
-
-    Args:
-        training_captions: the references of each training pair; pairs without any are left out.
-    """
-    texts = [captions for captions in training_captions if captions]
-    if not texts:
-        return None
-    (tokens,) = _tokenize_all([], texts)
-    return _original_text(best_constant(tokens), tokens, texts)
 
 
 def check_scoring(
@@ -144,10 +115,10 @@ def check_scoring(
     sentence_model: str | Path | None = None,
     clip_model: str | Path | None = None,
 ) -> None:
-    """Raise what `score_rows` would for `pairs` rows: an unknown name, no JVM, no model, too few for the protocol."""
+    """Raise what `score_rows` would raise for so many rows, e.g. for unknown names, or without a JVM or model."""
     _choose_metrics(metrics)
     java_command()
-    _models(sentence_model, clip_model, (), pairs, whole=True)
+    _model_metrics(sentence_model, clip_model, (), pairs, whole=True)
     apply_protocol([{"pair_id": "", "prediction": "", "references": [""]}] * pairs, protocol, paper_batch_size, 0)
 
 
@@ -160,19 +131,21 @@ def corpus_scores(rows: list[Row], metrics: list[str] | None = None) -> dict[str
 def segment_scores(rows: list[Row], metrics: list[str] | None = None) -> list[dict[str, float]]:
     """Return the scores of each row: the corpus formula of each metric on that pair alone.
 
-    BLEU is thus pycocoevalcap's sentence score, near 0 without a common 4-gram; CIDEr uses the document frequencies
-    of all rows.
+    BLEU is thus pycocoevalcap's sentence score, near 0 without a common 4-gram; CIDEr has the document frequencies of
+    all rows.
     """
-    return _segments(*_own_statistics(rows, metrics))
+    return _pair_scores(*_own_statistics(rows, metrics))
 
 
 def paired_differences(
     rows_a: list[Row], rows_b: list[Row], metrics: list[str] | None = None, resamples: int = 1000, seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """Return per score a minus b, with the 95 % interval of a paired bootstrap over pairs and a two-sided p-value.
+    """Return a minus b per score, with the 95 % interval of a paired bootstrap over pairs and a two-sided p-value.
 
-    The p-value is that of a permutation test: how often the difference is as large when the two predictions of each
-    pair are exchanged at random (approximate randomization, Noreen 1989; a bootstrap's is too small with few pairs).
+    The p-value is that of a permutation test: how often is the difference as large when each pair's two predictions
+    change sides at random? (Approximate randomization, Noreen 1989; a bootstrap's is too small with few pairs.)
+
+    Raises: ValueError if the two files contain different pairs or references.
     """
     _check_rows(rows_a)
     _check_rows(rows_b)
@@ -222,16 +195,25 @@ def _check_rows(rows: list[Row]) -> None:
         seen.add(pair_id)
         if not isinstance(row["prediction"], str):
             raise ValueError(
-                f'the prediction of pair {pair_id!r} is {row["prediction"]!r}; it must be a string ("" for no answer)'
+                f"the prediction of pair {pair_id!r} is {row['prediction']!r}; it must be a string "
+                '("" if there is no answer)'
             )
         if not isinstance(references, list) or not all(isinstance(text, str) for text in references):
             raise ValueError(f"the references of pair {pair_id!r} are {references!r}; give a list of strings")
         if not references:
             raise ValueError(f"pair {pair_id!r} has no reference; give at least one (pairs are never dropped)")
+        for text in (row["prediction"], *references):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(
+                    f"{text!a} of pair {pair_id!r} has a lone surrogate; read files with `read_predictions`, which "
+                    "replaces them"
+                ) from error
 
 
 def _choose_metrics(names: list[str] | None) -> tuple[Metrics, dict[str, str]]:
-    """Return the metrics, and why some are left out: only SPICE can be, and only if it was not asked for."""
+    """Return the metrics, and why some are left out: only SPICE may be, and only if it was not asked for."""
     unknown = [name for name in names or [] if name not in METRICS]
     if unknown or names == []:
         raise ValueError(f"unknown metrics {unknown or names!r}; choose from {list(METRICS)}")
@@ -241,25 +223,25 @@ def _choose_metrics(names: list[str] | None) -> tuple[Metrics, dict[str, str]]:
     }, left_out
 
 
-def _models(
+def _model_metrics(
     sentence_model: str | Path | None,
     clip_model: str | Path | None,
     images: Iterable[Any] | None,
     pairs: int,
     whole: bool,
 ) -> Metrics:
-    """Return the metrics by neural networks, which read untokenized sentences."""
+    """Return the metrics that read untokenized captions, by neural networks."""
     models: Metrics = {}
     if sentence_model is not None:
         models["SentenceSimilarity"] = SentenceSimilarity(sentence_model)
     if clip_model is not None:
-        # the images of pairs that the paper protocol dropped stay unread
+        # the images of pairs that the paper protocol drops are not read
         models["CLIPScore"] = ClipScore(clip_model, images if whole or images is None else islice(images, pairs))
     return models
 
 
 def _tokenize_all(systems: list[list[str]], *lists: list[list[str]]) -> list[Any]:
-    """Return systems and lists of captions tokenized by one call, in their own shapes."""
+    """Return the tokens of systems and of lists of captions, in their shapes, from one call of the tokenizer."""
     nested = [*([system] for system in systems), *lists]
     tokens = iter(ptb_tokenizer.tokenize([text for captions in nested for texts in captions for text in texts]))
     shaped = [[[next(tokens) for _ in texts] for texts in captions] for captions in nested]
@@ -269,7 +251,7 @@ def _tokenize_all(systems: list[list[str]], *lists: list[list[str]]) -> list[Any
 def _segment_statistics(
     metrics: Metrics, systems: dict[str, list[str]], references: list[list[str]]
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Return statistics per metric and system; a system without sentences is left out."""
+    """Return the statistics per metric and system; a system without sentences is left out."""
     systems = {name: sentences for name, sentences in systems.items() if sentences}
     if not metrics:
         return {}
@@ -301,7 +283,7 @@ def _reduce_sums(metrics: Metrics, sums: dict[str, np.ndarray], pairs: int) -> d
     }
 
 
-def _segments(metrics: Metrics, statistics: dict[str, np.ndarray]) -> list[dict[str, float]]:
+def _pair_scores(metrics: Metrics, statistics: dict[str, np.ndarray]) -> list[dict[str, float]]:
     rows = zip(*statistics.values(), strict=True)
     return [_reduce_sums(metrics, dict(zip(statistics, row, strict=True)), 1) for row in rows]
 
@@ -314,18 +296,26 @@ def _intervals(
     return {name: interval(values) for name, values in draws.items()}
 
 
-def _flat(nested: list[list[str]]) -> list[str]:
-    return [text for texts in nested for text in texts]
+def _pairs(rows: list[Row], scores: list[dict[str, float]]) -> list[Row]:
+    """Return the lines of pairs.jsonl.
 
-
-def _original_text(tokens: str, source: list[list[str]], texts: list[list[str]]) -> str:
-    """Return the caption as it was written; of several with the same tokens the alphabetically first."""
-    both = zip(source, texts, strict=True)
-    return min(text for pair in both for line, text in zip(*pair, strict=True) if line == tokens)
+    `stated_change_type` is None where the rules cannot recognize the pair's own change type, so that the two cannot be
+    compared; it is "" where no rule fits the prediction.
+    """
+    return [
+        {
+            "pair_id": row["pair_id"],
+            "stated_change_type": (
+                stated_change_type(row["prediction"]) if row.get("change_type") in CHANGE_TYPES else None
+            ),
+            "scores": own,
+        }
+        for row, own in zip(rows, scores, strict=True)
+    ]
 
 
 def _per_change_type(rows: list[Row], scores: Any) -> dict[str, Row]:
-    """Return scores per change type; CIDEr keeps the document frequencies of the whole run."""
+    """Return the scores of each change type's pairs; CIDEr keeps the document frequencies of the whole run."""
     change_types = np.array([row.get("change_type", "") for row in rows])
     table = {}
     for change_type in sorted(set(change_types.tolist()) - {""}):
@@ -337,7 +327,7 @@ def _per_change_type(rows: list[Row], scores: Any) -> dict[str, Row]:
 
 
 def _per_references(rows: list[Row], scores: Any) -> dict[str, Row]:
-    """Return scores per number of references, with which scores rise; empty if all pairs have equally many."""
+    """Return the scores per number of references, with which scores rise; {} if all pairs have equally many."""
     counts = np.array([len(row["references"]) for row in rows])
     groups = {int(count): np.flatnonzero(counts == count) for count in np.unique(counts)}
     if len(groups) == 1:
@@ -346,10 +336,7 @@ def _per_references(rows: list[Row], scores: Any) -> dict[str, Row]:
 
 
 def _align(rows_a: list[Row], rows_b: list[Row]) -> list[Row]:
-    """Return the rows of b in the order of a.
-
-    Raises: ValueError unless both have the same pairs and references.
-    """
+    """Return the rows of b in the order of a."""
     by_id = {row["pair_id"]: row for row in rows_b}
     differing = sorted({row["pair_id"] for row in rows_a} ^ by_id.keys(), key=str)
     if differing:
@@ -360,17 +347,17 @@ def _align(rows_a: list[Row], rows_b: list[Row]) -> list[Row]:
     aligned = [by_id[row["pair_id"]] for row in rows_a]
     changed = [a["pair_id"] for a, b in zip(rows_a, aligned, strict=True) if a["references"] != b["references"]]
     if changed:
-        raise ValueError(f"{len(changed)} pairs have different references in the second file (e.g. {changed[:5]})")
+        raise ValueError(f"{len(changed)} pairs have other references in the second file (e.g. {changed[:5]})")
     return aligned
 
 
 def predictions_hash(rows: list[Row]) -> str:
-    """Return the SHA-256 of pair ids and predictions, independent of the order of the rows."""
+    """Return the SHA-256 of pair ids and predictions, whatever their order."""
     return _hash(rows, "prediction")
 
 
 def _hash(rows: list[Row], field: str) -> str:
-    """Return the SHA-256 of pair ids and one field, independent of machine and order of the rows."""
+    """Return the SHA-256 of pair ids and one field; the same on every machine and in any order of the pairs."""
     hashed = hashlib.sha256()
     for pair in sorted([str(row["pair_id"]), row[field]] for row in rows):
         hashed.update(json.dumps(pair).encode("ascii") + b"\n")
@@ -381,19 +368,20 @@ def _signature(
     rows: list[Row],
     metrics: Metrics,
     left_out: dict[str, str],
-    chosen_from: str,
+    constant_source: str,
     resamples: int,
     seed: int,
 ) -> dict[str, Any]:
     counts = [len(row["references"]) for row in rows]
-    source = "the training references" if chosen_from == "train" else "the scored references themselves"
+    constant = "the scored reference with the highest CIDEr as the answer to every pair"
     return {
         "pairs": len(rows),
         "references_per_pair": {"min": min(counts), "max": max(counts), "mean": sum(counts) / len(counts)},
         "tokenizer": ptb_tokenizer.NAME,
         "metrics": {name: metric.IMPLEMENTATION for name, metric in metrics.items()},
         **({"left_out": left_out} if left_out else {}),
-        "constant_caption": f"the sentence of {source} with the highest CIDEr there as the answer to every pair",
+        # where a caption of training pairs was given, who chose it describes the choice
+        **({"constant_caption": constant} if constant_source == "references" else {}),
         "bootstrap": {"resamples": resamples, "seed": seed, "interval": 0.95, "unit": "pair"},
         "versions": {
             "pycocoevalcap": version("pycocoevalcap"),

@@ -1,6 +1,6 @@
-"""Cosine of sentence embeddings: how close in meaning a prediction is to its closest reference.
+"""SentenceSimilarity: the cosine of the embeddings of a prediction and of its nearest reference.
 
-Off unless a folder with a sentence-embedding model is given, as sentence-transformers or transformers save it.
+It is computed only if a folder with a sentence-embedding model of sentence-transformers or transformers is given.
 """
 
 import json
@@ -14,25 +14,27 @@ POOLINGS = ("mean", "cls")
 
 
 class SentenceSimilarity:
+    """A metric with the embeddings of one model."""
+
     SCORES = ("SentenceSimilarity",)
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         if not (self.folder / "config.json").is_file():
-            raise FileNotFoundError(f"{str(folder)!r} contains no config.json; give a saved sentence model")
+            raise FileNotFoundError(f"{str(folder)!r} has no config.json; give a folder with a saved sentence model")
         self.pooling = read_pooling(self.folder)
         self.IMPLEMENTATION = (
             f"cosine of {self.folder.resolve().name} embeddings, {self.pooling} pooling, nearest reference"
         )
 
     def segment_statistics(self, systems: list[list[str]], references: list[list[str]]) -> list[np.ndarray]:
-        """Return per system the cosine with the nearest reference, [pairs], of untokenized sentences."""
+        """Return per system [pairs] the cosine with the nearest reference, of untokenized captions."""
         texts = list(dict.fromkeys(text for captions in [*systems, *references] for text in captions))
-        place = {text: number for number, text in enumerate(texts)}
+        position_of = {text: row for row, text in enumerate(texts)}
         vectors = self._embed(texts)
 
         def nearest(prediction: str, captions: list[str]) -> float:
-            return float(max(vectors[place[prediction]] @ vectors[place[text]] for text in captions))
+            return float(max(vectors[position_of[prediction]] @ vectors[position_of[text]] for text in captions))
 
         return [np.array([nearest(*pair) for pair in zip(system, references, strict=True)]) for system in systems]
 
@@ -42,7 +44,7 @@ class SentenceSimilarity:
         return {"SentenceSimilarity": float(total / pairs)}
 
     def _embed(self, texts: list[str]) -> np.ndarray:
-        """Return vectors of length 1, [texts, width]."""
+        """Return [texts, width] vectors of length 1."""
         import torch
         from transformers import AutoModel, AutoTokenizer
 
@@ -76,12 +78,15 @@ class SentenceSimilarity:
 
 
 def read_pooling(folder: Path) -> str:
-    """Return the pooling of the folder's model by the files of sentence-transformers; the mean if they are absent."""
+    """Return the pooling that the files of sentence-transformers name; "mean" without such files.
+
+    Raises: ValueError for a pooling or module that is not supported.
+    """
     known = ("Transformer", "Pooling", "Normalize")  # the cosine normalizes anyway
     for module in _read(folder / "modules.json", default=[]):
-        kind = module["type"].rsplit(".", 1)[-1]
-        if kind not in known:
-            raise ValueError(f"{str(folder)!r} has a module {kind!r}; only {', '.join(known)} are supported")
+        name = module["type"].rsplit(".", 1)[-1]
+        if name not in known:
+            raise ValueError(f"{str(folder)!r} has a module {name!r}; only {', '.join(known)} are supported")
     settings = _read(folder / "1_Pooling" / "config.json")
     chosen = [
         key.removeprefix("pooling_mode_").removesuffix("_token").removesuffix("_tokens")

@@ -1,4 +1,4 @@
-"""SPICE by the official jar of pycocoevalcap, where Stanford CoreNLP 3.6.0 lies beside it; nothing is downloaded."""
+"""SPICE by the official jar of pycocoevalcap, if Stanford CoreNLP 3.6.0 is next to it; nothing is downloaded."""
 
 import json
 import subprocess
@@ -15,15 +15,18 @@ FILES = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 
 
 def missing() -> str:
-    """What SPICE lacks, in a sentence; empty if nothing."""
+    """Return a sentence that names the missing files; "" if there are none."""
     folder = jar("spice", "lib")
     absent = [name for name in FILES if not (folder / name).is_file()]
-    # no path of this machine: it goes into files of scores
+    # without a path of this machine, because it goes into files of scores
     return f"SPICE needs {' and '.join(absent)} of Stanford CoreNLP 3.6.0 in pycocoevalcap/spice/lib" if absent else ""
 
 
 def segment_statistics(systems: list[list[str]], references: list[list[str]]) -> list[np.ndarray]:
-    """Per system [pairs]: the F score of each prediction's scene graph."""
+    """Return per system [pairs] the F score of each prediction's scene graph.
+
+    Raises: FileNotFoundError if CoreNLP is missing.
+    """
     if lack := missing():
         raise FileNotFoundError(
             f"{lack}; put them into {str(jar('spice', 'lib'))!r} by hand, or leave SPICE out of the metrics"
@@ -32,7 +35,7 @@ def segment_statistics(systems: list[list[str]], references: list[list[str]]) ->
 
 
 def reduce(total: np.ndarray, pairs: int) -> dict[str, float]:
-    """The mean over pairs."""
+    """Return the mean over pairs."""
     return {"SPICE": float(total / pairs)}
 
 
@@ -42,17 +45,17 @@ def _f_scores(predictions: list[str], references: list[list[str]]) -> np.ndarray
         for number, (prediction, texts) in enumerate(zip(predictions, references, strict=True))
     ]
     with tempfile.TemporaryDirectory() as folder:
-        given, made = Path(folder, "in.json"), Path(folder, "out.json")
-        given.write_text(json.dumps(items), encoding="ascii")
+        questions, answers = Path(folder, "in.json"), Path(folder, "out.json")
+        questions.write_text(json.dumps(items), encoding="ascii")
         # the options of pycocoevalcap's Spice, without its cache, which it keeps in the installed package
-        command = [java_command(), "-Xmx8G", "-jar", str(jar("spice", "spice-1.0.jar")), str(given)]
+        command = [java_command(), "-Xmx8G", "-jar", str(jar("spice", "spice-1.0.jar")), str(questions)]
         done = subprocess.run(
-            [*command, "-out", str(made), "-subset", "-silent"], cwd=jar("spice"), capture_output=True, check=False
+            [*command, "-out", str(answers), "-subset", "-silent"], cwd=jar("spice"), capture_output=True, check=False
         )
-        if done.returncode or not made.is_file():
+        if done.returncode or not answers.is_file():
             raise RuntimeError(
                 f"SPICE returned code {done.returncode}: {done.stderr.decode('utf-8', 'replace')[-1000:]}"
             )
-        results = json.loads(made.read_text(encoding="utf-8"))
+        results = json.loads(answers.read_text(encoding="utf-8"))
     scores = {result["image_id"]: float(result["scores"]["All"]["f"]) for result in results}
     return np.array([scores[number] for number in range(len(items))])

@@ -1,4 +1,8 @@
-"""Predictions that an interrupted evaluation left, so that the next call continues where it stopped."""
+"""Predictions of an evaluation that has not finished, so that an interrupted one continues with the next batch.
+
+FOLDER/.partial-NAME-PROCESS.jsonl: a first line with what the predictions depend on, then one line per batch. A file
+with another first line was made by another model, data set or setting, and is not used.
+"""
 
 import json
 from pathlib import Path
@@ -6,48 +10,54 @@ from typing import Any
 
 from common_idc.atomic_files import write_text
 
+PREFIX = ".partial-"
+
 
 class PartialPredictions:
-    """Predictions of one process so far, in FOLDER/.partial-NAME-PROCESS.jsonl.
+    """The sentences of all processes so far, and the file of this process."""
 
-    The first line is the settings fingerprint, then follows a line per batch. A file with another fingerprint is from
-    another model, data set or setting, and is not used.
-    """
+    def __init__(self, folder: Path, name: str, process: int, settings_fingerprint: dict[str, Any]):
+        """Name the file of this process; nothing is read or written yet.
 
-    def __init__(self, folder: Path, name: str, process: int, fingerprint: dict[str, Any]):
+        Args:
+            name: one per column pair that is predicted, e.g. "before-after".
+            settings_fingerprint: everything that the predictions depend on, JSON-able.
+        """
         self.folder, self.name = folder, name
-        self.fingerprint = json.loads(json.dumps(fingerprint))
-        self.path = folder / f".partial-{name}-{process}.jsonl"
-        self.usable: set[Path] = set()  # files with this fingerprint
+        self.settings_fingerprint = json.loads(json.dumps(settings_fingerprint))
+        self.path = folder / f"{PREFIX}{name}-{process}.jsonl"
 
     def read(self) -> dict[int, list[str]]:
-        """Return sentences by batch, of all processes of this and earlier calls."""
+        """Return the sentences by batch, of all processes of this call and of earlier ones."""
         batches: dict[int, list[str]] = {}
-        for path in sorted(self.folder.glob(f".partial-{self.name}-*.jsonl")):
-            lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last line end is incomplete
-            try:
-                first, *entries = map(json.loads, lines)
-            except ValueError:  # corrupted file: predict these batches again
-                continue
-            if first == self.fingerprint:
-                self.usable.add(path)
-                batches |= {entry["batch"]: entry["sentences"] for entry in entries}
+        for path in sorted(self.folder.glob(f"{PREFIX}{self.name}-*.jsonl")):
+            entries = self._entries(path)
+            batches |= {entry["batch"]: entry["sentences"] for entry in entries}
         return batches
 
-    def start(self) -> None:
-        """Start this process's file: keep complete lines, discard another fingerprint's."""
-        lines = self.path.read_text(encoding="utf-8").split("\n")[:-1] if self.path.exists() else []
-        if self.path not in self.usable:
-            lines = [json.dumps(self.fingerprint)]
-        write_text(self.path, "\n".join(lines) + "\n")
+    def begin(self) -> None:
+        """Start this process's file: keep complete lines, discard those of another configuration."""
+        entries = self._entries(self.path)
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in (self.settings_fingerprint, *entries)))
 
     def add(self, batch: int, sentences: list[str]) -> None:
-        """Append the sentences of a batch."""
+        """Append the sentences of one batch."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"batch": batch, "sentences": sentences}) + "\n")
 
+    def _entries(self, path: Path) -> list[dict[str, Any]]:
+        """Return the batches of a file; [] if it is missing, corrupted or of another configuration."""
+        if not path.exists():
+            return []
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # after the last line end: an incomplete line
+        try:
+            first, *entries = map(json.loads, lines)
+        except ValueError:  # corrupted file: predict these batches again
+            return []
+        return entries if first == self.settings_fingerprint else []
+
 
 def remove_partial_predictions(folder: Path) -> None:
-    """Remove the files of all processes, once the predictions are in their final files."""
-    for path in folder.glob(".partial-*"):
+    """Remove the files of all processes, when the predictions are complete in files of their own."""
+    for path in folder.glob(f"{PREFIX}*"):
         path.unlink()

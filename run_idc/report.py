@@ -1,9 +1,9 @@
-"""A report in one HTML file: scores with their controls, a chart per change type, and the pairs with their images.
+"""The report of an evaluation: one HTML file with scores, controls, a chart per change type, and the pairs.
 
-    python -m run_idc.report runs/toy/eval/toy-test          # without images; evaluate.py writes it with them
+python -m run_idc.report runs/toy/eval/toy-test
 
-It is made from predictions.jsonl, pairs.jsonl and metrics.json of the folder, and computes nothing. The images are
-part of the file, so that it can be sent.
+It reads predictions.jsonl, pairs.jsonl and metrics.json of the folder, computes nothing, and has no images;
+evaluate.py calls `write_report` with images. They are inside the file, so that it can be sent.
 """
 
 import argparse
@@ -23,30 +23,35 @@ from common_idc.atomic_files import write_atomically
 from .paths import METRICS, PAIRS, PREDICTIONS, REPORT
 
 TEMPLATE = Path(__file__).with_name("report.html")
-PICTURES_LIMIT = 40_000_000  # characters of all pictures: what a browser opens without effort
-BYTES_PER_PIXEL = 0.18  # at most, of a thumbnail: 24 KB of text for two of 224 x 224
-LEAST_BYTES = 3000  # of a thumbnail among many, before pairs go without
-QUALITIES = (75, 50, 25, 0)  # of WebP; noise at 0 still keeps the limit
-MAIN = "CIDEr"  # the score that the chart and the list of pairs start with, if it was computed
+PICTURES_LIMIT = 40_000_000  # characters of all pictures: a browser opens this without effort
+BYTES_PER_PIXEL = 0.18  # upper limit for a thumbnail: 24 KB of text for two of 224 x 224
+LEAST_BYTES = 3000  # per thumbnail; if there are too many pairs for that, some have no pictures
+QUALITIES = (75, 50, 25, 0)  # of WebP; at 0 even noise stays within the limit
+MAIN = "CIDEr"  # the score that the chart and the list of pairs start with, if the pairs have it
 FACTS = ("benchmark", "split", "predictions", "model", "revision", "adapter", "protocol", "pairs")
+
+Row = dict[str, Any]
 
 
 def write_report(folder: Path, images: Iterable[tuple[Image, Image]] | None = None, thumbnail: int = 224) -> Path:
     """Write FOLDER/report.html and return its path.
 
     Args:
-        images: before and after (RGB) of each row of predictions.jsonl, in order; one pair is in memory at a time.
+        folder: with predictions.jsonl, pairs.jsonl and metrics.json.
+        images: the RGB images before and after of each row of predictions.jsonl, in that order; one pair is in memory
+            at a time.
         thumbnail: the longer side of the pictures in the file, in pixels.
 
-    Raises: FileNotFoundError or ValueError for a folder without matching predictions and scores.
+    Raises: FileNotFoundError or ValueError if files are missing or do not fit together; ImportError without jinja2.
     """
     folder = Path(folder)
     if thumbnail < 1:
         raise ValueError(f"thumbnail must be at least 1 pixel, got {thumbnail}")
     rows, pairs, metrics = _read(folder)
-    scores = [pair["scores"] for pair in pairs]
-    main = MAIN if MAIN in scores[0] else next(iter(scores[0]))
-    pictures = {} if images is None else _thumbnails(images, _turns([pair[main] for pair in scores]), thumbnail)
+    names = list(pairs[0]["scores"])
+    main = MAIN if MAIN in names else names[0]
+    turns = _turns([pair["scores"][main] for pair in pairs])
+    pictures = {} if images is None else _thumbnails(images, turns, thumbnail)
     _render(
         folder / REPORT,
         title=_title(metrics["signature"], folder),
@@ -64,28 +69,35 @@ def write_report(folder: Path, images: Iterable[tuple[Image, Image]] | None = No
     return folder / REPORT
 
 
-def _read(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
-    """Return predictions, scores per pair and metrics, which must belong together."""
+def _read(folder: Path) -> tuple[list[Row], list[Row], dict[str, Any]]:
     for name in (PREDICTIONS, PAIRS, METRICS):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name} is missing: score the folder with `python -m metric_idc score`")
-    rows, pairs = (_read_lines(folder / name) for name in (PREDICTIONS, PAIRS))
+            raise FileNotFoundError(
+                f"{str(folder / name)!r} is missing: evaluate.py or `python -m metric_idc score` writes it"
+            )
     try:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         scored = metrics["signature"]["pairs"], metrics["scores"].items()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder / METRICS} does not contain scores ({error!r}): score the folder again") from error
+        raise ValueError(f"{str(folder / METRICS)!r} is not a file of scores ({error!r}): score it again") from error
+    rows, pairs = _read_lines(folder / PREDICTIONS), _read_lines(folder / PAIRS)
     if scored[0] + _dropped(metrics) != len(rows):
         raise ValueError(
-            f"{folder / METRICS} scores {scored[0]} pairs, {PREDICTIONS} has {len(rows)}: score the predictions again"
+            f"{str(folder / METRICS)!r} has the scores of {scored[0]} pairs, {PREDICTIONS} has {len(rows)} pairs: "
+            "score the predictions again"
         )
     if [row["pair_id"] for row in rows] != [pair["pair_id"] for pair in pairs]:
-        raise ValueError(f"{folder / PAIRS} has other pairs than {PREDICTIONS}: score the predictions again")
+        raise ValueError(f"{str(folder / PAIRS)!r} has other pairs than {PREDICTIONS}: score the predictions again")
     return rows, pairs, metrics
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+def _read_lines(path: Path) -> list[Row]:
+    lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    try:
+        rows = [json.loads(line) for line in lines if line.strip()]
+        return [row | {"pair_id": str(row["pair_id"])} for row in rows]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{str(path)!r} cannot be read ({error!r}): score the predictions again") from error
 
 
 def _dropped(metrics: dict[str, Any]) -> int:
@@ -93,7 +105,7 @@ def _dropped(metrics: dict[str, Any]) -> int:
 
 
 def _turns(scores: list[float]) -> list[int]:
-    """Return the turn of each pair for a place in the file: the worst, the best and a random one in rotation."""
+    """Return the turn in which each pair gets space in the file: the worst, the best and a random one in rotation."""
     worst = sorted(range(len(scores)), key=lambda pair: scores[pair])
     sample = random.Random(0).sample(worst, len(worst))
     order = dict.fromkeys(pair for three in zip(worst, worst[::-1], sample, strict=True) for pair in three)
@@ -126,7 +138,7 @@ def _thumbnails(images: Iterable[tuple[Image, Image]], turns: list[int], side: i
 
 
 def _encode_pair(pair: tuple[Image, Image], side: int, share: int) -> dict[str, Any]:
-    """Return both thumbnails in Base64, separated by a blank, and the size of the first."""
+    """Return both thumbnails in Base64, separated by a space, and the size of the first."""
     small = [image.copy() for image in pair]
     for image in small:
         image.thumbnail((side, side))
@@ -134,7 +146,7 @@ def _encode_pair(pair: tuple[Image, Image], side: int, share: int) -> dict[str, 
 
 
 def _webp(image: Image, share: int) -> bytes:
-    """Return WebP of the best quality within the limit of bytes; a tiny picture is mostly header and gets 1 KB."""
+    """Return the best quality within the limit of bytes; tiny pictures, which are mostly header, may have 1 KB."""
     limit = max(1000, min(share, BYTES_PER_PIXEL * image.width * image.height))
     for quality in QUALITIES:
         file = io.BytesIO()
@@ -151,14 +163,14 @@ def _title(signature: dict[str, Any], folder: Path) -> str:
 
 
 def _numbers(metrics: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return heading -> column -> name -> number: the statistics next to the scores, if the file has them."""
+    """Return the numbers other than scores that the file has: heading -> column -> name -> number."""
     groups = {name: {"": metrics[name]} for name in ("change_detection",) if name in metrics}
     groups |= {name: {"": control} for name, control in metrics.get("controls", {}).items() if "scores" not in control}
     return groups | {name: metrics[name] for name in ("captions",) if name in metrics}
 
 
 def _charts(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the bars of each score, one per change type, and the scale: the highest value or end of an interval."""
+    """Return per score a bar per change type, the score of all pairs, and the value that fills the width."""
     charts = {}
     for score, overall in metrics["scores"].items():
         bars = [
@@ -177,15 +189,14 @@ def _charts(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return charts
 
 
-def _page_data(
-    rows: list[dict[str, Any]], pairs: list[dict[str, Any]], pictures: dict[int, dict[str, Any]]
-) -> dict[str, Any]:
-    """Return what the page's program works on: the pairs, without their pictures."""
-    shown = [
+def _page_data(rows: list[Row], pairs: list[Row], pictures: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """Return the data of the page's program: the pairs, without their pictures."""
+    data = [
         {
             "id": row["pair_id"],
-            "change_type": row["change_type"],
-            "told": pair["stated_change_type"],
+            "change_type": row.get("change_type", ""),
+            # None where the rules cannot recognize the pair's own change type
+            "stated": pair["stated_change_type"],
             "prediction": row["prediction"],
             "references": row["references"],
             "scores": list(pair["scores"].values()),
@@ -193,40 +204,38 @@ def _page_data(
         }
         for number, (row, pair) in enumerate(zip(rows, pairs, strict=True))
     ]
-    return {"scores": list(pairs[0]["scores"]), "pairs": shown}
+    return {"scores": list(pairs[0]["scores"]), "pairs": data}
 
 
 def _script_json(content: Any) -> str:
-    """Return JSON in ASCII without characters that could end a script element or start a comment in it."""
+    """Return JSON in ASCII without characters that end a script element or start a comment in it."""
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _render(path: Path, **content: Any) -> None:
-    """Write the filled template in pieces, so that it is never in memory as a whole."""
+    """Fill the template; its text is written in pieces, so that it is never in memory as a whole."""
     try:
         from jinja2 import Environment, StrictUndefined
     except ImportError as error:
-        raise ImportError('the report needs jinja2: pip install "blip2idc[metrics]"') from error
+        raise ImportError('the report needs jinja2. Fix: pip install "blip2idc[metrics]"') from error
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = lambda value: f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
 
-    def write(file: Path) -> None:
-        with file.open("w", encoding="utf-8", newline="\n") as opened:
-            opened.writelines(template.generate(**content))
+    def write(unfinished: Path) -> None:
+        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(template.generate(**content))
 
     write_atomically(path, write)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m run_idc.report", description="Write report.html, without images, for a results folder."
-    )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="with predictions, pairs.jsonl and metrics.json")
+    """Run the command line; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m run_idc.report", description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path, help="a folder with predictions.jsonl, pairs.jsonl and metrics.json")
     try:
         print(write_report(parser.parse_args(argv).folder))
     except (ValueError, OSError, ImportError) as error:

@@ -38,13 +38,13 @@ RUN_FILES = {
     "log.jsonl": ("run_idc/paths.py",),
     "captioner.json": ("run_idc/paths.py",),
     "progress.json": ("run_idc/paths.py",),
-    "predictions.jsonl": ("run_idc/paths.py", "metric_idc/result_files.py"),
-    "pairs.jsonl": ("run_idc/paths.py", "metric_idc/result_files.py"),
-    "metrics.json": ("run_idc/paths.py", "metric_idc/result_files.py"),
-    "report.html": ("run_idc/paths.py", "run_idc/report.py", "metric_idc/result_files.py"),  # the template too
+    "predictions.jsonl": ("run_idc/paths.py", "metric_idc/results.py"),
+    "pairs.jsonl": ("run_idc/paths.py", "metric_idc/results.py"),
+    "metrics.json": ("run_idc/paths.py", "metric_idc/results.py"),
+    "report.html": ("run_idc/paths.py", "run_idc/report.py", "metric_idc/results.py"),  # the template too
 }
 # Who renames unfinished files: the common way, metric_idc's own, a download, and files of an unpacked archive.
-RENAMES = ("common_idc/atomic_files.py", "metric_idc/result_files.py", "dataset_syned/fetching.py")
+RENAMES = ("common_idc/atomic_files.py", "metric_idc/results.py", "dataset_syned/fetching.py")
 # A metric of the library `evaluate` subclasses its class, and the page of its Space loads it.
 FOR_THE_LIBRARY = ("metric_idc/metric_idc.py", "metric_idc/app.py")
 BOILERPLATE = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
@@ -162,12 +162,12 @@ def test_the_name_of_a_run_file_is_spelled_once(root: Path, file: str) -> None:
 
 
 def test_the_names_that_the_metric_writes_are_those_of_the_run_folder() -> None:
-    from metric_idc import result_files
+    from metric_idc import results
     from run_idc import paths
 
     for name in ("PREDICTIONS", "PAIRS", "METRICS", "REPORT"):
-        assert getattr(result_files, name) == getattr(paths, name)
-    assert result_files.control_predictions("x") == paths.control_predictions("x")
+        assert getattr(results, name) == getattr(paths, name)
+    assert results.control_predictions("x") == paths.control_predictions("x")
 
 
 def test_unfinished_files_are_renamed_in_one_way(root: Path) -> None:

@@ -1,9 +1,11 @@
-"""evaluate.py through its own command: predictions first, then scores that anyone can have again from the file."""
+"""evaluate.py through its own command: predictions first, then scores that the files alone give again."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,26 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from test_metric_models import save_tiny_clip
+from test_report import thumbnails
 
+from captioner_idc.adapters import add_lora, save_adapter
 from captioner_idc.captioning import caption
 from captioner_idc.loading import load, load_image
 from dataset_syned import load_benchmark
-from metric_idc import read_predictions, stated_change_type
-from metric_idc.__main__ import main as metric_main
-from metric_idc.comparison import TABLE_MARKS, compare
-from metric_idc.result_files import write_rows
+from metric_idc import clip_score, read_predictions, score_rows, segment_scores, stated_change_type
+from metric_idc.__main__ import main as score_main
+from modeling_blip2idc import processing_blip2idc
 
 OPTIONS = {"train": 48, "validation": 8, "test": 24}
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-SPOT = {
-    "BLEU-1": 0.2963,
-    "BLEU-2": 0.1870,
-    "BLEU-3": 0.1176,
-    "BLEU-4": 0.0757,
-    "METEOR": 0.1091,
-    "ROUGE-L": 0.2797,
-    "CIDEr": 0.3506,
-}
+NAMES = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr"]
+MODEL, LIMIT = ("--model", "m", "--output_dir", "o"), ("--max_new_tokens", "9")
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +50,14 @@ def test_every_pair_is_predicted_once_and_in_order(evaluated: Path) -> None:
     assert [row["pair_id"] for row in rows] == truth["pair_id"][:]
     assert [row["references"] for row in rows] == truth["captions"][:]
     assert [row["change_type"] for row in rows] == truth["change_type"][:]
-    assert not list(evaluated.glob("*.tmp"))
+    assert not list(evaluated.glob(".*"))
 
 
-def test_metrics_hold_scores_control_kinds_and_signature(evaluated: Path, tiny_captioner: Path) -> None:
+def test_metrics_have_scores_controls_change_types_and_a_signature(evaluated: Path, tiny_captioner: Path) -> None:
     metrics = metrics_of(evaluated)
-    assert list(metrics["scores"]) == list(SPOT)
+    assert list(metrics["scores"]) == NAMES
     control = metrics["controls"]["constant_caption"]
-    assert control["chosen_from"] == "train" and list(control["scores"]) == list(SPOT)
+    assert control["chosen_from"] == "train" and list(control["scores"]) == NAMES
     training = load_benchmark("toy", "train", **OPTIONS)
     assert control["caption"] in {text for captions in training["captions"] for text in captions}
     assert sum(change_type["pairs"] for change_type in metrics["per_change_type"].values()) == OPTIONS["test"]
@@ -69,27 +66,16 @@ def test_metrics_hold_scores_control_kinds_and_signature(evaluated: Path, tiny_c
     assert (signature["benchmark"], signature["split"], signature["model"]) == ("toy", "test", str(tiny_captioner))
 
 
-def test_predictions_scored_again_give_the_same_file(evaluated: Path, tmp_path: Path) -> None:
+def test_predictions_scored_again_give_the_same_files(evaluated: Path, tmp_path: Path) -> None:
     """Without model and data; in another folder, and in a copy of its own."""
     own = Path(shutil.copytree(evaluated, tmp_path / "own"))
     for source, folder in ((evaluated, tmp_path / "other"), (own, own)):
-        assert metric_main(["score", str(source / "predictions.jsonl"), "--output_dir", str(folder)]) == 0
-        again = metrics_of(folder)
-        assert again["signature"].pop("predictions") == "predictions.jsonl"
-        assert again == metrics_of(evaluated)
+        assert score_main(["score", str(source / "predictions.jsonl"), "--output_dir", str(folder)]) == 0
+        for file in evaluated.glob("*.json*"):
+            assert (folder / file.name).read_bytes() == file.read_bytes(), file.name
 
 
-def test_a_predictions_file_alone_gives_the_same_scores(evaluated: Path, tmp_path: Path) -> None:
-    shutil.copy(evaluated / "predictions.jsonl", tmp_path / "predictions_mine.jsonl")
-    assert metric_main(["score", str(tmp_path / "predictions_mine.jsonl"), "--output_dir", str(tmp_path)]) == 0
-    again, first = metrics_of(tmp_path), metrics_of(evaluated)
-    for part in ("scores", "per_change_type", "change_type_accuracy", "intervals"):
-        assert again[part] == first[part]
-    assert again["controls"]["constant_caption"]["chosen_from"] == "references"
-    assert (tmp_path / "predictions_mine.jsonl").exists()  # it looks like the file of a control, and is the user's
-
-
-def test_input_controls_count_what_the_files_hold(evaluated: Path) -> None:
+def test_input_controls_count_what_the_files_contain(evaluated: Path) -> None:
     controls = metrics_of(evaluated)["controls"]
     first = read_predictions(evaluated / "predictions.jsonl")
     swapped = read_predictions(evaluated / "predictions_swapped.jsonl")
@@ -110,70 +96,27 @@ def test_predictions_are_captions_of_the_right_images(evaluated: Path, tiny_capt
         assert [row["prediction"] for row in read_predictions(evaluated / f"{name}.jsonl")] == expected, name
 
 
-def test_report_and_clip_see_the_images_as_the_network_does(
-    program: ModuleType, tiny_captioner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Before and after in this order; transparent red over white and 16-bit grey as load_image gives them."""
-    data = folder_of_pairs(tmp_path / "data", [0, 1])
-    clear, deep = Image.new("RGBA", (40, 30), (255, 0, 0, 0)), Image.fromarray(np.full((30, 40), 30000, np.uint16))
-    clear.save(data / "test" / "0-before.png")
-    deep.save(data / "test" / "0-after.png")
-    seen: dict[str, list[Any]] = {}
-    monkeypatch.setattr("run_idc.report.write_report", lambda _, images: seen.setdefault("report", list(images)))
-    score = program.score_with_controls
-
-    def scored(*arguments: Any, images: Any, **options: Any) -> Any:
-        seen["clip"] = list(images)
-        return score(*arguments, **{**options, "clip_model": None})
-
-    monkeypatch.setattr(program, "score_with_controls", scored)
-    monkeypatch.setattr(program, "check_scoring", lambda *_, **__: None)
-    command = ["--model", str(tiny_captioner), "--benchmark", "folder", "--output_dir", str(tmp_path / "out")]
-    command += ["--benchmark_options", json.dumps({"data_dir": str(data)}), "--input_controls", "False"]
-    assert program.main([*command, "--clip_model", "a model"]) == 0
-    for number, pair in enumerate(seen["report"]):
-        for side, image in zip(("before", "after"), pair, strict=True):
-            expected = load_image(data / "test" / f"{number}-{side}.png")
-            assert np.array_equal(image, expected), (number, side)
-        assert np.array_equal(seen["clip"][number], pair[1])
-    before, after = (np.asarray(image) for image in seen["report"][0])
-    assert (before == 255).all() and abs(int(after[0, 0, 0]) - 117) <= 1
+def test_each_pair_has_its_scores_and_stated_change_type(evaluated: Path) -> None:
+    rows = read_predictions(evaluated / "predictions.jsonl")
+    pairs = [json.loads(line) for line in (evaluated / "pairs.jsonl").read_text().splitlines()]
+    expected = [stated_change_type(row["prediction"]) for row in rows]
+    assert [pair["stated_change_type"] for pair in pairs] == expected
+    assert [pair["scores"] for pair in pairs] == segment_scores(rows, ["BLEU", "METEOR", "ROUGE-L", "CIDEr"])
 
 
-def test_results_of_a_run_go_onto_its_card(program: ModuleType, evaluated: Path, tmp_path: Path) -> None:
-    (tmp_path / "eval" / "toy-test").mkdir(parents=True)
-    for name in ("metrics.json", "predictions.jsonl"):
-        (tmp_path / "eval" / "toy-test" / name).write_bytes((evaluated / name).read_bytes())
-    config = "model: base\nbenchmark: toy\nrevision: null\nbenchmark_options: {}\nprocessor: {}\nlora_rank: 8\n"
-    config += "lora_alpha: 16\nlora_dropout: 0.0\nlearning_rate: 0.1\nlr_scheduler_type: constant\nbatch_size: 1\n"
-    (tmp_path / "train_config.yaml").write_text(config + "gradient_accumulation_steps: 1\n")
-    made = {"device": "cpu", "processes": 1, **dict.fromkeys(("torch", "transformers", "peft", "accelerate"), "1")}
-    start = {"step": 0, "environment": {**made, "datasets": "1"}, "trainable_parameters": 1, "parameters": 2}
-    lines = [json.dumps({**start, "training_pairs": 3}), json.dumps({"step": 5, "seconds": 60.0})]
-    (tmp_path / "log.jsonl").write_text("\n".join(lines))
-    facts = {"tags": [], "method": "It looks.", "requirements": "torch", "adapter_use": "print(1)", "limits": []}
-    (tmp_path / "captioner.json").write_text(json.dumps(facts))
-    program.renew_card(tmp_path / "eval" / "toy-test")
-    card = (tmp_path / "README.md").read_text()
-    assert f"{metrics_of(evaluated)['scores']['CIDEr']:.4f}" in card and "toy-test" in card
+def mean_color(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("RGB"), dtype=float).mean(axis=(0, 1))
 
 
-def test_old_results_never_stand_beside_new_predictions(evaluated: Path, tmp_path: Path) -> None:
-    for name in ("metrics.json", "predictions_swapped.jsonl"):
-        (tmp_path / name).write_text("old")
-    shutil.copy(evaluated / "predictions.jsonl", tmp_path / "alone.jsonl")
-    assert metric_main(["score", str(tmp_path / "alone.jsonl"), "--output_dir", str(tmp_path)]) == 0
-    assert not (tmp_path / "predictions_swapped.jsonl").exists() and metrics_of(tmp_path)["scores"]
-
-
-def test_scores_of_other_predictions_are_not_compared(
-    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    mixed = Path(shutil.copytree(evaluated, tmp_path / "mixed"))
-    rows = read_predictions(mixed / "predictions.jsonl")
-    write_rows(mixed / "predictions.jsonl", [{**row, "prediction": "x"} for row in rows])
-    assert metric_main(["compare", str(evaluated), str(mixed)]) == 2
-    assert "metrics.json was made from other predictions than predictions.jsonl" in capsys.readouterr().err
+def test_the_report_shows_the_image_before_as_before(evaluated: Path) -> None:
+    rows = load_benchmark("toy", "test", **OPTIONS)
+    for number, images in thumbnails(evaluated / "report.html").items():
+        colors = [mean_color(image) for image in images]
+        expected = [mean_color(rows[number][side]) for side in ("before", "after")]
+        assert np.abs(np.array(colors) - expected).max() < 3
+    assert number == OPTIONS["test"] - 1
+    differing = [np.abs(mean_color(row["before"]) - mean_color(row["after"])).max() > 7 for row in rows]
+    assert sum(differing) > 2, "else exchanged images would not be noticed"
 
 
 @pytest.mark.parametrize(
@@ -184,7 +127,7 @@ def test_scores_of_other_predictions_are_not_compared(
         (["--protocol", "paper"], "the paper protocol drops the last incomplete batch, which is all of these 3 pairs"),
     ],
 )
-def test_what_cannot_be_scored_is_told_before_anything_is_predicted(
+def test_what_cannot_be_scored_is_reported_before_anything_is_predicted(
     program: ModuleType, tiny_captioner: Path, tmp_path: Path, capsys: pytest.CaptureFixture, wrong: list, message: str
 ) -> None:
     (tmp_path / "metrics.json").write_text("old")
@@ -196,7 +139,7 @@ def test_what_cannot_be_scored_is_told_before_anything_is_predicted(
 
 
 def folder_of_pairs(folder: Path, order: list[int]) -> Path:
-    """A benchmark of one split, test."""
+    """Write a benchmark with one split, test."""
     (folder / "test").mkdir(parents=True, exist_ok=True)
     pairs = load_benchmark("toy", "test", **OPTIONS)
     lines = []
@@ -210,16 +153,16 @@ def folder_of_pairs(folder: Path, order: list[int]) -> Path:
     return folder
 
 
-def test_a_benchmark_without_training_pairs_and_that_changes_meanwhile(
+def test_a_benchmark_without_training_pairs_that_changes_between_two_calls(
     program: ModuleType, tiny_captioner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Predictions of an interrupted call are not taken for those of other pairs."""
+    """Predictions of an interrupted call are not used for other pairs."""
     data, out = tmp_path / "data", tmp_path / "out"
     command = ["--model", str(tiny_captioner), "--benchmark", "folder", "--output_dir", str(out)]
     command += ["--benchmark_options", json.dumps({"data_dir": str(data)}), "--no_input_controls"]
     folder_of_pairs(data, [0, 1, 2])
     with monkeypatch.context() as patched:
-        patched.setattr(program, "score_benchmark", lambda *_: (_ for _ in ()).throw(OSError("stopped")))
+        patched.setattr(program, "score", lambda *_: (_ for _ in ()).throw(OSError("stopped")))
         assert program.main(command) == 2 and list(out.glob(".partial-*"))
     folder_of_pairs(data, [2, 1, 0])
     assert program.main(command) == 0
@@ -230,41 +173,214 @@ def test_a_benchmark_without_training_pairs_and_that_changes_meanwhile(
     assert [(row["pair_id"], row["prediction"]) for row in predicted] == list(zip("210", expected, strict=True))
 
 
-def test_compare_prints_one_table_with_the_gain(
-    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+def test_the_card_of_a_run_is_renewed(
+    program: ModuleType, tiny_captioner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = read_predictions(evaluated / "predictions.jsonl")
-    perfect = [{**row, "prediction": row["references"][0]} for row in rows]
-    write_rows(tmp_path / "best.jsonl", perfect)
-    assert metric_main(["score", str(tmp_path / "best.jsonl"), "--output_dir", str(tmp_path / "best")]) == 0
-    readme = tmp_path / "README.md"
-    readme.write_text("above\n<!-- results: generated -->\nold\n<!-- results: end -->\nbelow\n")
-    capsys.readouterr()
-    arguments = ["compare", str(tmp_path / "best"), str(evaluated), "--names", "perfect", "ours"]
-    assert metric_main([*arguments, "--table_in", str(readme)]) == 0
-    table = capsys.readouterr().out.strip()
-    best, ours = metrics_of(tmp_path / "best")["scores"]["CIDEr"], metrics_of(evaluated)["scores"]["CIDEr"]
-    assert "perfect minus ours" in table and f"- CIDEr {best - ours:+.3f}" in table
-    assert "| perfect |" in table and "constant caption" in table
-    text = readme.read_text()
-    assert table in text and "old" not in text and text.startswith("above\n") and text.endswith("below\n")
+    renewed = []
+    monkeypatch.setattr(program, "write_card", lambda run, template: renewed.append((run, template.name)))
+    folder = tmp_path / "eval" / "toy-test"
+    quick(program, tiny_captioner, folder)
+    assert renewed == [], "not a run"
+    (tmp_path / "train_config.yaml").write_text("")
+    quick(program, tiny_captioner, folder)
+    assert renewed == [(tmp_path, "model_card.md")]
 
 
-def test_the_readme_and_its_metrics_agree(root: Path) -> None:
-    text = (root / "README.md").read_text(encoding="utf-8")
-    start, end = TABLE_MARKS
-    shown = text.split(start)[1].split(end)[0].strip()
-    folders = [root / "docs" / "results" / name for name in ("toy", "toy-base")]
-    assert shown == compare(folders, ["after LoRA", "before LoRA"])
+# ---- options
+
+FEW = {"train": 8, "validation": 4, "test": 6}
+SAMPLED = ("--do_sample", "--temperature", "3.0")
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the published predictions (../shared/data) are not on this machine")
-def test_published_scores_of_spot_the_diff_to_four_digits(tmp_path: Path) -> None:
-    folder = SHARED / "spot-the-diff" / "predictions"
-    arguments = ["score", str(folder / "ddla_rerun_predfile.json")]
-    arguments += ["--references", str(folder / "ddla_rerun_gtfile.json"), "--output_dir", str(tmp_path)]
-    assert metric_main(arguments) == 0
-    assert {name: round(score, 4) for name, score in metrics_of(tmp_path)["scores"].items()} == SPOT
+def quick(program: ModuleType, model: Path, folder: Path, *options: str) -> Path:
+    """Evaluate six pairs without controls; an option that is given again wins."""
+    arguments = ["--model", str(model), "--benchmark", "toy", "--benchmark_options", json.dumps(FEW)]
+    arguments += ["--no_input_controls", "--metrics", "BLEU", "--output_dir", str(folder), *options]
+    assert program.main(arguments) == 0
+    return folder
+
+
+def predictions_of(folder: Path) -> list[str]:
+    return [row["prediction"] for row in read_predictions(folder / "predictions.jsonl")]
+
+
+def signature_entry(name: str) -> Callable[[Path], Any]:
+    return lambda folder: metrics_of(folder)["signature"][name]
+
+
+# Every field of EvaluateConfig: options, and either what they must change in the files (compared with the options
+# before them), or how they are refused.
+CHANGES: dict[str, tuple[tuple[str, ...], tuple[str, ...], Callable[[Path], Any]]] = {
+    "model": ((), ("--model", "COPY"), signature_entry("model")),
+    "adapter": ((), ("--adapter", "ADAPTER"), predictions_of),
+    "revision": ((), ("--revision", "main"), signature_entry("revision")),
+    "processor": ((), ("--processor", '{"blur": 3.0}'), signature_entry("processor")),
+    "benchmark_options": ((), ("--benchmark_options", json.dumps({**FEW, "seed": 1})), signature_entry("data_sha256")),
+    "split": ((), ("--split", "validation"), signature_entry("pairs")),
+    "output_dir": ((), ("--output_dir", "ELSEWHERE"), lambda folder: (folder / "metrics.json").exists()),
+    "batch_size": ((), ("--batch_size", "4"), signature_entry("batch_size")),
+    "dtype": ((), ("--dtype", "bfloat16"), signature_entry("dtype")),
+    "num_beams": ((), ("--num_beams", "3"), signature_entry("decoding")),
+    "do_sample": ((), ("--do_sample",), signature_entry("decoding")),
+    "temperature": (("--do_sample",), SAMPLED, predictions_of),
+    "top_p": (SAMPLED, (*SAMPLED, "--top_p", "0.01"), predictions_of),
+    "max_new_tokens": ((), ("--max_new_tokens", "2"), predictions_of),
+    "seed": (SAMPLED, (*SAMPLED, "--seed", "1"), predictions_of),
+    "input_controls": ((), ("--input_controls", "True"), lambda f: (f / "predictions_swapped.jsonl").exists()),
+    "metrics": ((), ("--metrics", "CIDEr"), lambda folder: list(metrics_of(folder)["scores"])),
+}
+REFUSALS = {
+    "benchmark": (("--benchmark", "toys"), "unknown benchmark 'toys'"),
+    "adapter_revision": (("--adapter_revision", "main"), "needs --model and --adapter"),
+    "protocol": (("--protocol", "paper"), "the paper protocol drops the last incomplete batch"),
+    "sentence_model": (("--sentence_model", "none"), "'none' has no config.json"),
+    "clip_model": (("--clip_model", "none"), "'none' has no config.json"),
+    "push_to_hub": (("--push_to_hub", "--hub_model_id", "a/b"), "must be RUN/eval/NAME"),
+    "hub_model_id": (("--hub_model_id", "a/b"), "need each other"),
+    "hub_private": (("--hub_private",), "need --push_to_hub"),
+    "merge": (("--merge",), "need --push_to_hub"),
+}
+
+
+@pytest.fixture(scope="module")
+def places(tiny_captioner: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("places")
+    model, processor = load(tiny_captioner, device="cpu")
+    model = add_lora(model, 4, 8, 0.0, 0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(0, 0.5)
+    save_adapter(model, processor, folder / "adapter", str(tiny_captioner), None)
+    shutil.copytree(tiny_captioner, folder / "copy")
+    return {"COPY": str(folder / "copy"), "ADAPTER": str(folder / "adapter"), "ELSEWHERE": str(folder / "elsewhere")}
+
+
+def test_every_option_has_an_entry(program: ModuleType) -> None:
+    names = {field.name for field in dataclasses.fields(program.EvaluateConfig)}
+    assert names == CHANGES.keys() | REFUSALS.keys() and not CHANGES.keys() & REFUSALS.keys()
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_option_changes_something(
+    program: ModuleType, tiny_captioner: Path, places: dict[str, str], tmp_path: Path, name: str
+) -> None:
+    before, after, observed = CHANGES[name]
+    first = quick(program, tiny_captioner, tmp_path / "first", *before)
+    if name == "output_dir":
+        shutil.rmtree(tmp_path / "first")
+    second = quick(program, tiny_captioner, tmp_path / "second", *(places.get(word, word) for word in after))
+    second = Path(places["ELSEWHERE"]) if name == "output_dir" else second
+    assert observed(first) != observed(second)
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_every_other_option_is_refused_where_it_has_no_use(
+    program: ModuleType, tiny_captioner: Path, tmp_path: Path, capsys: pytest.CaptureFixture, name: str
+) -> None:
+    options, message = REFUSALS[name]
+    arguments = ["--model", str(tiny_captioner), "--benchmark", "toy", "--benchmark_options", json.dumps(FEW)]
+    assert program.main([*arguments, "--output_dir", str(tmp_path / "out"), *options]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_options_may_be_in_a_file(program: ModuleType, tmp_path: Path) -> None:
+    content = "model: m\nbenchmark: toy\nbenchmark_options: {seed: 1}\noutput_dir: o\nprocessor: {blur: 1.0}\n"
+    (tmp_path / "evaluate.yaml").write_text(content)
+    config = program.parse_config(["--config", str(tmp_path / "evaluate.yaml"), "--output_dir", "elsewhere"])
+    assert (config.benchmark_options, config.processor) == ({"seed": 1}, {"blur": 1.0})
+    assert (config.output_dir, config.batch_size) == ("elsewhere", 32)
+
+
+@pytest.mark.parametrize("setting", [{"blur": 3.0}, {"layout": "horizontal"}, {"max_caption_length": 3}])
+def test_an_interrupted_evaluation_does_not_continue_with_other_processor_settings(
+    program: ModuleType,
+    tiny_captioner: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    setting: dict[str, Any],
+) -> None:
+    arguments = ["--model", str(tiny_captioner), "--benchmark", "toy", "--benchmark_options", json.dumps(FEW)]
+    arguments += ["--no_input_controls", "--metrics", "BLEU", "--output_dir", str(tmp_path)]
+    with monkeypatch.context() as patched:
+        patched.setattr(program, "score", lambda *_: (_ for _ in ()).throw(OSError("stopped")))
+        assert program.main(arguments) == 2 and list(tmp_path.glob(".partial-*"))
+        capsys.readouterr()
+        assert program.main(arguments) == 2 and "continuing" in capsys.readouterr().err, "the same settings"
+    assert program.main([*arguments, "--processor", json.dumps(setting)]) == 0
+    assert "continuing" not in capsys.readouterr().err
+    rows = load_benchmark("toy", "test", **FEW)
+    model, processor = load(tiny_captioner, device="cpu", processor=setting)
+    expected = caption(model, processor, [(row["before"], row["after"]) for row in rows], batch_size=32)
+    assert predictions_of(tmp_path) == expected
+
+
+def test_predictions_depend_on_every_processor_setting(program: ModuleType, tiny_captioner: Path) -> None:
+    """Whatever a processor says of itself, known here or not."""
+    model, processor = load(tiny_captioner, device="cpu")
+    config = program.parse_config(["--model", str(tiny_captioner), "--benchmark", "toy", *MODEL[2:], *LIMIT])
+    settings = {**processor.settings, "something_new": 1}
+
+    class Changed:
+        def __init__(self, **changes: Any) -> None:
+            self.settings = settings | changes
+
+    def fingerprint(**changes: Any) -> str:
+        signature = program.run_signature(config, model, Changed(**changes))
+        return json.dumps(program.signature.settings_fingerprint(signature, [], "data", 0))
+
+    assert len({fingerprint(), *(fingerprint(**{name: "changed"}) for name in settings)}) == len(settings) + 1
+
+
+# ---- images
+
+
+def odd_images(folder: Path) -> Path:
+    """Write a benchmark of PNG files that are easily decoded in different ways: alpha, and 16 bits of grey."""
+    (folder / "test").mkdir(parents=True)
+    transparent = np.zeros((64, 64, 4), dtype=np.uint8)
+    transparent[..., 0] = 255  # red, and invisible in the left half
+    transparent[:, 32:, 3] = 255
+    grey = np.tile(np.linspace(0, 65535, 64).astype(np.uint16), (64, 1))
+    Image.fromarray(transparent).save(folder / "test" / "alpha.png")
+    Image.fromarray(grey).save(folder / "test" / "grey.png")
+    names = {"before_file_name": "alpha.png", "after_file_name": "grey.png"}
+    lines = [{**names, "captions": ["a"], "pair_id": "1"}]
+    lines += [{"before_file_name": "grey.png", "after_file_name": "alpha.png", "captions": ["b"], "pair_id": "2"}]
+    (folder / "test" / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_network_report_and_clip_see_the_same_images(
+    program: ModuleType, tiny_captioner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "clip").mkdir()
+    clip, data, seen = save_tiny_clip(tmp_path / "clip"), odd_images(tmp_path / "data"), {"network": [], "clip": []}
+    fuse = processing_blip2idc.fuse
+
+    def watched_fuse(before: Any, after: Any, **how: Any) -> Image.Image:
+        seen["network"].append((load_image(before), load_image(after)))
+        return fuse(before, after, **how)
+
+    monkeypatch.setattr(processing_blip2idc, "fuse", watched_fuse)
+    embed = clip_score._embed_images
+    monkeypatch.setattr(
+        clip_score,
+        "_embed_images",
+        lambda model, processor, images: embed(model, processor, [seen["clip"].append(i) or i for i in images]),
+    )
+    options = {"--benchmark": "folder", "--benchmark_options": json.dumps({"data_dir": str(data)})}
+    words = [word for option in options.items() for word in option]
+    folder = quick(program, tiny_captioner, tmp_path / "out", *words, "--clip_model", str(clip))
+    network = [tuple(np.asarray(image) for image in pair) for pair in seen["network"]]
+    assert network[0][0][0, 0].tolist() == [255] * 3, "a transparent pixel is white, whatever its color"
+    assert network[0][1][0, 32].tolist() == [129] * 3 or network[0][1][0, 32].tolist() == [130] * 3
+    for (_, after), image in zip(network, seen["clip"], strict=True):
+        assert image.mode == "RGB" and np.array_equal(np.asarray(image), after)
+    shown = thumbnails(folder / "report.html")
+    for number, pair in enumerate(network):
+        for picture, image in zip(shown[number], pair, strict=True):
+            assert np.abs(np.asarray(picture.convert("RGB"), dtype=int) - image).mean() < 6  # WebP
 
 
 @pytest.mark.parametrize(
@@ -273,15 +389,17 @@ def test_published_scores_of_spot_the_diff_to_four_digits(tmp_path: Path) -> Non
         ([], "--benchmark is missing"),
         (["--benchmark", "toy", "--output_dir", "o"], "--model or --adapter is missing"),
         (["--benchmark", "toy", "--model", "m"], "--output_dir is missing"),
-        (["--benchmark", "toys", "--model", "m", "--output_dir", "o"], "unknown benchmark 'toys'"),
-        (["--benchmark", "toy", "--model", "m", "--output_dir", "o", "--temperature", "2"], "need --do_sample"),
-        (
-            ["--benchmark", "toy", "--model", "m", "--output_dir", "o", "--push_to_hub", "--hub_model_id", "a/b"],
-            "must be RUN/eval/NAME",
-        ),
-        (["--benchmark", "toy", "--model", "m", "--output_dir", "o", "--push_to_hub"], "--hub_model_id go together"),
-        (["--benchmark", "toy", "--model", "./none", "--output_dir", "o"], "the folder './none' does not exist"),
-        (["--benchmark", "toy", "--model", "m", "--output_dir", "o", "--batch_size", "0"], "at least 1, got 0"),
+        (["--benchmark", "toys", *MODEL], "unknown benchmark 'toys'"),
+        (["--benchmark", "toy", *MODEL, "--push_to_hub", "--hub_model_id", "a/b"], "must be RUN/eval/NAME"),
+        (["--benchmark", "toy", *MODEL, "--push_to_hub"], "--push_to_hub and --hub_model_id need each other"),
+        (["--benchmark", "toy", *MODEL, "--merge"], "--hub_private and --merge need --push_to_hub"),
+        (["--benchmark", "toy", "--model", "./none", "--output_dir", "o"], "'./none' does not exist"),
+        (["--benchmark", "toy", *MODEL, "--batch_size", "0"], "--batch_size must be at least 1, got 0"),
+        (["--benchmark", "toy", *MODEL, "--top_p", "0.5"], "need --do_sample"),
+        (["--benchmark", "toy", *MODEL, "--seed", "1"], "need --do_sample"),
+        (["--benchmark", "toy", *MODEL, "--do_sample", "--top_p", "1.5"], "at most 1, got 1.5"),
+        (["--benchmark", "toy", *MODEL, "--do_sample", "--temperature", "0"], "above 0, got 0.0"),
+        (["--config", "none.yaml"], "config 'none.yaml' cannot be read"),
     ],
 )
 def test_bad_calls_get_one_line(
@@ -297,3 +415,37 @@ def test_bad_calls_get_one_line(
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith("error: ") and message in lines[-1]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_clip_model_looks_at_the_images_after(program: ModuleType, tiny_captioner: Path, tmp_path: Path) -> None:
+    (tmp_path / "clip").mkdir()
+    clip = str(save_tiny_clip(tmp_path / "clip"))
+    weights = load_file(tmp_path / "clip" / "model.safetensors")
+    weights["text_projection.weight"] *= -1  # its cosines with these images are below 0, which counts as 0
+    save_file(weights, tmp_path / "clip" / "model.safetensors", metadata={"format": "pt"})
+    arguments = ["--model", str(tiny_captioner), "--benchmark", "toy", "--benchmark_options", json.dumps(FEW)]
+    arguments += ["--no_input_controls", "--metrics", "BLEU", "--clip_model", clip]
+    assert program.main([*arguments, "--output_dir", str(tmp_path / "scores")]) == 0
+    metrics = metrics_of(tmp_path / "scores")
+    assert list(metrics["scores"])[-2:] == ["CLIPScore", "RefCLIPScore"]
+    assert "clip on the after image" in metrics["signature"]["metrics"]["CLIPScore"]
+    rows, data = read_predictions(tmp_path / "scores" / "predictions.jsonl"), load_benchmark("toy", "test", **FEW)
+    expected = {
+        side: score_rows(rows, ["BLEU"], clip_model=clip, images=data[side])["scores"] for side in ("before", "after")
+    }
+    assert metrics["scores"]["CLIPScore"] == pytest.approx(expected["after"]["CLIPScore"], abs=1e-6)
+    assert abs(expected["before"]["CLIPScore"] - expected["after"]["CLIPScore"]) > 1e-4, (
+        "or exchanged images would not be noticed"
+    )
+
+
+def test_import_evaluate_finds_the_library_and_loads_no_torch(root: Path, tmp_path: Path) -> None:
+    """With a stand-in for the library, which itself may load torch."""
+    (tmp_path / "evaluate.py").write_text("load = print\n")
+    code = (
+        f"import sys; sys.path[:0] = [{str(root)!r}, {str(tmp_path)!r}]; import evaluate; "
+        "assert evaluate.load is print, evaluate; "
+        "print(sorted({'torch', 'accelerate', 'captioner_idc', 'modeling_blip2idc'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr

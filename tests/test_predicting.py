@@ -52,7 +52,7 @@ def test_two_processes_write_the_file_of_one(root: Path, tiny_captioner: Path, s
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_killed_and_started_again_it_goes_on(
+def test_a_killed_evaluation_continues(
     root: Path, tiny_captioner: Path, single: Path, tmp_path: Path, processes: int
 ) -> None:
     line = command(tiny_captioner, tmp_path, processes=processes)
@@ -72,10 +72,10 @@ def test_killed_and_started_again_it_goes_on(
         assert (tmp_path / name).read_bytes() == (single / name).read_bytes(), name
 
 
-def test_predictions_of_other_settings_are_not_gone_on_with(root: Path, tiny_captioner: Path, tmp_path: Path) -> None:
-    made = '{"benchmark": "toy", "decoding": {"num_beams": 9}}\n{"batch": 0, "sentences": ["wrong"]}\n'
-    (tmp_path / ".partial-before-after-0.jsonl").write_text(made)
-    (tmp_path / ".partial-before-after-1.jsonl").write_text(made)
+def test_predictions_of_other_settings_are_not_used(root: Path, tiny_captioner: Path, tmp_path: Path) -> None:
+    partial = '{"benchmark": "toy", "decoding": {"num_beams": 9}}\n{"batch": 0, "sentences": ["wrong"]}\n'
+    (tmp_path / ".partial-before-after-0.jsonl").write_text(partial)
+    (tmp_path / ".partial-before-after-1.jsonl").write_text(partial)
     done = evaluate(root, tiny_captioner, tmp_path, "--no_input_controls")
     assert "continuing" not in done.stderr and "wrong" not in (tmp_path / NAMES[0]).read_text()
     assert not (tmp_path / NAMES[1]).exists()

@@ -1,4 +1,7 @@
-"""Every field of a config changes something that can be observed; a new field without an entry here is a failure."""
+"""Every field of TrainConfig and of toy's config changes something; a new field without an entry here is a failure.
+
+test_evaluate.py does the same for EvaluateConfig.
+"""
 
 import dataclasses
 import hashlib
@@ -6,21 +9,18 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 import yaml
 from accelerate.state import AcceleratorState
-from test_metric_models import save_tiny_bert, save_tiny_clip
 from tiny_models import save_tiny
 
 import train
 from captioner_idc import captioning, loading
 from captioner_idc.adapters import add_lora, save_adapter
 from dataset_syned.benchmarks.toy import ToyConfig, draw_raw
-from run_idc import publishing
 from run_idc.stopping import SigtermHandler
 
 OPTIONS = {"train": 10, "validation": 4, "test": 3}
@@ -35,14 +35,11 @@ def digest(*tensors: torch.Tensor) -> str:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Folders of two tiny captioners, an adapter of the first, and models for scores."""
+    """Folders of two tiny captioners, and an adapter of the first."""
     folder = tmp_path_factory.mktemp("models")
     paths = {name: str(save_tiny(folder / name, seed=seed)) for seed, name in enumerate(("base", "other"))}
     model, processor = loading.load(paths["base"], device="cpu")
     save_adapter(add_lora(model, 3, 6, 0.0, 0), processor, folder / "adapter", base=paths["base"], revision=None)
-    for name, save in (("bert", save_tiny_bert), ("clip", save_tiny_clip)):
-        (folder / name).mkdir()
-        paths[name] = str(save(folder / name))
     return {**paths, "adapter": str(folder / "adapter")}
 
 
@@ -278,111 +275,6 @@ def test_an_adapter_is_continued_with_the_processor_that_it_saved(models: dict[s
     assert train.build_model(config, torch.device("cpu"))[2].settings["blur"] == 0.4
     config = train_config(models, tmp_path, model=str(blurred), processor=train.Options({"blur": 0.1}))
     assert train.build_model(config, torch.device("cpu"))[2].settings["blur"] == 0.1
-
-
-# evaluation
-
-
-@pytest.fixture
-def run_folder(models: dict[str, str], tmp_path: Path) -> Path:
-    """A run folder with just what evaluate.py asks for before it pushes."""
-    (tmp_path / "run" / "eval").mkdir(parents=True)
-    (tmp_path / "run" / "train_config.yaml").write_text("model: base\n")
-    return tmp_path / "run"
-
-
-EVALUATE: dict[str, tuple[Any, dict[str, Any]]] = {
-    "model": ("<other>", {}),
-    "adapter": ("<adapter>", {}),
-    "revision": ("v2", {}),
-    "adapter_revision": ("v3", {"adapter": "<adapter>"}),
-    "processor": ({"blur": 0.5}, {}),
-    "benchmark": ("toy2", {}),
-    "benchmark_options": ({**OPTIONS, "seed": 3}, {}),
-    "split": ("validation", {}),
-    "output_dir": ("other", {}),
-    "batch_size": (2, {}),
-    "dtype": ("bfloat16", {}),
-    "num_beams": (2, {}),
-    "do_sample": (True, {}),
-    "temperature": (3.0, {"do_sample": True}),
-    "top_p": (0.5, {"do_sample": True}),
-    "max_new_tokens": (2, {}),
-    "seed": (4, {"do_sample": True}),
-    "input_controls": (True, {}),
-    "protocol": ("paper", {"benchmark_options": {**OPTIONS, "test": 17}}),
-    "metrics": (["CIDEr"], {}),
-    "sentence_model": ("<bert>", {}),
-    "clip_model": ("<clip>", {}),
-    "push_to_hub": (True, {"hub_model_id": None}),
-    "hub_model_id": ("me/other", {"push_to_hub": True}),
-    "hub_private": (True, {"push_to_hub": True, "hub_model_id": "me/x"}),
-    "merge": (True, {"push_to_hub": True, "hub_model_id": "me/x"}),
-}
-
-
-def evaluated(
-    program: ModuleType, models: dict[str, str], run: Path, patch: pytest.MonkeyPatch, changes: dict[str, Any]
-) -> Any:
-    """The exit code, what was loaded, captioned and pushed, and what is on disk afterwards."""
-    settings = {"model": models["base"], "benchmark": "toy", "benchmark_options": OPTIONS, "metrics": ["BLEU"]}
-    settings |= {"input_controls": False, "max_new_tokens": 4, "output_dir": "toy"}
-    settings |= {name: resolved(value, models) for name, value in changes.items()}
-    settings["output_dir"] = str(run / "eval" / settings["output_dir"])
-    (run / "config.yaml").write_text(yaml.safe_dump(settings))
-    seen: list[Any] = []
-    load, caption = loading.load, captioning.caption
-
-    def recorded_load(*arguments: Any, **options: Any) -> Any:
-        seen.append((arguments, sorted((name, str(value)) for name, value in options.items())))
-        return load(*arguments, **options)
-
-    def recorded_caption(*arguments: Any, **options: Any) -> Any:
-        seen.append((torch.initial_seed(), options))
-        return caption(*arguments, **options)
-
-    patch.setattr(loading, "load", recorded_load)
-    patch.setattr(captioning, "caption", recorded_caption)
-    patch.setattr(publishing, "try_push", lambda *a, **options: seen.append((a[1:], options)) or "pushed")
-    patch.setattr(program, "renew_card", lambda folder: None)
-    code = program.main(["--config", str(run / "config.yaml")])
-    files = {str(path.relative_to(run)): path.read_bytes() for path in (run / "eval").rglob("*.json*")}
-    for name, content in files.items():
-        if name.endswith("metrics.json"):
-            signature = json.loads(content)
-            signature["signature"].pop("processor")  # so that a setting must reach more than the record
-            files[name] = signature
-    return code, seen, files
-
-
-def test_every_field_of_evaluation_has_an_entry(program: ModuleType) -> None:
-    assert set(EVALUATE) == {field.name for field in dataclasses.fields(program.EvaluateConfig)}
-
-
-@pytest.mark.parametrize("name", EVALUATE)
-def test_each_field_of_evaluation_reaches_its_use(
-    name: str, program: ModuleType, models: dict[str, str], run_folder: Path, tmp_path: Path
-) -> None:
-    value, further = EVALUATE[name]
-    seen = []
-    for changes in (further, {**further, name: value, **({"hub_model_id": "me/x"} if name == "push_to_hub" else {})}):
-        for file in (run_folder / "eval").rglob("*"):
-            if file.is_file():
-                file.unlink()
-        with pytest.MonkeyPatch.context() as patch:
-            seen.append(evaluated(program, models, run_folder, patch, changes))
-    assert seen[0] != seen[1]
-
-
-def test_the_same_evaluation_gives_the_same_observation(
-    program: ModuleType, models: dict[str, str], run_folder: Path
-) -> None:
-    seen = []
-    for _ in range(2):
-        with pytest.MonkeyPatch.context() as patch:
-            changes = {"do_sample": True, "input_controls": True}
-            seen.append(evaluated(program, models, run_folder, patch, changes))
-    assert seen[0] == seen[1]
 
 
 # data

@@ -1,7 +1,8 @@
-"""What metrics.json says of its making: enough to tell two results apart and to have one of them again."""
+"""The signature in metrics.json: enough to distinguish two results and to reproduce one of them."""
 
 import hashlib
 import json
+import platform
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -12,8 +13,10 @@ from loopback_hub import LoopbackHub
 
 from captioner_idc.adapters import add_lora, save_adapter
 from captioner_idc.loading import load
+from common_idc.provenance import code_commit
 from dataset_syned import load_benchmark
 from metric_idc import read_predictions, score_rows, write_predictions
+from run_idc.signature import hub_dataset, settings_fingerprint
 
 BASE, ADAPTER = "tester/base", "tester/adapter"
 OPTIONS = {"train": 8, "validation": 4, "test": 6}
@@ -68,46 +71,73 @@ def test_weights_are_named_by_commit_or_hash(root: Path, tiny_captioner: Path, a
         done = hub.run(EVALUATE.format(program=str(root / "evaluate.py"), calls=calls), tmp_path / "home", cwd=root)
         assert done.returncode == 0, done.stderr[-3000:]
 
-    def told(name: str) -> list[str | None]:
+    def recorded(name: str) -> list[str | None]:
         keys = ("model", "revision", "commit", "adapter", "adapter_revision", "adapter_commit", "adapter_sha256")
         signature = signature_of(tmp_path / name)
         return [signature[key] for key in keys]
 
     one, other = map(sha256, adapters)
     assert one != other and first != second
-    assert told("both") == [BASE, base, base, ADAPTER, first, first, one]
-    assert told("alone") == [BASE, None, base, ADAPTER, first, first, one]
-    assert told("newest") == [BASE, None, base, ADAPTER, None, second, other]
-    assert told("as model") == told("alone")
-    assert told("in a folder") == [str(tiny_captioner), None, None, str(adapters[1]), None, None, other]
-    assert told("no adapter") == [BASE, None, base, None, None, None, None]
+    assert recorded("both") == [BASE, base, base, ADAPTER, first, first, one]
+    assert recorded("alone") == [BASE, None, base, ADAPTER, first, first, one]
+    assert recorded("newest") == [BASE, None, base, ADAPTER, None, second, other]
+    assert recorded("as model") == recorded("alone")
+    assert recorded("in a folder") == [str(tiny_captioner), None, None, str(adapters[1]), None, None, other]
+    assert recorded("no adapter") == [BASE, None, base, None, None, None, None]
 
 
-def test_the_signature_has_everything_that_a_number_depends_on(
+def test_everything_that_a_number_depends_on_is_recorded(
     program: ModuleType, tiny_captioner: Path, tmp_path: Path
 ) -> None:
-    """The keys that the field asks for, with values that are checked against what they come from."""
+    """All keys of the signature, with values that are checked against what they come from."""
     arguments = ["--model", str(tiny_captioner), "--benchmark", "toy", "--benchmark_options", json.dumps(OPTIONS)]
-    arguments += ["--no_input_controls", "--metrics", "BLEU", "--do_sample", "--seed", "7"]
+    arguments += ["--no_input_controls", "--metrics", "BLEU", "--do_sample", "--seed", "7", "--batch_size", "4"]
     assert program.main([*arguments, "--output_dir", str(tmp_path)]) == 0
     signature, rows = signature_of(tmp_path), load_benchmark("toy", "test", **OPTIONS)
-    assert signature["pairs"] == OPTIONS["test"]
-    assert signature["references_per_pair"] == {"min": 5, "max": 5, "mean": 5.0}
-    assert signature["tokenizer"].startswith("PTBTokenizer") and signature["protocol"] == "standard"
-    assert list(signature["metrics"]) == ["BLEU"]
-    names = {"pycocoevalcap", "python", "numpy", "torch", "transformers", "peft", "datasets"}
-    assert set(signature["versions"]) == names and signature["versions"]["torch"] == version("torch")
-    processor = load(tiny_captioner, device="cpu")[1]
-    assert signature["processor"] == processor.settings and signature["dtype"] == "float32"
-    assert (signature["benchmark_options"], signature["batch_size"]) == (OPTIONS, 32)
-    assert signature["data_version"] == str(rows.info.version) == "1.0.0"
-    assert signature["data_source"] is None, "it is drawn here"
+    model, processor = load(tiny_captioner, device="cpu")
     pairs = sorted(zip(rows["pair_id"], rows["captions"], strict=True))
-    text = "".join(json.dumps([pair_id, captions]) + "\n" for pair_id, captions in pairs)
-    assert signature["data_sha256"] == hashlib.sha256(text.encode()).hexdigest()
-    assert signature["decoding"]["do_sample"] and signature["seed"] == 7
-    limit = processor.settings["max_caption_length"]
-    assert signature["decoding"]["max_new_tokens"] == limit, "nobody gave it, and yet it held"
+    predicted = sorted((row["pair_id"], row["prediction"]) for row in read_predictions(tmp_path / "predictions.jsonl"))
+    texts = {
+        name: "".join(json.dumps([pair_id, value]) + "\n" for pair_id, value in values)
+        for name, values in (("data", pairs), ("predictions", predicted))
+    }
+    packages = ("pycocoevalcap", "numpy", "torch", "transformers", "peft", "datasets")
+    generation = model.generation_config.to_diff_dict()
+    generation.pop("transformers_version", None)
+    sampling = {"num_beams": 1, "do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
+    assert signature.pop("tokenizer").startswith("PTBTokenizer")
+    assert list(signature.pop("metrics")) == ["BLEU"]
+    assert "8 training pairs with the highest CIDEr" in signature.pop("constant_caption")
+    assert signature == {
+        "protocol": "standard",
+        "data_sha256": hashlib.sha256(texts["data"].encode()).hexdigest(),
+        "predictions_sha256": hashlib.sha256(texts["predictions"].encode()).hexdigest(),
+        "pairs": OPTIONS["test"],
+        "references_per_pair": {"min": 5, "max": 5, "mean": 5.0},
+        "bootstrap": {"resamples": 1000, "seed": 0, "interval": 0.95, "unit": "pair"},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "data_version": str(rows.info.version),
+        "data_source": None,  # the pairs are drawn here
+        "benchmark": "toy",
+        "benchmark_options": OPTIONS,
+        "split": "test",
+        "hub_dataset": None,
+        "model": str(tiny_captioner),
+        "revision": None,
+        "commit": None,
+        "adapter": None,
+        "adapter_revision": None,
+        "adapter_commit": None,
+        "adapter_sha256": None,
+        "processor": json.loads(json.dumps(processor.settings)),
+        "dtype": "float32",
+        "device": "cpu",
+        "batch_size": 4,
+        # nobody gave a limit, and the processor's was used
+        "decoding": {**generation, "max_new_tokens": processor.settings["max_caption_length"], **sampling},
+        "seed": 7,
+        "code_commit": code_commit(),
+    }
 
 
 def test_the_hash_of_the_data_is_of_pairs_and_references_alone(tmp_path: Path) -> None:
@@ -121,30 +151,58 @@ def test_the_hash_of_the_data_is_of_pairs_and_references_alone(tmp_path: Path) -
         for number in range(5)
     ]
 
-    def told(rows: list[dict[str, Any]], **how: Any) -> str:
+    def hash_of(rows: list[dict[str, Any]], **how: Any) -> str:
         return score_rows(rows, ["BLEU"], resamples=2, **how)["signature"]["data_sha256"]
 
-    assert told(rows) == told(rows[::-1]) == told([row | {"prediction": "b"} for row in rows])
-    assert told(rows) == told(rows, protocol="paper", paper_batch_size=2), "a pair is dropped, the data are the same"
+    assert hash_of(rows) == hash_of(rows[::-1]) == hash_of([row | {"prediction": "b"} for row in rows])
+    assert hash_of(rows) == hash_of(rows, protocol="paper", paper_batch_size=2), (
+        "a pair is dropped, the data are the same"
+    )
     write_predictions(rows, tmp_path / "rows.jsonl")
-    assert told(rows) == told(read_predictions(tmp_path / "rows.jsonl"))
-    assert told(rows) != told(rows[1:])
-    assert told(rows) != told([rows[0] | {"references": ["a ball", "another"]}, *rows[1:]])
-    assert told(rows) != told([rows[0] | {"pair_id": "x"}, *rows[1:]])
+    assert hash_of(rows) == hash_of(read_predictions(tmp_path / "rows.jsonl"))
+    assert hash_of(rows) != hash_of(rows[1:])
+    assert hash_of(rows) != hash_of([rows[0] | {"references": ["a ball", "another"]}, *rows[1:]])
+    assert hash_of(rows) != hash_of([rows[0] | {"pair_id": "x"}, *rows[1:]])
 
 
-def test_fetched_files_are_told_by_their_commit(program: ModuleType, tmp_path: Path) -> None:
-    """`fetch` notes the mirror in the data folder; tests of `fetch` see it written."""
+def test_fetched_files_are_recorded_by_their_commit(program: ModuleType, tmp_path: Path) -> None:
+    """`fetch` writes the mirror into the data folder; tests of `fetch` check that."""
     (tmp_path / ".fetching").mkdir()
     (tmp_path / ".fetching" / "mirror.json").write_text(json.dumps({"repo_id": "a/b", "commit": "c" * 40}))
     options = json.dumps({**OPTIONS, "data_dir": str(tmp_path)})
     config = program.parse_config(
         ["--benchmark", "toy", "--benchmark_options", options, "--model", "m", "--output_dir", "o"]
     )
-    told = program.data_signature(config, load_benchmark("toy", "test", **config.benchmark_options))
-    assert told == {"data_version": "1.0.0", "data_source": f"a/b@{'c' * 40}"}
+    recorded = program.data_signature(config, load_benchmark("toy", "test", **config.benchmark_options), [])
+    assert recorded == {"data_version": "1.0.0", "data_source": f"a/b@{'c' * 40}"}
 
 
 def test_an_adapter_revision_needs_both_names(program: ModuleType) -> None:
     with pytest.raises(ValueError, match="--adapter_revision needs --model and --adapter"):
         program.parse_config(["--adapter", "a", "--adapter_revision", "r", "--benchmark", "toy", "--output_dir", "o"])
+
+
+def test_the_fingerprint_changes_with_files_of_weights_and_data(tmp_path: Path) -> None:
+    for name in ("weights.safetensors", "data.arrow", "notes.txt"):
+        (tmp_path / name).write_text("1")
+    data = [str(tmp_path / "data.arrow")]
+
+    def fingerprint(**changes: Any) -> str:
+        values = {"signature": {"model": str(tmp_path), "adapter": None}, "data_files": data}
+        return json.dumps(settings_fingerprint(**{**values, "data_fingerprint": "f", "seed": 0} | changes))
+
+    first = fingerprint()
+    (tmp_path / "notes.txt").write_text("22")
+    assert fingerprint() == first
+    assert fingerprint(seed=1) != first and fingerprint(data_fingerprint="g") != first
+    (tmp_path / "weights.safetensors").write_text("22")
+    second = fingerprint()
+    (tmp_path / "data.arrow").write_text("22")
+    assert len({first, second, fingerprint()}) == 3
+
+
+def test_the_hub_dataset_is_the_home_page_or_a_mirror() -> None:
+    pages = "https://huggingface.co/datasets/"
+    assert hub_dataset(f"{pages}a/b", [("c/d", "dataset")]) == "a/b"
+    assert hub_dataset("https://example.org", [("m", "model"), ("c/d", "dataset")]) == "c/d"
+    assert hub_dataset("https://example.org", []) is None

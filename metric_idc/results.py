@@ -1,0 +1,76 @@
+"""The files of a results folder: predictions, scores per pair, all scores. Each is written whole or not at all.
+
+The names are those of run_idc/paths.py, which this package, standing alone, cannot import; a test compares them.
+"""
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+from .predictions import as_json_lines
+
+PREDICTIONS, PAIRS, METRICS, REPORT = "predictions.jsonl", "pairs.jsonl", "metrics.json", "report.html"
+# The input controls: predictions for exchanged images, and for the image before given twice.
+CONTROLS = ("swapped", "identical")
+
+Row = dict[str, Any]
+
+
+def control_predictions(control: str) -> str:
+    """Return the file name of the predictions of a control, one of CONTROLS."""
+    return f"predictions_{control}.jsonl"
+
+
+def write_predictions(rows: list[Row], path: str | Path) -> None:
+    """Write one JSON object per line, in ASCII: no line separator in a caption can then break a line.
+
+    `change_type` may be missing in a row; further fields of a row are written too.
+    """
+    _write(Path(path), as_json_lines(rows))
+
+
+def write_results(folder: Path, result: dict[str, Any]) -> None:
+    """Write the result of `score_rows`: its "pairs" to pairs.jsonl, the rest to metrics.json."""
+    _write(folder / PAIRS, "".join(json.dumps(pair) + "\n" for pair in result["pairs"]))
+    scores = {name: value for name, value in result.items() if name != "pairs"}
+    _write(folder / METRICS, json.dumps(scores, indent=2, ensure_ascii=False) + "\n")
+
+
+def remove_results(folder: Path) -> None:
+    """Remove what an earlier evaluation wrote, so that it is never taken for a result of other predictions."""
+    for name in (METRICS, PAIRS, REPORT, *map(control_predictions, CONTROLS)):
+        (folder / name).unlink(missing_ok=True)
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """Read metrics.json of a folder that contains the predictions too.
+
+    Raises: FileNotFoundError if one of the two is missing; ValueError if metrics.json is not a file of scores.
+    """
+    for name in (METRICS, PREDICTIONS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{str(folder / name)!r} is missing: evaluate.py or `python -m metric_idc score` with "
+                f"--output_dir {folder} writes it"
+            )
+    path = folder / METRICS
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"scores", "controls", "signature"} - set(result)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{str(path)!r} is not a file of scores ({error}): score the folder again") from error
+    if missing:
+        raise ValueError(f"{str(path)!r} has no {', '.join(sorted(missing))}: score the folder again")
+    return result
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
