@@ -104,19 +104,20 @@ def load_image(source: Any) -> Image.Image:
 
 
 def _from_file(file: str | os.PathLike | io.BytesIO) -> Image.Image:
-    name = "the image" if isinstance(file, io.BytesIO) else os.fspath(file)
-    if not isinstance(file, io.BytesIO) and not os.path.exists(name):
-        raise ImageError(f"{name!r} does not exist; check the path (relative paths start at {os.getcwd()!r}).")
+    in_memory = isinstance(file, io.BytesIO)
+    name = "the image" if in_memory else repr(os.fspath(file))
+    if not in_memory and not os.path.exists(file):
+        raise ImageError(f"{name} does not exist; check the path (relative paths start at {os.getcwd()!r}).")
     try:
         with Image.open(file) as image:  # animated files open at their first frame
             return _to_rgb(image)
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name!r} is not an image that Pillow can read; convert it to PNG or JPEG.") from error
+        raise ImageError(f"{name} is not an image that Pillow can read; convert it to PNG or JPEG.") from error
     except ImageError as error:
-        raise ImageError(f"{name!r}: {error}") from error
+        raise error if in_memory else ImageError(f"{name}: {error}") from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         # Pillow reports damaged files with each of these types.
-        raise ImageError(f"{name!r} cannot be read ({error}); replace the file or save it anew.") from error
+        raise ImageError(f"{name} cannot be read ({error}); replace the file or save it again.") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -101,7 +101,7 @@ def test_what_training_would_refuse_is_refused(tmp_path: Path) -> None:
     )
     (problem,) = report.problems
     assert (problem.rule, problem.pair_id) == ("unreadable", "2")
-    assert "image 'f.tif' cannot be read" in problem.detail and "no grey levels" in problem.detail
+    assert "image 'f.tif' cannot be read" in problem.detail and "not grey levels" in problem.detail
     with pytest.raises(DataError, match="pair '2': image 'f.tif' cannot be read"):
         read_row(good("2", after=("f.tif", buffer.getvalue())))
 

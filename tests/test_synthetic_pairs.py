@@ -59,7 +59,7 @@ def test_what_others_start_from_is_made_first_and_nothing_twice(
 
 
 def test_a_command_that_fails_is_told_with_its_error(experiment: ModuleType) -> None:
-    with pytest.raises(RuntimeError, match="(?s)`evaluate.py .*` ended with code 2.*--output_dir is missing"):
+    with pytest.raises(RuntimeError, match="(?s)`evaluate.py .*` ended with code 2.*--model or --adapter is missing"):
         experiment.run("evaluate.py", "--benchmark", "toy")
 
 

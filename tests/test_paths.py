@@ -1,0 +1,28 @@
+"""File names of a run folder: which folders belong to a run, and which evaluations it has."""
+
+from pathlib import Path
+
+from run_idc.paths import EVALUATIONS, METRICS, TRAIN_CONFIG, control_predictions, evaluations, run_of
+
+
+def test_an_evaluation_belongs_to_a_run_only_where_train_has_written_one(tmp_path: Path) -> None:
+    evaluation = tmp_path / EVALUATIONS / "toy-test"
+    evaluation.mkdir(parents=True)
+    assert run_of(evaluation) is None
+    (tmp_path / TRAIN_CONFIG).touch()
+    assert run_of(evaluation) == tmp_path.resolve()
+    elsewhere = tmp_path / "other" / "toy-test"
+    elsewhere.mkdir(parents=True)
+    assert run_of(elsewhere) is None
+
+
+def test_evaluations_are_sorted_and_only_those_with_metrics(tmp_path: Path) -> None:
+    for name in ("b", "a", "unfinished"):
+        (tmp_path / EVALUATIONS / name).mkdir(parents=True)
+    for name in ("b", "a"):
+        (tmp_path / EVALUATIONS / name / METRICS).touch()
+    assert [file.parent.name for file in evaluations(tmp_path)] == ["a", "b"]
+
+
+def test_each_control_has_its_own_predictions_file() -> None:
+    assert control_predictions("swapped") == "predictions_swapped.jsonl"

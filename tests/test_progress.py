@@ -1,0 +1,46 @@
+"""State of a run: the best epoch, the means of the log, and lines that a resumed run writes again."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+from run_idc.paths import LOG
+from run_idc.progress import Log, Progress
+
+
+def test_epochs_without_improvement_count_from_the_best_and_a_tie_is_none() -> None:
+    progress = Progress(pairs_per_step=1)
+    assert [progress.is_best(score) for score in (-3.0, -2.0, -2.0, -4.0)] == [True, True, False, False]
+    assert (progress.best_score, progress.epochs_without_improvement) == (-2.0, 2)
+    assert progress.is_best(-1.0)
+    assert progress.epochs_without_improvement == 0
+
+
+def test_means_are_of_the_steps_since_the_last_call() -> None:
+    progress = Progress(pairs_per_step=1, losses=[1.0, 3.0], grad_norms=[0.5, 1.5])
+    assert progress.take_means() == {"loss": 2.0, "grad_norm": 1.0}
+    progress.losses, progress.grad_norms = [*progress.losses, 7.0], [*progress.grad_norms, 4.0]
+    assert progress.take_means() == {"loss": 7.0, "grad_norm": 4.0}
+
+
+def accelerator(tracked: list[dict], is_main_process: bool = True) -> SimpleNamespace:
+    """Return what Log uses of an Accelerator."""
+    return SimpleNamespace(is_main_process=is_main_process, log=lambda values, step: tracked.append(values))
+
+
+def test_lines_after_the_checkpoint_are_cut_off_and_only_numbers_are_tracked(tmp_path: Path) -> None:
+    tracked: list[dict] = []
+    progress = Progress(pairs_per_step=1)
+    log = Log(accelerator(tracked), tmp_path, progress)
+    log.write({"loss": 1.0, "note": "text"})
+    kept = progress.log_bytes
+    log.write({"loss": 2.0})
+    assert tracked == [{"loss": 1.0}, {"loss": 2.0}]
+    Log(accelerator(tracked), tmp_path, Progress(pairs_per_step=1, log_bytes=kept)).write({"loss": 3.0})
+    assert [json.loads(line)["loss"] for line in (tmp_path / LOG).read_text().splitlines()] == [1.0, 3.0]
+
+
+def test_only_the_main_process_writes(tmp_path: Path) -> None:
+    tracked: list[dict] = []
+    Log(accelerator(tracked, is_main_process=False), tmp_path, Progress(pairs_per_step=1)).write({"loss": 1.0})
+    assert not tracked and not (tmp_path / LOG).exists()
