@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from accelerate import Accelerator
 from accelerate.utils import (
     DistributedType,
@@ -54,20 +53,17 @@ from dataset_syned.epoch_order import CaptionChoice, PairOrder, TrainingPairs
 from metric_idc import corpus_scores
 from metric_idc.java import java_command
 from run_idc.card import write_card
-from run_idc.checkpoints import (
-    gather_state,
-    latest_checkpoint,
-    read_progress,
-    read_state,
-    remove_unfinished,
-    renew_progress,
-    restore_state,
-    write_checkpoint,
-)
+from run_idc.checkpoints import gather_state, latest_checkpoint
 from run_idc.paths import CAPTIONER, TRACKERS, TRAIN_CONFIG
 from run_idc.pictures import draw_curves, draw_samples
 from run_idc.progress import Log, Progress, environment, peak_memory
 from run_idc.publishing import try_push
+from run_idc.resuming import (
+    check_processor_unchanged,
+    check_settings_unchanged,
+    restore_checkpoint,
+    save_checkpoint,
+)
 from run_idc.stopping import SigtermHandler
 
 KNOWN_TRACKERS = ("tensorboard", "trackio", "wandb")
@@ -337,46 +333,23 @@ def prepare(accelerator: Accelerator, config: TrainConfig, sigterm: SigtermHandl
 
 
 def resume(run: Run) -> None:
-    """Restore weights, optimizer, learning rate and progress of the last checkpoint, if there is one.
-
-    Raises: ValueError for other processor settings, another number of pairs per step, or a damaged checkpoint.
-    """
-    if run.accelerator.is_main_process:
-        for name in remove_unfinished(run.folder):
-            print(f"ignored the incomplete checkpoint {name}")
-    check_processor_unchanged(run)
-    folder = latest_checkpoint(run.folder)
-    if folder is None:
-        run.accelerator.print("no checkpoint yet: starting from the beginning")
+    """Continue from the newest checkpoint, if there is one."""
+    check_processor_unchanged(run.folder, run.processor.settings)
+    optimizer = run.optimizer.optimizer
+    progress = restore_checkpoint(run.accelerator, run.folder, run.model, optimizer, run.order.pairs_per_step)
+    if progress is None:
         return
-    progress = Progress(**read_progress(folder))
-    if progress.pairs_per_step != run.order.pairs_per_step:
-        raise ValueError(
-            f"the run was started with {progress.pairs_per_step} pairs per step, now there are "
-            f"{run.order.pairs_per_step}: keep batch_size x gradient_accumulation_steps x processes the same"
-        )
     run.progress = progress
-    if progress.done:
-        return
-    restore_state(run.model, run.optimizer.optimizer, read_state(folder))
-    run.scheduler.last_epoch = progress.step - 1
-    run.scheduler.step()  # sets the rate of this step, which depends on the step alone
-    run.accelerator.print(f"continuing after step {progress.step}, in epoch {progress.epoch + 1}")
+    if not progress.done:
+        run.scheduler.last_epoch = progress.step - 1
+        run.scheduler.step()  # sets the rate of this step, which depends on the step alone
+        run.accelerator.print(f"continuing after step {progress.step}, in epoch {progress.epoch + 1}")
 
 
 def save(run: Run) -> None:
-    """Write a checkpoint, or only its progress if no step was taken since; all processes must call it together."""
-    if run.deepspeed or not run.progress.step:
-        return
-    folder = latest_checkpoint(run.folder)
-    run.accelerator.wait_for_everyone()  # all have looked before the main process changes the folder
-    if folder is not None and int(folder.name.removeprefix("step-")) == run.progress.step:
-        if run.accelerator.is_main_process:
-            renew_progress(folder, dataclasses.asdict(run.progress))
-        return
-    state = gather_state(run.model, run.optimizer.optimizer)
-    if run.accelerator.is_main_process:
-        write_checkpoint(run.folder, state, dataclasses.asdict(run.progress))
+    """Write a checkpoint; all processes must call it together."""
+    if run.progress.step and not run.deepspeed:
+        save_checkpoint(run.accelerator, run.folder, run.model, run.optimizer.optimizer, run.progress)
 
 
 def start_run(run: Run) -> None:
@@ -624,50 +597,21 @@ def finish_run(run: Run) -> None:
     save(run)
 
 
-def check_settings_unchanged(config: TrainConfig) -> None:
+def check_folder(config: TrainConfig) -> None:
     """Refuse to overwrite a run or to resume it with a different config.
 
     Raises: ValueError that names the first difference.
     """
-    file = Path(config.output_dir) / TRAIN_CONFIG
-    if not file.exists():
-        return
-    if not config.resume:
-        raise ValueError(
-            f"{config.output_dir!r} already contains a run: pass --resume to continue it, name another output_dir, "
-            "or remove it"
-        )
-    started, now = yaml.safe_load(file.read_text(encoding="utf-8")), vars(config) | {"lora_alpha": config.alpha}
-    from_adapter = {name for name in now if name.startswith("lora_")} if config.adapter else set()
-    for name in sorted(set(now) - MAY_CHANGE_ON_RESUME - from_adapter):
-        if started.get(name) != now[name]:
-            raise_changed(config.output_dir, name, started.get(name), now[name])
-
-
-def check_processor_unchanged(run: Run) -> None:
-    """Raise ValueError if the run was started with other processor settings."""
-    file = run.folder / TRAIN_CONFIG
-    if not file.exists():
-        return
-    started = yaml.safe_load(file.read_text(encoding="utf-8"))["processor"]
-    for name, value in run.processor.settings.items():
-        if started.get(name) != value:
-            raise_changed(run.config.output_dir, f"processor {name}", started.get(name), value)
-
-
-def raise_changed(folder: str, name: str, started: Any, now: Any) -> None:
-    """Raise ValueError for a setting that differs from the one that the run was started with."""
-    raise ValueError(
-        f"the run in {folder!r} was started with {name}={started!r}, now it is {now!r}: resume it with the same "
-        "config, or name another output_dir"
-    )
+    settings = vars(config) | {"lora_alpha": config.alpha}
+    from_adapter = {name for name in settings if name.startswith("lora_")} if config.adapter else set()
+    check_settings_unchanged(Path(config.output_dir), settings, MAY_CHANGE_ON_RESUME | from_adapter, config.resume)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     try:
         config = parse_config(sys.argv[1:] if argv is None else argv)
-        check_settings_unchanged(config)
+        check_folder(config)
         if config.validation_captions:
             java_command()  # its absence would otherwise end the run after the first epoch
         with SigtermHandler() as sigterm:

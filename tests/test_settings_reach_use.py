@@ -21,6 +21,7 @@ import train
 from captioner_idc import captioning, loading
 from captioner_idc.adapters import add_lora, save_adapter
 from dataset_syned.benchmarks.toy import ToyConfig, draw_raw
+from run_idc import resuming
 from run_idc.stopping import SigtermHandler
 
 OPTIONS = {"train": 10, "validation": 4, "test": 3}
@@ -99,8 +100,8 @@ def trained(config: train.TrainConfig, patch: pytest.MonkeyPatch) -> Any:
     """What a whole run does and leaves: log, files, weights, pushes, checkpoints."""
     seen: list[Any] = []
     patch.setattr(train, "try_push", lambda *arguments, **options: seen.append((arguments[1:], options)) or "")
-    write = train.write_checkpoint
-    patch.setattr(train, "write_checkpoint", lambda *a: seen.append(a[2]["step"]) or write(*a))
+    write = resuming.write_checkpoint
+    patch.setattr(resuming, "write_checkpoint", lambda *a: seen.append(a[2]["step"]) or write(*a))
     accelerator = train.Accelerator(
         cpu=True,
         log_with=config.trackers,
@@ -223,9 +224,9 @@ def test_resume_benchmark_and_mix_reach_their_use(models: dict[str, str], tmp_pa
     Path(config.output_dir).mkdir()
     (Path(config.output_dir) / "train_config.yaml").write_text(yaml.safe_dump({"seed": 1}))
     with pytest.raises(ValueError, match="pass --resume"):
-        train.check_settings_unchanged(config)
+        train.check_folder(config)
     with pytest.raises(ValueError, match="was started with"):
-        train.check_settings_unchanged(dataclasses.replace(config, resume=True))
+        train.check_folder(dataclasses.replace(config, resume=True))
     with pytest.raises(ValueError, match="unknown benchmark 'toy2'"):
         train.load_rows(dataclasses.replace(config, benchmark="toy2"))
     mixed = dataclasses.replace(config, mix=train.Options({"toy": {"weight": 0.5, "train": 6, "seed": 9}}))
