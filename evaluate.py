@@ -282,7 +282,7 @@ def score(
     write_report(folder, images_of(rows, "before", "after"))
     remove_partial_predictions(folder)
     if run_folder := paths.run_of(folder):
-        write_card(run_folder, template=Path(__file__).with_name("model_card.md"))
+        write_card(run_folder)
     return result
 
 
