@@ -53,7 +53,7 @@ SLOW = (
     *("test_predicting.py", "test_publishing.py", "test_resuming.py", "test_train_push.py", "test_train.py"),
     *("test_evaluate.py", "test_synthesis.py", "test_synthesis_models.py", "test_synthetic_pairs.py", "test_wheel.py"),
     *("test_signature.py", "test_report.py", "test_pushing.py", "test_full_size.py", "test_metric_space.py"),
-    *("test_settings_reach_use.py",),
+    *("test_settings_reach_use.py", "test_synthesis_settings.py"),
 )
 
 
