@@ -245,7 +245,7 @@ def caption_batch(
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any] | None:
-    """Predict in all processes; in the main one write all files and return the scores. Return None in the others."""
+    """Predict in all processes; the main one writes all files and returns the scores, the others return None."""
     state = get_state()
     with state.main_process_first():
         rows = load_benchmark(config.benchmark, config.split, **config.benchmark_options)

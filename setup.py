@@ -20,12 +20,12 @@ TRAIN += ["pyyaml>=6.0.1", "jinja2>=3.1.2"]
 # diffusers itself asks for Python 3.11
 SYNTHESIS = [*DATA, "diffusers>=0.42; python_version >= '3.11'", "gguf>=0.17", "accelerate>=1.10"]
 SYNTHESIS += ["jinja2>=3.1.2", "pyyaml>=6.0.1"]
-DEMO = ["gradio>=6.31"]  # holds Pillow below 13
+DEMO = ["gradio>=6.31"]  # requires Pillow below 13
 DEV = ["pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.17", "evaluate>=0.4.6"]
 
 
 class BuildWithCard(build_py):
-    """The build of packages, with the template of the model card, which lies at the top level, put into run_idc."""
+    """The build of packages, with the template of the model card, from the top level, copied into run_idc."""
 
     def run(self) -> None:
         super().run()

@@ -154,7 +154,7 @@ class TrainConfig:
 
     @property
     def alpha(self) -> int:
-        """LoRA's alpha, with its default resolved."""
+        """Return LoRA's alpha, with its default resolved."""
         return 2 * self.lora_rank if self.lora_alpha is None else self.lora_alpha
 
     def check(self) -> None:
@@ -244,12 +244,12 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """The run folder."""
+        """Return the run folder."""
         return Path(self.config.output_dir)
 
     @property
     def deepspeed(self) -> bool:
-        """Whether DeepSpeed keeps weights and optimizer, in pickles of its own that no checkpoint here contains."""
+        """Return whether DeepSpeed keeps weights and optimizer, in pickle files outside our checkpoints."""
         return self.accelerator.distributed_type is DistributedType.DEEPSPEED
 
     def weights(self) -> dict[str, torch.Tensor]:

@@ -111,7 +111,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Switch loading bars and advice off: the terminal belongs to the sentence and to errors."""
+    """Disable loading bars and advice, so that only the sentence and errors are printed."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     hub_verbosity = hub_logging.get_verbosity()
     logging.set_verbosity_error()

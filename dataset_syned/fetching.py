@@ -180,7 +180,7 @@ def download(mirror: Mirror, file: RepoFile, target: Path, root: Path) -> None:
 
 
 def receive(url: str, stream: IO[bytes], file: RepoFile) -> None:
-    """Receive the rest of the file; a broken connection is opened again where it ended."""
+    """Receive the rest of the file; after a broken connection continue where it ended."""
     failed = 0
     while True:
         start = stream.tell()

@@ -38,7 +38,7 @@ SPREAD = 0.02  # standard deviation of BLIP-2's and OPT's initialisers: activati
 
 
 def full_size_config() -> Blip2Config:
-    """Salesforce/blip2-opt-2.7b; vision part and Q-Former have the library's default sizes."""
+    """Return the config of Salesforce/blip2-opt-2.7b; vision part and Q-Former have the library's default sizes."""
     text_config = OPTConfig(
         hidden_size=2560,
         word_embed_proj_dim=2560,
@@ -56,7 +56,7 @@ def full_size_config() -> Blip2Config:
 
 
 def make_checkpoint(folder: Path, config: Blip2Config, shard_size: int = 10**9) -> int:
-    """The folder as it would come from the Hub; returns the number of parameters."""
+    """Write the folder as the Hub would deliver it and return the number of parameters."""
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -73,7 +73,7 @@ def make_checkpoint(folder: Path, config: Blip2Config, shard_size: int = 10**9) 
 
 
 def write_weights(folder: Path, config: Blip2Config, shard_size: int) -> int:
-    """Shard by shard, so that no more than one is in memory."""
+    """Write the weights shard by shard, so that only one is in memory."""
     with torch.device("meta"):
         model = Blip2ForConditionalGeneration(config).to(torch.bfloat16)
     shapes = dict(model.named_parameters())  # each once: the head of the language model is its embedding
@@ -101,7 +101,7 @@ def make_processor(config: Blip2Config) -> Blip2Processor:
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE of the toy benchmark's words, filled up to the number of OPT's."""
+    """Return a byte-level BPE of the toy benchmark's words, filled up to the size of OPT's vocabulary."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
@@ -132,7 +132,7 @@ def toy_sentences(pairs: int) -> list[str]:
 
 def check_place(folder: Path) -> None:
     if folder.is_relative_to(ROOT):
-        raise ValueError(f"{str(folder)!r} lies in the repository: name a folder outside {str(ROOT)!r}")
+        raise ValueError(f"{str(folder)!r} is inside the repository: name a folder outside {str(ROOT)!r}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{str(folder)!r} is there already: name a new folder, or remove it")
     existing = next(parent for parent in folder.parents if parent.is_dir())

@@ -26,7 +26,7 @@ SIZE = (480, 320)
 
 
 def write_folder(folder: Path, pairs: int, size: tuple[int, int]) -> None:
-    """A folder benchmark of `pairs` pairs over 50 different pictures."""
+    """Write a folder benchmark of `pairs` pairs over 50 different pictures."""
     split = folder / "train"
     split.mkdir(parents=True)
     random = np.random.default_rng(0)
@@ -100,7 +100,7 @@ TASKS = {task.__name__: task for task in (prepare_ours, prepare_opened, stream_o
 
 
 def measure(task: str, folder: Path) -> dict[str, float]:
-    """Seconds (a task may print its own) and peak memory in MiB of a fresh process."""
+    """Return seconds (a task may print its own) and peak memory in MiB of a fresh process."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as cache:
         command = [sys.executable, __file__, "--task", task, str(folder), cache]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -116,11 +116,11 @@ def run_task(task: str, folder: Path, cache: Path) -> None:
     import datasets
 
     datasets.disable_progress_bars()
-    told = io.StringIO()
+    printed = io.StringIO()
     started = time.perf_counter()
-    with contextlib.redirect_stdout(told):
+    with contextlib.redirect_stdout(printed):
         TASKS[task](folder, cache)
-    seconds = float(told.getvalue().split()[-1]) if told.getvalue().strip() else time.perf_counter() - started
+    seconds = float(printed.getvalue().split()[-1]) if printed.getvalue().strip() else time.perf_counter() - started
     print(json.dumps({"seconds": seconds, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 
 

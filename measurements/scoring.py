@@ -7,7 +7,7 @@ The baseline is what COCOEvalCap.evaluate does, without SPICE: PTBTokenizer for 
 Bleu, Meteor, Rouge and Cider, one after the other. Ours is the same work: tokens, statistics of each pair, the same
 scores. The whole of `score_rows` is timed too: a second system, the constant caption, which is searched first;
 intervals of 1,000 resamples; tables. No two captions of the data are alike, so that nothing is gained by scoring a
-sentence once that stands there twice. It ends with code 1 if a bar is missed.
+duplicate sentence once. It ends with code 1 if a bar is missed.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def make_rows(pairs: int, references: int) -> list[dict[str, Any]]:
         return text
 
     def near(text: str) -> str:
-        """A prediction: most words of a reference, so that the aligner has stems and chunks to find."""
+        """Return a prediction that shares most words with a reference, so that there are stems and chunks to align."""
         words = [rng.choice(WORDS["color"]) if word in WORDS["color"] else word for word in text.split()]
         return " ".join(word for word in words if rng.random() > 0.1)
 

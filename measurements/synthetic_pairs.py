@@ -7,7 +7,7 @@ Toy pairs stand for the real ones. The synthetic pairs are made by `synthesize` 
 the wording of edit instructions. Per number of real pairs and per seed, which draws other real pairs, an adapter of
 the tiny captioner is trained twice by the same recipe: from scratch, and from the adapter that the synthetic pairs
 gave. All are scored on the toy benchmark's own test split. Table and plot go to docs/, the runs stay in runs/; the
-same command goes on where it was stopped.
+same command continues where it was stopped.
 """
 
 import argparse
@@ -53,7 +53,7 @@ class Cell:
 
 
 def run(*arguments: str) -> None:
-    """A command of this repository, on one thread, because several run side by side. Raises: RuntimeError."""
+    """Run a command of this repository on one thread, because several run in parallel. Raises: RuntimeError."""
     environment, command = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}, [sys.executable, *arguments]
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -61,7 +61,7 @@ def run(*arguments: str) -> None:
 
 
 def make_synthetic(folder: Path, pairs: int) -> Path:
-    """A data folder with `pairs` synthetic training pairs, or a few less or more, and a tenth for validation."""
+    """Make a data folder with about `pairs` synthetic training pairs, and a tenth for validation."""
     data = folder / "synthetic"
     data.mkdir(parents=True, exist_ok=True)
     for split, count in (("train", pairs), ("validation", pairs // 10)):
@@ -91,7 +91,7 @@ def train(cell: Cell, folder: Path, data: Path) -> None:
 
 
 def finish(cell: Cell, folder: Path, data: Path) -> None:
-    """Trains and scores a cell, unless that is done."""
+    """Train and score a cell, unless that is done."""
     results = folder / cell.name / "eval" / "toy-test"
     if (results / "metrics.json").is_file():
         return
@@ -103,7 +103,7 @@ def finish(cell: Cell, folder: Path, data: Path) -> None:
 
 
 def finish_all(cells: list[Cell], folder: Path, data: Path, jobs: int) -> None:
-    """What others start from comes first."""
+    """Finish all cells; those that others start from come first."""
     with tqdm(total=len(cells), unit="run", desc="train and score") as bar, ThreadPoolExecutor(jobs) as pool:
         for stage in (True, False):
             for _ in pool.map(lambda cell: finish(cell, folder, data), [c for c in cells if (c.real == 0) == stage]):
@@ -111,7 +111,7 @@ def finish_all(cells: list[Cell], folder: Path, data: Path, jobs: int) -> None:
 
 
 def scores_of(cells: list[Cell], folder: Path) -> dict[str, np.ndarray]:
-    """Of each test pair its CIDEr and whether the sentence tells its type of change, [cells, pairs].
+    """Return each test pair's CIDEr and whether the sentence states its change type, [cells, pairs].
 
     Both, because CIDEr is high where the right thing is named with a wrong change.
     """
@@ -125,7 +125,7 @@ def scores_of(cells: list[Cell], folder: Path) -> dict[str, np.ndarray]:
 
 
 def estimate(values: np.ndarray) -> dict[str, float | list[float]]:
-    """Mean of [seeds, pairs], with the middle 95 % of a bootstrap over both."""
+    """Return the mean of [seeds, pairs], with the middle 95 % of a bootstrap over both."""
     random, (seeds, pairs) = np.random.default_rng(0), values.shape
     draws = [
         values[random.integers(seeds, size=seeds)][:, random.integers(pairs, size=pairs)].mean()
@@ -139,7 +139,7 @@ def estimate(values: np.ndarray) -> dict[str, float | list[float]]:
 
 
 def summarize(real: list[int], seeds: list[int], folder: Path) -> list[dict]:
-    """Per number of real pairs and score both arms and their difference, seed by seed and pair by pair."""
+    """Return, per number of real pairs and score, both arms and their difference, seed by seed and pair by pair."""
     rows = []
     for count in real:
         alone, both = (scores_of([Cell(count, seed, arm) for seed in seeds], folder) for arm in (False, True))
@@ -183,7 +183,7 @@ def draw(rows: list[dict], path: Path) -> None:
 
 
 def draw_arm(axes: Axes, estimates: list[dict], shift: float, label: str, color: str) -> None:
-    """Means with their intervals, and each seed as a small dot."""
+    """Draw means with their intervals, and each seed as a small dot."""
     places = np.arange(len(estimates)) + shift
     means = np.array([one["mean"] for one in estimates])
     reach = np.abs(np.array([one["interval"] for one in estimates]).T - means)
@@ -207,7 +207,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=REPOSITORY / "runs" / "synthetic-pairs", help="of all runs")
     parser.add_argument("--page", type=Path, help="Markdown file in which the table between its marks is renewed")
     parser.add_argument("--results", type=Path, help="folder for results.json; default: the folder of the runs")
-    parser.add_argument("--plot", type=Path, help="PNG; default: beside results.json")
+    parser.add_argument("--plot", type=Path, help="PNG; default: next to results.json")
     arguments = parser.parse_args()
     # by their number, since what is there is not made again
     folder, real = arguments.folder.resolve() / f"{arguments.synthetic}-synthetic", [0, *arguments.real]

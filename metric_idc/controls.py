@@ -72,7 +72,7 @@ class EarlierResult:
 
     @property
     def same_image_twice(self) -> list[str] | None:
-        """The captions for the image before, given twice; None if they are unknown."""
+        """Return the captions for the image before, given twice; None if they are unknown."""
         return [row["prediction"] for row in self.predictions["identical"]] if self.predictions else None
 
     def controls_for(self, rows: list[Row], result: dict[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def run_java(arguments: list[str], lines: list[str]) -> list[str]:
 
 
 def run_java_on_all_cores(arguments: list[str], lines: list[str], enough: int) -> list[str]:
-    """Do the same with up to one JVM per core, each with at least `enough` lines; the order of the lines is kept."""
+    """Run the program with up to one JVM per core, each with at least `enough` lines; keep the order of lines."""
     parts = max(1, min(os.cpu_count() or 1, len(lines) // enough))
     bounds = [len(lines) * part // parts for part in range(parts + 1)]
     with ThreadPoolExecutor(parts) as pool:

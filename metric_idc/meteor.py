@@ -73,9 +73,9 @@ def _perfect(statistics: np.ndarray) -> np.ndarray:
 
 
 def _normalized(texts: list[str]) -> dict[str, str]:
-    """Each text as the jar's option -norm would make it, by the jar's own normalizer, which leaves plain words alone.
+    """Return each text as the jar's option -norm does, by the jar's own normalizer, which does not change plain words.
 
-    Done here once per text, and not in each line that it stands in.
+    Done here once per text, and not in each line that contains it.
     """
     fields = {text: _one_field(text) for text in dict.fromkeys(texts)}
     odd = list(dict.fromkeys(field for field in fields.values() if not PLAIN.fullmatch(field)))

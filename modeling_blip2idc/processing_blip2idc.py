@@ -77,7 +77,7 @@ class Blip2IdcProcessor(Blip2Processor):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything that decides what the network sees of a pair, ready for JSON."""
+        """All settings that decide what the network sees of a pair, ready for JSON."""
         return {name: getattr(self, name) for name in SETTINGS}
 
     def with_settings(self, **changes: Any) -> "Blip2IdcProcessor":

@@ -1,12 +1,12 @@
-"""Train the tiny BLIP-2 that the offline demo adapts, as Salesforce/blip2-opt-2.7b is adapted in earnest.
+"""Train the tiny BLIP-2 that the offline demo adapts, as users adapt Salesforce/blip2-opt-2.7b.
 
     python pretraining/train_tiny_captioner.py --output_dir captioner_idc/tiny_captioner --bf16 --compile
 
 What it learns from: drawn pairs mostly of another look and only with other sentences (instructions) than the toy
-benchmark's defaults. A captioner of this size that sees nothing but pair sentences sits on a plateau where it ignores
-the images. Two auxiliary losses get it off: every patch names the thing that covers it and what happens to it (vision
+benchmark's defaults. A captioner of this size that sees only pair sentences stays on a plateau where it ignores
+the images. Two auxiliary losses prevent that: every patch names the thing that covers it and its change (vision
 part), and single queries name change type, size, color, shape and new color of the change (Q-Former). Their heads are
-thrown away at the end. The language model also reads sentences of both wordings without pictures, as OPT has read
+discarded at the end. The language model also reads sentences of both wordings without pictures, as OPT has read
 English.
 """
 
@@ -65,7 +65,7 @@ def attribute_labels(pair: Pair) -> list[int]:
 
 
 def patch_labels(things: list, others: list, change_type: str, view) -> np.ndarray:
-    """What covers each patch of one picture, uint8 [GRID / 2, GRID, 4] in the order of PATCH_TARGETS."""
+    """Return what covers each patch of one picture, uint8 [GRID / 2, GRID, 4] in the order of PATCH_TARGETS."""
     rows, columns = GRID // 2, GRID
     labels = np.zeros((rows, columns, 4), dtype=np.uint8)
     best = np.full(
@@ -85,7 +85,7 @@ def patch_labels(things: list, others: list, change_type: str, view) -> np.ndarr
 
 
 def draw_example(index: int) -> tuple[np.ndarray, np.ndarray, list[int], list[str]]:
-    """Canvas uint8 [96, 96, 3], patch labels [144, 4], attribute labels [5], five instructions."""
+    """Return canvas uint8 [96, 96, 3], patch labels [144, 4], attribute labels [5], five instructions."""
     rng = random.Random(f"tiny captioner/{index}")
     look = "paper" if rng.random() < PAPER_SHARE else "studio"
     pair = draw_pair(rng, pick(rng, CHANGE_TYPES), SETTINGS["easy"], PICTURE[0] / PICTURE[1])
@@ -111,7 +111,7 @@ def draw_pool(
 
 
 def reading_sentences(count: int) -> list[str]:
-    """Sentences of both wordings, without pictures."""
+    """Return sentences of both wordings, without pictures."""
     rng = random.Random("tiny captioner/reading")
     sentences = []
     for _ in range(count):
@@ -121,7 +121,7 @@ def reading_sentences(count: int) -> list[str]:
 
 
 def build_tokenizer(sentences: list[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE: it can spell any text, and knows the words of the sentences whole."""
+    """Return a byte-level BPE, which can spell any text, with the words of the sentences as single tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -189,7 +189,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Blip2ForConditionalGenera
 
 
 def waves(positions: torch.Tensor, size: int) -> torch.Tensor:
-    """Sines and cosines of positions [N] -> [N, size], with wavelengths of 4 to 32 patches."""
+    """Return sines and cosines of positions [N] -> [N, size], with wavelengths of 4 to 32 patches."""
     frequencies = torch.exp(torch.linspace(0.0, -math.log(8.0), size // 2)) * math.pi / 2
     angles = positions[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=1)
@@ -260,7 +260,7 @@ def pixels(canvases: np.ndarray, processor: BlipImageProcessorPil) -> torch.Tens
 
 
 def flipped(canvases: np.ndarray, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Left and right exchanged; no sentence says left or right."""
+    """Return the mirrored example; no sentence says left or right."""
     grid = patches.reshape(-1, GRID, GRID, 4)[:, :, ::-1]
     return canvases[:, :, ::-1].copy(), grid.reshape(-1, GRID * GRID, 4).copy()
 
@@ -273,7 +273,7 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 300) -> floa
 
 @torch.no_grad()
 def exact_share(model, tokenizer, image_processor, pool, batch: int = 100) -> dict[str, float]:
-    """Share of held-out pairs whose greedy sentence is one of all the sentences that fit the pair, by change_type."""
+    """Return the share of held-out pairs whose greedy sentence fits the pair, by change_type."""
     model.eval()
     canvases, _, attributes, captions = pool
     prefix = [model.config.image_token_id] * QUERIES + [tokenizer.bos_token_id]
@@ -370,7 +370,7 @@ tags: [blip-2, image-difference-captioning]
 # Tiny captioner
 
 A BLIP-2 of {parameters:.2f} million parameters (canvas {canvas}x{canvas}, patches of {patch}, width {width},
-{queries} query tokens) that stands in for Salesforce/blip2-opt-2.7b where nothing can be downloaded. It knows drawn
+{queries} query tokens) for use without a network, where Salesforce/blip2-opt-2.7b cannot be downloaded. It knows drawn
 scenes and nothing else.
 
 Trained by
@@ -380,7 +380,7 @@ Trained by
 on {pairs:,} drawn pairs, {seen:,} examples seen in {minutes:.0f} minutes on {threads} CPU thread(s); torch {torch},
 transformers {transformers}. The pairs carry instructions ("remove the small red circle") and are drawn in the "studio"
 look, {paper:.0%} of them in the "paper" look of the toy benchmark; the benchmark's own sentences it has only read as
-text, without pictures. The auxiliary losses that it was trained with are told in the script.
+text, without pictures. The script describes the auxiliary losses.
 
 ![Loss curves](pretraining.png)
 
@@ -392,7 +392,7 @@ reading {reading_loss}.
 
 
 def write_card(folder: Path, args: argparse.Namespace, parameters: int) -> None:
-    """README.md and the loss curves, from the log."""
+    """Write README.md and the loss curves, from the log."""
     log = [json.loads(line) for line in (folder / "pretraining.jsonl").read_text().splitlines()]
     last = log[-1]
     names = ("loss", "patch_loss", "query_loss", "reading_loss")

@@ -11,7 +11,7 @@ from common_idc.atomic_files import write_text
 
 from .paths import CAPTIONER, CARD, CURVES, LOG, TRAIN_CONFIG, evaluations
 
-# In an installed package the template lies next to this file, in a clone at the top level.
+# In an installed package the template is next to this file, in a clone at the top level.
 TEMPLATES = (Path(__file__).with_name("model_card.md"), Path(__file__).resolve().parents[1] / "model_card.md")
 HUB_DATASETS = "https://huggingface.co/datasets/"
 # Of the two tasks that fit: the one whose Auto class loads the model, and which still has a pipeline.

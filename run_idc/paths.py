@@ -21,7 +21,7 @@ CHECKPOINTS, TRACKERS, EVALUATIONS = "checkpoints", "tensorboard", "eval"
 # of a checkpoint
 TRAINED_WEIGHTS, OPTIMIZER, PROGRESS = "adapter.safetensors", "optimizer.safetensors", "progress.json"
 
-# of an evaluation; metric_idc, which stands alone, writes and reads the first three under the same names (tested)
+# of an evaluation; metric_idc, which imports no other package of ours, uses the same three names first (tested)
 PREDICTIONS, PAIRS, METRICS, REPORT = "predictions.jsonl", "pairs.jsonl", "metrics.json", "report.html"
 
 

@@ -34,7 +34,7 @@ class SigtermHandler:
 
     @contextmanager
     def exit_now_allowed(self) -> Iterator[None]:
-        """Exit at once on SIGTERM inside this block: a checkpoint already holds everything."""
+        """Exit at once on SIGTERM inside this block: a checkpoint already contains everything."""
         self._exit_now = True
         try:
             if self.requested:

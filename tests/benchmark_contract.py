@@ -51,7 +51,7 @@ def raw_rows(builder: PairBuilder) -> dict[str, list[dict[str, Any]]]:
 
 
 def check_rows(name: str, tmp_path: Path) -> None:
-    """Rows have the schema, a change type of the table, base names; splits and pairs come in the builder's order."""
+    """Check that rows have the schema, a change type of the table and base names, in the builder's order."""
     write_tiny(name, tmp_path / "raw")
     for config in benchmark_builder(name).BUILDER_CONFIGS:
         builder = make(name, tmp_path / "raw", tmp_path / "cache", config.name)
@@ -70,7 +70,7 @@ def check_rows(name: str, tmp_path: Path) -> None:
 
 
 def check_row(row: dict[str, Any], may_be_blank: bool) -> None:
-    """A row contains what the schema promises."""
+    """Check that a row contains what the schema promises."""
     assert row["change_type"] == "" or row["change_type"] in CHANGE_TYPES
     assert row["captions"] and (may_be_blank or all(map(str.strip, row["captions"])))
     assert row["provenance"] == "" or json.loads(row["provenance"])
@@ -79,7 +79,7 @@ def check_row(row: dict[str, Any], may_be_blank: bool) -> None:
 
 
 def check_resuming(name: str, tmp_path: Path) -> None:
-    """A second preparation, also without the raw files, gives the same rows and writes nothing."""
+    """Check that a second preparation, also without the raw files, gives the same rows and writes nothing."""
     write_tiny(name, tmp_path / "raw")
     first = raw_rows(make(name, tmp_path / "raw", tmp_path / "cache"))
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.arrow")}
@@ -90,7 +90,7 @@ def check_resuming(name: str, tmp_path: Path) -> None:
 
 
 def check_broken_entry(name: str, tmp_path: Path) -> None:
-    """A broken entry ends the preparation with a message, or is left out and listed, and costs no other pair."""
+    """Check that a broken entry ends the preparation with a message, or is listed and costs no other pair."""
     write_tiny(name, tmp_path / "whole")
     write_tiny(name, tmp_path / "broken", broken=True)
     with pytest.raises(DataError):
@@ -103,7 +103,7 @@ def check_broken_entry(name: str, tmp_path: Path) -> None:
 
 
 def check_duplicate_and_broken_image(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A repeated pair_id, and an image that cannot be decoded, are named with their pair."""
+    """Check that a duplicate pair_id and an image that cannot be decoded are named with their pair."""
     write_tiny(name, tmp_path / "raw")
     builder = make(name, tmp_path / "raw", tmp_path / "cache")
     split = builder.raw_splits()[-1]
@@ -131,7 +131,7 @@ def check_duplicate_and_broken_image(name: str, tmp_path: Path, monkeypatch: pyt
 
 
 def check_missing_files(name: str, tmp_path: Path) -> None:
-    """Without raw files the error names what is missing, and where to get it."""
+    """Check that without raw files the error names what is missing, and where to get it."""
     for config in benchmark_builder(name).BUILDER_CONFIGS:
         builder = make(name, tmp_path / "nothing", tmp_path / "cache", config.name)
         with pytest.raises(DataError, match="missing") as error:

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """The repository."""
+    """Return the repository."""
     return ROOT
 
 
@@ -35,7 +35,7 @@ def tiny_captioner(root: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def program(root: Path) -> ModuleType:
-    """The file evaluate.py; by its plain name Python would find the library (as it should)."""
+    """Return the file evaluate.py; by its plain name Python would find the library (as it should)."""
     spec = importlib.util.spec_from_file_location("evaluate_program", root / "evaluate.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up

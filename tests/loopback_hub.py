@@ -52,7 +52,7 @@ class Blob:
 
     @property
     def git_oid(self) -> str:
-        """Of the content, or of the pointer file that git holds in its place."""
+        """Return the git id of the content, or of the pointer file that git contains instead."""
         pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(self.content)}\n"
         data = pointer.encode() if self.lfs else self.content
         return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
@@ -79,7 +79,7 @@ class Repo:
         return oid
 
     def resolve(self, revision: str) -> str:
-        """The commit of a branch, a tag or a commit. Raises: Refusal."""
+        """Return the commit of a branch, a tag or a commit. Raises: Refusal."""
         for name in (f"refs/heads/{revision}", f"refs/tags/{revision}", revision):
             if name in self.refs:
                 return self.refs[name]
@@ -154,7 +154,7 @@ class LoopbackHub:
     # what tests ask for
 
     def add_repo(self, repo_id: str, files: dict[str, bytes], repo_type: str = "model", private: bool = False) -> str:
-        """A repository, or a further commit to one, without a client. Returns the commit."""
+        """Add a repository, or a further commit to one, without a client, and return the commit."""
         with self.lock:
             repo = self.repos.get((repo_type, repo_id)) or self.create(repo_type, repo_id, private)
             blobs = {path: Blob(content, is_large(path, content, len(content))) for path, content in files.items()}
@@ -165,7 +165,7 @@ class LoopbackHub:
         return {path: blob.content for path, blob in self.blobs(repo, revision).items()}
 
     def fail(self, pattern: str, status: int = 503, times: int = 1, spared: int = 0) -> None:
-        """`times` requests whose "METHOD /path" matches (re.search), after the next `spared`, get `status`."""
+        """Answer `times` requests whose "METHOD /path" matches (re.search), after the next `spared`, with `status`."""
         self.faults.append(BrokenEntry(pattern, times, status, spared=spared))
 
     def cut(self, pattern: str, after: int, times: int = 1, reset: bool = False) -> None:
@@ -179,12 +179,12 @@ class LoopbackHub:
         self.faults.append(BrokenEntry(pattern, times, after=after, reset=reset))
 
     def asked(self, pattern: str) -> list[str]:
-        """The requests so far, "METHOD /path status", that match."""
+        """Return the matching requests so far, "METHOD /path status"."""
         with self.lock:
             return [line for line in self.requests if re.search(pattern, line)]
 
     def environment(self, home: Path, token: str | None = TOKEN, **more: str) -> dict[str, str]:
-        """All variables of a client's process; `home` is its HF_HOME, fresh for each user one wants to play."""
+        """Return all variables of a client's process; `home` is its HF_HOME, a new one for each user."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
         ours = {
             "HF_ENDPOINT": self.endpoint,
@@ -202,7 +202,7 @@ class LoopbackHub:
     def run(
         self, code: str, home: Path, cwd: Path | None = None, token: str | None = TOKEN, **more: str
     ) -> subprocess.CompletedProcess:
-        """Python code as a client, its output captured. Whether it succeeded is in `returncode`."""
+        """Run Python code as a client and capture its output; `returncode` says whether it succeeded."""
         home.mkdir(parents=True, exist_ok=True)
         environment = self.environment(home, token, **more)
         command = [sys.executable, "-c", code]
@@ -249,7 +249,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that was killed is no news; anything else is a bug of this file."""
+        """Ignore that a client was killed; anything else is a bug of this file."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
@@ -263,7 +263,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.server.hub
 
     def log_message(self, *_: object) -> None:
-        """Nothing on the terminal; `hub.requests` holds it."""
+        """Print nothing: `hub.requests` contains it."""
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
@@ -293,7 +293,7 @@ class Handler(BaseHTTPRequestHandler):
     # the wire
 
     def read_body(self, fault: BrokenEntry | None) -> bytes:
-        """Raises: Cut."""
+        """Return the body of a request. Raises: Cut."""
         if self.command == "PUT" and fault and not fault.status:
             self.rfile.read(fault.after)
             self.hang_up(fault.reset)
@@ -387,7 +387,7 @@ class Handler(BaseHTTPRequestHandler):
         return in_json({})
 
     def validate_yaml(self, body: bytes) -> Answer:
-        """Of the Hub's checks those that a generated card can fail."""
+        """Repeat those of the Hub's checks that a generated card can fail."""
         try:
             found = re.match(r"---\n(.*?)\n---\n", json.loads(body)["content"], re.DOTALL)
             header = yaml.safe_load(found.group(1)) if found else {}
@@ -468,7 +468,7 @@ class Handler(BaseHTTPRequestHandler):
         return in_json({"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
 
     def new_ref(self, body: bytes, kinds: str, repo_id: str, sort: str, name: str) -> Answer:
-        """`branch` names the new one in the path, `tag` the revision it is put on."""
+        """Add a branch, which the path names, or a tag on the revision that the path names."""
         repo, wish = self.repo(KIND[kinds], repo_id, write=True), json.loads(body or b"{}")
         if sort == "branch":
             ref, start = f"refs/heads/{unquote(name)}", wish.get("startingPoint") or "main"
@@ -568,7 +568,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.part(self.hub.large[oid], {"ETag": f'"{oid}"', "Accept-Ranges": "bytes"})
 
     def part(self, content: bytes, headers: dict[str, str]) -> Answer:
-        """The file, or the range of it that was asked for."""
+        """Return the file, or the requested range of it."""
         match = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
         if match is None:
             return Answer(content, 200, headers)

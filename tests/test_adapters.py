@@ -46,7 +46,7 @@ def randomise(model: torch.nn.Module) -> None:
 
 
 def full_size() -> Blip2ForConditionalGeneration:
-    """BLIP-2 OPT-2.7B without weights."""
+    """Return BLIP-2 OPT-2.7B without weights."""
     with torch.device("meta"):
         config = Blip2Config(
             vision_config={},
@@ -108,7 +108,7 @@ def batch(kind: Any = "opt") -> dict[str, Any]:
 
 
 def logits(model: Any, kind: Any = "opt") -> torch.Tensor:
-    """Of all positions; our model gives labelled ones alone where there are labels."""
+    """Return the logits of all positions; with labels, our model returns only those of labelled positions."""
     inputs = batch(kind)
     if kind == "opt":
         inputs.pop("labels")
@@ -117,7 +117,7 @@ def logits(model: Any, kind: Any = "opt") -> torch.Tensor:
 
 
 def train(model: Any, kind: Any = "opt", **options: Any) -> Any:
-    """Two steps: the first moves B only, for A's gradient goes through B, which starts at zero."""
+    """Train two steps: the first moves B only, because A's gradient goes through B, which starts at zero."""
     optimizer = make_optimizer(model.train(), **{"learning_rate": 0.01, "weight_decay": 0.01, **options})
     for _ in range(2):
         model(**batch(kind)).loss.backward()

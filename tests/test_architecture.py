@@ -51,7 +51,7 @@ BOILERPLATE = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.As
 
 
 def tracked(root: Path, *patterns: str) -> list[str]:
-    """Files of the project; without git (an unpacked archive) all that are not in a folder that git would ignore."""
+    """Return the project's files; without git (an unpacked archive) all that git would not ignore."""
     if shutil.which("git") and (root / ".git").exists():
         command = ["git", "-C", root, "ls-files", "--cached", "--others", "--exclude-standard"]
         names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -68,7 +68,7 @@ def sources(root: Path) -> list[str]:
 
 
 def imported(root: Path, name: str) -> Iterator[str]:
-    """Top-level names of all absolute imports of a file, wherever in it they stand."""
+    """Return the top-level names of all absolute imports of a file, at any depth."""
     for node in ast.walk(ast.parse((root / name).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
@@ -103,7 +103,7 @@ def test_imports_go_down_only(root: Path) -> None:
 
 
 def module_imports(root: Path, name: str) -> set[str]:
-    """Files of the same package that a file imports when it is imported itself."""
+    """Return files of the same package that a file imports when it is imported itself."""
     package = name.split("/")[0]
     found: set[str] = set()
     for node in ast.parse((root / name).read_text(encoding="utf-8")).body:
@@ -139,7 +139,7 @@ def test_no_imports_go_in_a_circle(root: Path) -> None:
 
 
 def literals(root: Path, name: str) -> set[str]:
-    """All texts of a file that are not docstrings."""
+    """Return all texts of a file that are not docstrings."""
     tree = ast.parse((root / name).read_text(encoding="utf-8"))
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
     docstrings = {
@@ -316,7 +316,7 @@ def test_the_evaluate_library_is_still_found(root: Path, tmp_path: Path, command
 
 
 def readme_tree(root: Path) -> list[str]:
-    """Paths of the README's tree, from its indentation; a line may name several, one blank apart."""
+    """Return paths of the README's tree, from its indentation; a line may name several, one blank apart."""
     block = re.search(r"## The tree\n.*?```\n(.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     paths, folders = [], {}
     for line in block.group(1).splitlines():

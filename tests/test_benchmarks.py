@@ -86,7 +86,7 @@ CHECKS = (
 def test_the_documented_benchmark_fulfils_the_contract(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the class and the test module of docs/add_a_benchmark.md, word for word."""
+    """The class and the test module of docs/add_a_benchmark.md are used word for word."""
     text = (root / "docs" / "add_a_benchmark.md").read_text(encoding="utf-8")
     source, tiny = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     for name, code in (("dataset_syned.benchmarks.street_pairs", source), ("test_street_pairs", tiny)):
@@ -252,7 +252,7 @@ def test_another_data_dir_is_another_data_set(tmp_path: Path) -> None:
 
 
 def edit_caption(data: Path) -> None:
-    """Same size, another time."""
+    """Change a caption but not the size of the file, at another time."""
     path = data / "metadata.jsonl"
     path.write_text(path.read_text().replace("caption 1", "caption 7"))
     os.utime(path, (1, 1))

@@ -33,7 +33,7 @@ def image(seed: int) -> Image.Image:
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model, a plain BLIP-2, images, lists of pairs and a file that is no image."""
+    """Return a folder with a model, a plain BLIP-2, images, lists of pairs and a file that is no image."""
     folder = tmp_path_factory.mktemp("work")
     save_tiny(folder / "model", max_caption_length=6)
     save_plain_blip2(folder / "plain", "t5")
@@ -404,7 +404,7 @@ def test_missing_peft_is_one_line_that_names_the_extra(
 
 
 def test_each_image_is_converted_once(work: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    """Through the processor (training), caption() and the command."""
+    """It holds for the processor (training), caption() and the command."""
     counted = []
     convert = image_fusion._to_rgb
     monkeypatch.setattr(image_fusion, "_to_rgb", lambda image: counted.append(image) or convert(image))

@@ -44,7 +44,7 @@ def annotations() -> dict[str, Any]:
 
 
 def write_tree(folder: Path, changes: dict[str, Any] | None = None) -> Path:
-    """The authors' files, with some contents exchanged (None leaves a file out)."""
+    """Write the authors' files, with some contents exchanged (None leaves a file out)."""
     names = ("images/CLEVR_default", "sc_images/CLEVR_semantic", "nsc_images/CLEVR_nonsemantic")
     for height, name in enumerate(names, start=8):  # an image tells its folder by its height, its scene by its colour
         for number, color in zip((*NUMBERS, 16001), (*COLORS, "white"), strict=True):

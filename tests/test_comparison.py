@@ -214,7 +214,7 @@ def test_only_the_requested_metrics_are_computed(
 def test_without_java_old_results_are_kept_and_the_message_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """Also without METEOR: every metric needs the tokenizer, a Java program without replacement."""
+    """Every metric needs Java, because the tokenizer is a Java program."""
     folder = scored(tmp_path / "a", rows_of(6), "--metrics", "BLEU", "CIDEr")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     monkeypatch.setattr(java.shutil, "which", lambda name: None)

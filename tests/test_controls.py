@@ -75,7 +75,7 @@ def test_captions_of_the_same_image_twice_are_scored_like_predictions() -> None:
 
 
 def test_scored_again_the_files_are_the_same(evaluated: Path, tmp_path: Path) -> None:
-    """In another folder, and in a copy of the folder itself."""
+    """It is scored in another folder, and in a copy of the folder itself."""
     own = Path(shutil.copytree(evaluated, tmp_path / "own"))
     for source, folder in ((evaluated, tmp_path / "other"), (own, own)):
         again(source, folder)

@@ -68,7 +68,7 @@ def write_tiny(root: Path, broken: bool) -> None:
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    """Two shards of `validation`, one of `test` whose idx overlap; an instruction with a leading blank."""
+    """Write two shards of `validation`, one of `test` whose idx overlap; an instruction with a leading blank."""
     root = tmp_path / "emu_edit"
     write_parquet(root, "validation-00000-of-00002.parquet", [row(4, " Make the sky night"), row(1, "B"), row(7, "C")])
     write_parquet(root, "validation-00001-of-00002.parquet", [row(2, "D", "style"), row(9, "E")])

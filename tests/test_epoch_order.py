@@ -14,7 +14,7 @@ def order(**changes: object) -> PairOrder:
 
 
 def pairs_of_steps(orders: list[PairOrder]) -> list[list[int]]:
-    """Pairs of each step over all processes; without what only fills up."""
+    """Return the pairs of each step over all processes, without those that only fill up."""
     shares = [list(one) for one in orders]
     steps, place = [], 0
     for step in range(orders[0].first_step, orders[0].steps):
@@ -55,7 +55,7 @@ def test_an_epoch_can_begin_in_its_middle() -> None:
 
 
 def test_pairs_of_a_mix_are_shuffled_together() -> None:
-    """Not one benchmark after the other: each half of the epoch has about half of each benchmark."""
+    """Each half of the epoch has about half of each benchmark."""
     mixed = order(sizes=[100, 100], weights=[1.0, 1.0])
     first_half = mixed.items()[:100]
     assert 30 < sum(first_half < 100) < 70

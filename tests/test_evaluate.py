@@ -67,7 +67,7 @@ def test_metrics_have_scores_controls_change_types_and_a_signature(evaluated: Pa
 
 
 def test_predictions_scored_again_give_the_same_files(evaluated: Path, tmp_path: Path) -> None:
-    """Without model and data; in another folder, and in a copy of its own."""
+    """It needs neither model nor data; in another folder, and in a copy of its own."""
     own = Path(shutil.copytree(evaluated, tmp_path / "own"))
     for source, folder in ((evaluated, tmp_path / "other"), (own, own)):
         assert score_main(["score", str(source / "predictions.jsonl"), "--output_dir", str(folder)]) == 0

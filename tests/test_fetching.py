@@ -58,7 +58,7 @@ class Client:
         )
 
     def __call__(self, root: Path, mirrors: list[tuple[str, str]]) -> list | str:
-        """The report's fields, or the error's text."""
+        """Return the report's fields, or the error's text."""
         self.process.stdin.write(json.dumps([str(root), mirrors]) + "\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
@@ -119,7 +119,7 @@ def zipped_link(name: str, target: str) -> bytes:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """The files of a data folder, without those `fetch` keeps for itself."""
+    """Return the files of a data folder, without those `fetch` keeps for itself."""
     files = [path for path in folder.rglob("*") if path.is_file() and ".fetching" not in path.parts]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 

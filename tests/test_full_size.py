@@ -24,7 +24,7 @@ def full_size(root: Path) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def small(full_size: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Few and narrow layers, full vocabulary; shards of 1 MB, which the embedding alone exceeds."""
+    """Return few and narrow layers, full vocabulary; shards of 1 MB, which the embedding alone exceeds."""
     config = full_size.full_size_config()
     small, text = tiny_config(), config.text_config
     for name in ("hidden_size", "word_embed_proj_dim", "ffn_dim", "num_hidden_layers", "num_attention_heads"):
@@ -91,7 +91,7 @@ def test_wrong_places_are_refused(
     full_size: ModuleType, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    for place, message in ((root / "runs" / "x", "lies in the repository"), (tmp_path, "is there already")):
+    for place, message in ((root / "runs" / "x", "is inside the repository"), (tmp_path, "is there already")):
         assert full_size.main([str(place)]) == 2
         assert message in capsys.readouterr().err and not (root / "runs" / "x").exists()
     monkeypatch.setattr(full_size.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 3.21e9}))

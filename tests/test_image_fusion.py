@@ -17,7 +17,7 @@ def solid(color: tuple[int, ...], size: tuple[int, int] = (10, 6), mode: str = "
 
 
 def close(image: Image.Image, color: tuple[int, int, int], tolerance: int = 2) -> bool:
-    """Whether the middle pixel has this colour."""
+    """Return whether the middle pixel has this colour."""
     found = image.getpixel((image.width // 2, image.height // 2))
     return max(abs(a - b) for a, b in zip(found, color, strict=True)) <= tolerance
 
@@ -58,7 +58,7 @@ def test_impossible_canvas_is_quoted(layout: str, canvas: tuple[int, int], messa
 
 
 def blurred(image: Image.Image, sigma: float) -> np.ndarray:
-    """The paper's transform written out: a 3x3 Gaussian over the mirrored image."""
+    """Return the paper's transform written out: a 3x3 Gaussian over the mirrored image."""
     side = torch.exp(torch.tensor(-0.5 / sigma**2, dtype=torch.float64))
     row = torch.stack([side, torch.ones_like(side), side]) / (1 + 2 * side)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[:, None].double()  # [3, 1, H, W]

@@ -25,7 +25,7 @@ BUILT = ["a road is built", "some houses appear beside the road", "the forest is
 
 
 def entry(name: str, captions: list[str], tokens: bool = True, **more: Any) -> dict[str, Any]:
-    """As in the authors' file: `raw` with a blank before and a dot behind."""
+    """Return an entry as in the authors' file: `raw` with a blank before and a dot after."""
     split = name.partition("_")[0]
     sentences = [{"raw": f" {text} ."} | ({"tokens": text.split()} if tokens else {}) for text in captions]
     return {"filepath": split, "filename": f"{name}.png", "split": split, "sentences": sentences, **more}
@@ -41,7 +41,7 @@ ENTRIES = [
 
 
 def write_tree(root: Path, entries: Any = ENTRIES, annotations: str = ANNOTATIONS) -> Path:
-    """With an image that has no entry, as the folders of the release have many."""
+    """Write the authors' files, with an image that has no entry, as the release has many."""
     for name in ("train_000001", "train_000007", "train_000016", "train_000099", "val_000002", "test_000004"):
         for side, color in (("A", "white"), ("B", "black")):
             path = root / "images" / name.partition("_")[0] / side / f"{name}.png"
@@ -141,7 +141,7 @@ def test_missing_and_unreadable_files_are_named(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def real_entries() -> list[dict[str, Any]]:
-    """The real captions in the authors' layout, which the copy at hand has not."""
+    """Return the real captions in the authors' layout, which the copy at hand has not."""
     path = REAL / "levir_cc_captions_from_tokens.json"
     if not path.is_file():
         pytest.skip(f"the captions of LEVIR-CC are not in {REAL}")

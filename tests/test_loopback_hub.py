@@ -14,7 +14,7 @@ def hub():
 
 
 def printed(hub: LoopbackHub, code: str, home: Path, **more: str) -> dict:
-    """What the client's last line says, in JSON."""
+    """Return what the client's last line says, in JSON."""
     done = hub.run("import json\n" + code, home, **more)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

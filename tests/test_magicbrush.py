@@ -30,7 +30,7 @@ def image(number: int) -> dict[str, Any]:
 
 
 def turn(img_id: str, index: int, number: int, text: str = "add a dog") -> dict[str, Any]:
-    """From picture `number` to the next one."""
+    """Return the turn from picture `number` to the next one."""
     return {
         "img_id": img_id,
         "turn_index": index,
@@ -41,7 +41,7 @@ def turn(img_id: str, index: int, number: int, text: str = "add a dog") -> dict[
 
 
 def write_shard(path: Path, rows: list[dict[str, Any]], columns: dict[str, str] = NEW, group: int = 2) -> Path:
-    """New revisions have the column mask_img, old ones have not."""
+    """Write a shard; new revisions have the column mask_img, old ones do not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     schema = [("img_id", pyarrow.string()), ("turn_index", pyarrow.int32()), (columns["before"], IMAGE)]
     schema += [("mask_img", IMAGE)] if columns is NEW else []

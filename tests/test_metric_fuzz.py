@@ -83,7 +83,7 @@ def tokens(captions) -> tuple[list[str], list[list[str]]]:
 
 @pytest.fixture
 def java_by_name(monkeypatch):
-    """pycocoevalcap calls `java` by its name."""
+    """Put `java` on PATH, because pycocoevalcap calls it by its name."""
     monkeypatch.setenv("PATH", f"{Path(java.java_command()).parent}{os.pathsep}{os.environ['PATH']}")
 
 

@@ -36,7 +36,7 @@ def make_row(pair_id: str, prediction: str, *references: str, change_type: str =
 
 
 def random_corpus(pairs: int = 40, seed: int = 0) -> tuple[list[str], list[list[str]]]:
-    """Tokenised predictions and references that share n-grams, of unequal numbers and lengths, some empty."""
+    """Return tokenised predictions and references that share n-grams, of unequal numbers and lengths, some empty."""
     rng = random.Random(seed)
     words = "the a small large red blue cube ball car cars man is was gone moved removed added left of and".split()
 
@@ -65,7 +65,7 @@ def as_dicts(predictions: list[str], references: list[list[str]]) -> tuple[dict,
 
 
 def test_spot_the_diff_predictions_score_what_was_published():
-    """The predictions of DDLA on Spot-the-Diff; numbers published beside them, to four digits."""
+    """The predictions of DDLA on Spot-the-Diff have published scores, to four digits."""
     folder = shared("spot-the-diff", "predictions")
     rows = read_coco(folder / "ddla_rerun_predfile.json", folder / "ddla_rerun_gtfile.json")
     result = metric_idc.score_rows(rows)
@@ -127,13 +127,13 @@ def test_cider_equals_pycocoevalcap(seed):
 
 @pytest.fixture
 def java_by_name(monkeypatch):
-    """pycocoevalcap calls `java` by its name."""
+    """Put `java` on PATH, because pycocoevalcap calls it by its name."""
     monkeypatch.setenv("PATH", f"{Path(java.java_command()).parent}{os.pathsep}{os.environ['PATH']}")
 
 
 @pytest.fixture(scope="module")
 def statistics_of():
-    """Per metric the statistics of the random corpus and of one other system; each metric runs once."""
+    """Return, per metric, the statistics of the random corpus and of one other system; each metric runs once."""
     predictions, references = random_corpus()
     return functools.cache(
         lambda name: metric_idc.METRICS[name].segment_statistics([predictions, predictions[::-1]], references)
@@ -599,7 +599,7 @@ def test_further_fields_of_a_row_survive_reading_and_writing(tmp_path):
 
 
 def test_lone_surrogates_are_replaced_on_reading(tmp_path):
-    """As Java's encoder does it, so that nothing after the readers has to think of them."""
+    """They are replaced as Java's encoder does it, so that nothing after the readers has to handle them."""
     line = {"pair_id": "1", "prediction": "\ud800 a car", "references": ["\udfff", "a\U0001f600"]}
     (tmp_path / "p.jsonl").write_text(json.dumps(line))
     assert read_predictions(tmp_path / "p.jsonl") == [make_row("1", "? a car", "?", "a\U0001f600")]
@@ -703,7 +703,7 @@ def test_annotations_that_are_not_a_list_are_quoted(tmp_path, entries):
 
 
 def test_package_stands_alone():
-    """No heavy or sibling package is imported; importing does nothing else either."""
+    """Neither a heavy package nor a package of ours is imported, and importing does nothing else."""
     import subprocess
     import sys
 
@@ -718,7 +718,7 @@ def test_package_stands_alone():
 
 
 def test_p_value_is_that_of_all_changes_of_sides():
-    """Against the enumeration of all 2^8, for a score that is the mean."""
+    """It is compared with the enumeration of all 2^8, for a score that is the mean."""
     rng = np.random.default_rng(3)
     a, b = rng.normal(0.6, 1, (8, 1)), rng.normal(0, 1, (8, 1))
     signs = np.array(list(itertools.product((1, -1), repeat=8)))

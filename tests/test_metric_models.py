@@ -69,7 +69,7 @@ ROWS = [
 
 
 def clip_vectors(folder: Path, texts: list[str], images: list[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
-    """One by one and by the model's own forward, unlike the code under test."""
+    """Return the vectors one by one and by the model's own forward, unlike the code under test."""
     model, tokenizer = CLIPModel.from_pretrained(folder).eval(), PreTrainedTokenizerFast.from_pretrained(folder)
     processor = CLIPImageProcessorPil.from_pretrained(folder)
     text_vectors, image_vectors = [], []

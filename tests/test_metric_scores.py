@@ -220,7 +220,7 @@ def test_chunks_of_resamples_give_the_same(monkeypatch):
 
 
 def test_the_interval_is_the_middle_95_per_cent():
-    """Against values of which the percentiles are known."""
+    """The percentiles of the values are known."""
     assert interval(np.random.default_rng(0).permutation(np.arange(1001.0))) == [25.0, 975.0]
     rows = [make_row(str(n), "a" if n < 30 else "b", "a") for n in range(100)]  # BLEU-1: the share of correct words
     low, high = metric_idc.score_rows(rows, ["BLEU"], resamples=4000)["intervals"]["BLEU-1"]

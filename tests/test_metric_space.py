@@ -38,7 +38,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def answers(root: Path, tmp_path_factory) -> dict:
-    """What the library says in a process that knows nothing of this project, from a copy of the folder."""
+    """Return the library's answers in a process without this project, from a copy of the folder."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     shutil.copytree(root / "metric_idc", elsewhere / "metric_idc", ignore=shutil.ignore_patterns("__pycache__"))
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

@@ -30,7 +30,7 @@ IMAGE_TOKEN, EOS = 3, 2
 
 
 def image(seed: int) -> Image.Image:
-    """Coarse blocks: strong enough a difference for a random model to answer with another sentence."""
+    """Return coarse blocks: a difference strong enough for a random model to answer with another sentence."""
     blocks = np.random.default_rng(seed).integers(0, 2, (4, 4, 3), dtype=np.uint8) * 255
     return Image.fromarray(blocks).resize((32, 32), Image.Resampling.NEAREST)
 
@@ -39,7 +39,7 @@ A, B = image(0), image(1)
 
 
 def labelled(kind: str, inputs: dict[str, torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
-    """Of a decoder-only model's logits those that tell a token with a label."""
+    """Return those of a decoder-only model's logits that predict a token with a label."""
     return logits if kind == "t5" else logits[:, :-1][:, (inputs["labels"][:, 1:] != -100).any(dim=0)]
 
 
@@ -288,7 +288,7 @@ print(json.dumps(answers))
 
 
 def run_without_package(folder: Path, models: list[str]) -> list[dict]:
-    """The answers of a fresh process in `folder` that has transformers but not this package."""
+    """Return the answers of a fresh process in `folder` that has transformers but not this package."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment |= {
         "HF_HUB_OFFLINE": "1",

@@ -19,7 +19,7 @@ from captioner_idc.old_adapters import convert, main
 
 
 def write_old_adapter(folder: Path, base: str = "Salesforce/blip2-opt-2.7b") -> Any:
-    """An adapter as PEFT 0.5 left it: the fields of the released adapter_config.json, a pickle, half precision."""
+    """Write an adapter as PEFT 0.5 did: the fields of the released adapter_config.json, a pickle, half precision."""
     model = add_lora(tiny_model(), rank=2, alpha=4, dropout=0.05, seed=0)
     randomise(model)
     targets = ["qformer.encoder.layer.0.crossattention.attention.query", "value", "key", "qkv"]

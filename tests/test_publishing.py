@@ -56,7 +56,7 @@ def new_hub(root: Path) -> LoopbackHub:
 
 @pytest.fixture(scope="module")
 def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real run of train.py on a base from the Hub, and evaluated."""
+    """Return a real run of train.py on a base from the Hub, and evaluated."""
     folder = tmp_path_factory.mktemp("trained")
     config = {
         "model": BASE,
@@ -84,7 +84,7 @@ def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    """A copy of the real run, in a folder whose name must not get out."""
+    """Return a copy of the real run, in a folder whose name must not get out."""
     return Path(shutil.copytree(trained, tmp_path / "of alice" / "run"))
 
 
@@ -104,7 +104,7 @@ def publish(hub: LoopbackHub, root: Path, home: Path, run: Path, *options: str, 
 
 
 def tried(hub: LoopbackHub, home: Path, *pushes: tuple[Path, str, dict[str, bool]], **more: str | None) -> list[str]:
-    """What `try_push` says; it neither raises nor says a second line."""
+    """Return the line of `try_push`, which neither raises nor prints a second line."""
     done = hub.run(TRY.format(pushes=[(str(run), repo, options) for run, repo, options in pushes]), home, **more)
     assert done.returncode == 0, done.stderr
     assert TOKEN not in done.stdout + done.stderr and "Traceback" not in done.stderr
@@ -123,7 +123,7 @@ def snippet(card: str) -> str:
 
 
 def said_alone(hub: LoopbackHub, folder: Path, code: str) -> str:
-    """The last line of the code as a stranger runs it: no token, no package, an empty cache, another folder."""
+    """Return the last line of the code as a stranger runs it: no token, no package, an empty cache, another folder."""
     folder.mkdir()
     for side, image in zip(("before", "after"), images(), strict=True):
         image.save(folder / f"{side}.png")

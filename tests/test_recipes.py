@@ -24,7 +24,7 @@ each_launch = pytest.mark.parametrize("name", LAUNCHES)
 
 
 def header(path: Path) -> list[str]:
-    """The comment lines before the first key, without their mark."""
+    """Return the comment lines before the first key, without their mark."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return [line.removeprefix("#").strip() for line in lines[: next(i for i, x in enumerate(lines) if x[:1] != "#")]]
 

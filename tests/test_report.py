@@ -108,7 +108,7 @@ def results_in(folder: Path, rows: list[dict[str, Any]], signature: dict[str, st
 
 
 def scores_of(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """The CIDEr of each pair, by pair id."""
+    """Return the CIDEr of each pair, by pair id."""
     texts = iter(tokenize([text for row in rows for text in (row["prediction"], *row["references"])]))
     own = [[next(texts) for _ in (row["prediction"], *row["references"])] for row in rows]
     answers, references = [of_row[0] for of_row in own], [of_row[1:] for of_row in own]
@@ -152,7 +152,7 @@ def page_data(page: Path) -> dict[str, Any]:
 
 
 def thumbnails(page: Path) -> dict[int, tuple[Image.Image, ...]]:
-    """Row number -> before and after, decoded."""
+    """Return row number -> before and after, decoded."""
     blocks = {a["id"]: text for a, text in Elements(page).scripts if a.get("type") == "text/plain"}
     return {
         int(name.removeprefix("i")): tuple(Image.open(io.BytesIO(base64.b64decode(code))) for code in text.split(" "))
@@ -330,7 +330,7 @@ def test_captions_are_text_in_the_browser(hostile: Path, tmp_path: Path) -> None
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Captions, references, ids, change_types, names of the run: all try to break out."""
+    """Return a run whose captions, references, ids, change types and names all try to break out."""
     rows = [
         {"pair_id": text, "prediction": text, "references": [text, "a ? b"], "change_type": text} for text in HOSTILE
     ]
@@ -389,7 +389,7 @@ def test_noise_stays_within_25_kb_a_pair(tmp_path: Path) -> None:
 
 
 def photo(seed: int) -> Image.Image:
-    """Smooth areas with some grain, as a camera sees them."""
+    """Return smooth areas with some grain, as a camera sees them."""
     random_ = np.random.default_rng(seed)
     areas = Image.fromarray(random_.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((320, 240))
     grain = random_.normal(0, 12, (240, 320, 1))

@@ -44,7 +44,7 @@ SERVER = multiprocessing.get_context("forkserver")
 
 
 def train_one(arguments: list[str], rank: int, processes: int, port: int) -> None:
-    """One process of a run, as a launcher would start it."""
+    """Run one process of a training, as a launcher would start it."""
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     if processes > 1:

@@ -57,12 +57,12 @@ def train_config(models: dict[str, str], folder: Path, **changes: Any) -> train.
 
 
 def resolved(value: Any, models: dict[str, str]) -> Any:
-    """Names of models in <> as their folders."""
+    """Return the folder for a name of a model in <>."""
     return models[value[1:-1]] if isinstance(value, str) and value.startswith("<") else value
 
 
 def prepared(config: train.TrainConfig, *_: Any) -> dict[str, Any]:
-    """What a run is before its first step."""
+    """Return what a run is before its first step."""
     run = train.prepare(train.Accelerator(cpu=True), config, SigtermHandler())
     lora = run.model.peft_config["default"]
     torch.manual_seed(0)
@@ -85,7 +85,7 @@ def prepared(config: train.TrainConfig, *_: Any) -> dict[str, Any]:
 
 
 def loaded_with(config: train.TrainConfig, patch: pytest.MonkeyPatch) -> Any:
-    """The arguments with which a run loads its model."""
+    """Return the arguments with which a run loads its model."""
 
     def load(*arguments: Any, **options: Any) -> Any:
         raise InterruptedError(repr((arguments, options)))
@@ -97,7 +97,7 @@ def loaded_with(config: train.TrainConfig, patch: pytest.MonkeyPatch) -> Any:
 
 
 def trained(config: train.TrainConfig, patch: pytest.MonkeyPatch) -> Any:
-    """What a whole run does and leaves: log, files, weights, pushes, checkpoints."""
+    """Return what a whole run does and leaves: log, files, weights, pushes, checkpoints."""
     seen: list[Any] = []
     patch.setattr(train, "try_push", lambda *arguments, **options: seen.append((arguments[1:], options)) or "")
     write = resuming.write_checkpoint
@@ -265,7 +265,7 @@ def test_validation_captions_are_of_before_and_after_in_this_order(tiny_captione
 
 
 def test_an_adapter_is_continued_with_the_processor_that_it_saved(models: dict[str, str], tmp_path: Path) -> None:
-    """And a base is trained with its own, unless the run changes a setting."""
+    """A base is trained with its own processor, unless the run changes a setting."""
     model, processor = loading.load(models["base"], device="cpu", processor={"layout": "horizontal", "prompt": "so?"})
     save_adapter(add_lora(model, 2, 4, 0.0, 0), processor, tmp_path / "first", base=models["base"], revision=None)
     config = train_config(models, tmp_path, adapter=str(tmp_path / "first"))

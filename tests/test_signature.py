@@ -32,7 +32,7 @@ for arguments in {calls!r}:
 
 @pytest.fixture(scope="module")
 def adapters(tiny_captioner: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two adapters of one base on the Hub, whose weights differ."""
+    """Return two adapters of one base on the Hub, whose weights differ."""
     folders = []
     for seed in (0, 1):
         model, processor = load(tiny_captioner, device="cpu")

@@ -31,7 +31,7 @@ def test_it_exits_at_once_where_that_is_allowed(early: bool) -> None:
 
 
 def test_forked_processes_end_as_usual() -> None:
-    """Otherwise a pool that sends SIGTERM to its workers would wait for ever."""
+    """Otherwise a pool that sends SIGTERM to its workers would wait forever."""
     with SigtermHandler():
         context = multiprocessing.get_context("fork")
         ready = context.Event()  # a signal that arrives while a process is being forked is lost

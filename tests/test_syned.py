@@ -39,7 +39,7 @@ def draw(path: Path, color: int = 0) -> bytes:
 
 
 def write_parquet(root: Path, part: str, ids: list[int]) -> None:
-    """Files of emu_edit's columns, the same two pictures in every row."""
+    """Write files with emu_edit's columns, the same two pictures in every row."""
     (root / "data").mkdir(exist_ok=True, parents=True)
     before, after = ({"bytes": draw(root / "drawn.png", color), "path": "0.png"} for color in (0, 200))
     table = pa.table(
@@ -264,7 +264,7 @@ def test_load_dataset_syned_literally(
 
 
 def write_part(root: Path, train: list[int], validation: list[int], test: list[int]) -> None:
-    """A few pairs of the released text files, with drawn images."""
+    """Write a few pairs of the released text files, with drawn images."""
     write_parquet(root, "validation", sorted({*train, *validation}))
     write_parquet(root, "test", test)
     (root / FILES[0]).write_text(json.dumps({"train": train, "validation": validation}))

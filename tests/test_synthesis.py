@@ -75,7 +75,7 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file of the data set, and what is told about it."""
+    """Return every file of the data set, and its descriptions."""
     files = [*(folder / "dataset").rglob("*"), folder / "statistics.json", folder / "problems.jsonl"]
     files.append(folder / "contact_sheet.png")
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files if path.is_file()}
@@ -205,7 +205,7 @@ def finished(processes: list[subprocess.Popen[str]]) -> None:
 
 @pytest.fixture(scope="module")
 def seconds(tmp_path_factory: pytest.TempPathFactory) -> float:
-    """What two processes need without a kill."""
+    """Return how long two processes take without a kill."""
     start = time.monotonic()
     folder = tmp_path_factory.mktemp("timed")
     finished([run(folder, process, 2) for process in range(2)])
@@ -405,7 +405,7 @@ def test_deciles_are_those_of_all_values_though_few_are_kept() -> None:
 
 
 def test_a_shard_is_read_and_written_row_by_row(tmp_path: Path) -> None:
-    """So that neither memory nor the 2 GiB of an ordinary column bound what a shard holds."""
+    """Neither memory nor the 2 GiB of an ordinary column limits the size of a shard."""
     folder = StageFolder(tmp_path, SOURCES)
     rows = [
         {"position": place, "pair_id": str(place), "image": {"bytes": b"x" * 9, "path": None}} for place in (2, 0, 1)

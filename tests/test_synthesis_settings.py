@@ -42,7 +42,7 @@ def digest(content: bytes) -> str:
 
 
 def written(config: SynthesisConfig, patch: pytest.MonkeyPatch) -> Any:
-    """What a run with the drawing editor writes, and the sizes of its batches."""
+    """Return what a run with the drawing editor writes, and the sizes of its batches."""
     sizes, rows = [], stages.Attempts.rows
     patch.setattr(stages.Attempts, "rows", lambda self, batch: sizes.append(len(batch)) or rows(self, batch))
     stages.synthesize(config)
@@ -97,7 +97,7 @@ def edited(config: SynthesisConfig, _: Any) -> Any:
 
 
 def asked(config: SynthesisConfig, patch: pytest.MonkeyPatch) -> Any:
-    """The arguments with which the stages load their models; a revision needs the Hub, which is not here."""
+    """Return the arguments with which the stages load their models; a revision needs the Hub, which is not here."""
     import diffusers
     import transformers
 

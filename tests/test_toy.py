@@ -34,7 +34,7 @@ def pixels(image: dict[str, Any]) -> np.ndarray:
 
 
 def digest(rows: list[dict[str, Any]]) -> str:
-    """Of pixels, not of files: compressors differ between machines."""
+    """Return a digest of pixels, not of files, because compressors differ between machines."""
     hashed = hashlib.sha256()
     for row in rows:
         hashed.update(pixels(row["before"]).tobytes() + pixels(row["after"]).tobytes())

@@ -54,13 +54,13 @@ def launch(root: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture(autouse=True)
 def new_accelerator_state() -> None:
-    """Accelerate keeps one state per process, which a run of its own would not meet."""
+    """Reset Accelerate's state, which is one per process, before each test."""
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")
 def run(root: Path, tiny_captioner: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run made by the documented command."""
+    """Return a run made by the documented command."""
     folder = tmp_path_factory.mktemp("run")
     config = write_config(folder / "smoke.yaml", **SMOKE, model=str(tiny_captioner), output_dir="not this one")
     done = launch(root, "--config", config, "--output_dir", str(folder / "run"), "--lora_rank", "4")
@@ -148,7 +148,7 @@ def test_batches_hold_the_images_in_order_and_no_labels_of_fillers(tiny_captione
 def loop_with_scores(
     scores: list[float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: Path, best_by: str, patience: int
 ) -> tuple[list[int], int]:
-    """Runs the loop with given validation scores: (epochs after which the adapter was saved, epochs run)."""
+    """Run the loop with given validation scores and return (epochs after which the adapter was saved, epochs run)."""
     given, saved, epochs = iter(scores), [], []
     name = "validation_loss" if best_by == "loss" else "validation_CIDEr"
 
@@ -210,7 +210,7 @@ OTHER |= {"lr_scheduler_type": "cosine", "warmup_steps": 2, "log_every": 1, "epo
 
 @pytest.fixture(scope="module")
 def other_run(tiny_captioner: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with everything set otherwise."""
+    """Return a run with everything set otherwise."""
     folder = tmp_path_factory.mktemp("other")
     config = {**OTHER, "model": str(tiny_captioner), "output_dir": str(folder / "run"), "revision": "main"}
     assert train.main(["--config", write_config(folder / "config.yaml", **config)]) == 0
@@ -295,7 +295,7 @@ def test_other_ways_to_train(
 
 
 def test_only_the_adapter_moves(run: Path, tiny_captioner: Path) -> None:
-    """Of the model in memory, by the names of all weights before and after."""
+    """The names of all weights of the model in memory are compared before and after."""
     config = train.TrainConfig(model=str(tiny_captioner), benchmark="toy", mixed_precision="no", learning_rate=0.01)
     config.benchmark_options, config.attn_implementation = train.Options(OPTIONS), "eager"
     accelerator = train.Accelerator(cpu=True)

@@ -40,7 +40,7 @@ def hub() -> Iterator[LoopbackHub]:
 
 
 def trained(root: Path, model: Path, folder: Path, environment: dict[str, str]) -> tuple[Path, str]:
-    """(run folder, all that was printed) of a run that must end well."""
+    """Return (run folder, all printed text) of a run that must succeed."""
     run = folder / "run"
     (folder / "quick.py").write_text(QUICK)
     (folder / "config.yaml").write_text(yaml.safe_dump({**CONFIG, "model": str(model), "output_dir": str(run)}))

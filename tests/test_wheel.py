@@ -32,7 +32,7 @@ runpy.run_module(module, run_name="__main__")
 
 @pytest.fixture(scope="module")
 def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the wheel was installed into."""
+    """Return the folder that the wheel was installed into."""
     pytest.importorskip("setuptools", minversion="77", reason="building a wheel without network needs setuptools")
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"

@@ -31,7 +31,7 @@ SENTENCES = (
 
 
 def tiny_tokenizer(kind: Kind = "opt", pad_is_eos: bool = False) -> PreTrainedTokenizerFast:
-    """Byte-level BPE, so that any text can be written; ids: 0 BOS, 1 padding, 2 EOS, 3 `<image>`."""
+    """Return a byte-level BPE, so that any text can be written; ids: 0 BOS, 1 padding, 2 EOS, 3 `<image>`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -56,7 +56,7 @@ def tiny_tokenizer(kind: Kind = "opt", pad_is_eos: bool = False) -> PreTrainedTo
 
 
 def tiny_config(kind: Kind = "opt") -> Blip2Config:
-    """A plain BLIP-2 config of hidden size 32."""
+    """Return a plain BLIP-2 config of hidden size 32."""
     vocabulary = len(tiny_tokenizer())
     common = {"vocab_size": vocabulary, "pad_token_id": 1, "eos_token_id": 2, "bos_token_id": 0}
     if kind == "opt":
@@ -106,44 +106,44 @@ def tiny_config(kind: Kind = "opt") -> Blip2Config:
 
 
 def tiny_plain_blip2(kind: Kind = "opt", seed: int = 0) -> Blip2ForConditionalGeneration:
-    """A plain BLIP-2 model, in evaluation mode."""
+    """Return a plain BLIP-2 model, in evaluation mode."""
     return _spread_weights(Blip2ForConditionalGeneration(tiny_config(kind)), seed)
 
 
 def tiny_model(kind: Kind = "opt", seed: int = 0) -> Blip2IdcForConditionalGeneration:
-    """Our model with the weights of `tiny_plain_blip2(kind, seed)`, in evaluation mode."""
+    """Return our model with the weights of `tiny_plain_blip2(kind, seed)`, in evaluation mode."""
     values = {name: value for name, value in tiny_config(kind).to_dict().items() if name != "model_type"}
     return _spread_weights(Blip2IdcForConditionalGeneration(Blip2IdcConfig(**values)), seed)
 
 
 def tiny_processor(kind: Kind = "opt", pad_is_eos: bool = False, **settings: Any) -> Blip2IdcProcessor:
-    """Our processor for either tiny model; the canvas is the vision model's size unless given."""
+    """Return our processor for either tiny model; the canvas is the vision model's size unless given."""
     settings = {"canvas": (IMAGE_SIZE, IMAGE_SIZE), **settings}
     return Blip2IdcProcessor.from_blip2(tiny_plain_processor(kind, pad_is_eos), **settings)
 
 
 def tiny_plain_processor(kind: Kind = "opt", pad_is_eos: bool = False) -> Blip2Processor:
-    """A plain BLIP-2 processor."""
+    """Return a plain BLIP-2 processor."""
     image_processor = BlipImageProcessorPil(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE})
     return Blip2Processor(image_processor, tiny_tokenizer(kind, pad_is_eos), num_query_tokens=QUERY_TOKENS)
 
 
 def save_plain_blip2(folder: Path, kind: Kind = "opt", seed: int = 0) -> Path:
-    """A folder as a BLIP-2 checkpoint comes from the Hub: model and processor."""
+    """Return a folder as a BLIP-2 checkpoint comes from the Hub: model and processor."""
     tiny_plain_blip2(kind, seed).save_pretrained(folder)
     tiny_plain_processor(kind).save_pretrained(folder)
     return folder
 
 
 def save_tiny(folder: Path, kind: Kind = "opt", seed: int = 0, **settings: Any) -> Path:
-    """A folder of our own model and processor."""
+    """Return a folder of our own model and processor."""
     tiny_model(kind, seed).save_pretrained(folder)
     tiny_processor(kind, **settings).save_pretrained(folder)
     return folder
 
 
 def _spread_weights(model: Blip2ForConditionalGeneration, seed: int) -> Blip2ForConditionalGeneration:
-    """BLIP-2's own start values are so small that the sentence would hardly depend on the images."""
+    """Enlarge the weights: with BLIP-2's own start values the sentence would hardly depend on the images."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in sorted(model.named_parameters()):
         if parameter.ndim > 1 or name == "query_tokens":

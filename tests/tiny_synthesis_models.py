@@ -37,7 +37,7 @@ def clip_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def save_pipeline(folder: Path) -> Path:
-    """A tiny InstructPix2Pix."""
+    """Return a tiny InstructPix2Pix."""
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
 
     torch.manual_seed(0)

@@ -82,7 +82,7 @@ class ClevrChange(PairBuilder):
     BY_HAND = (
         "Unpack clevr_change.tar.gz, linked at https://github.com/Seth-Park/RobustChangeCaptioning, there: it gives a "
         "folder data/ with images/, sc_images/, nsc_images/, splits.json, type_mapping.json, change_captions.json "
-        "and no_change_captions.json. That link has been reported dead; any copy that holds these names will do."
+        "and no_change_captions.json. That link has been reported dead; any copy with these names works."
     )
     EXPECTED = {"default": {"train": 67660, "validation": 3976, "test": 7970}}
 

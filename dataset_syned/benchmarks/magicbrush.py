@@ -100,7 +100,7 @@ class MagicBrush(PairBuilder):
     MIRRORS = (Mirror("osunlp/MagicBrush", "main", ("data/train-*.parquet", "data/dev-*.parquet")),)
     BY_HAND = (
         "Put data/train-*.parquet and data/dev-*.parquet of https://huggingface.co/datasets/osunlp/MagicBrush there, "
-        "and for the split test what the zip linked on that page holds (its password is MagicBrush; please do not "
+        "and for the split test what the zip linked on that page contains (its password is MagicBrush; please do not "
         f"pass the pictures on): {SESSIONS} and test/images/."
     )
     EXPECTED = {"default": {"train": 8807, "validation": 528, "test": 1053}}

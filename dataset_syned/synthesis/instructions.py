@@ -70,7 +70,7 @@ class Instructions:
         }
 
     def written(self, sources: list[Row]) -> list[Row]:
-        """Asks once more, with another seed, where an answer has not the form that was asked for."""
+        """Return the answers; ask again, once and with another seed, for those that lack the requested form."""
         config = self.config
         if self.chat is None:
             if not config.chat_model:

@@ -26,7 +26,7 @@ SAMPLED = 10_000  # scores that deciles are taken from: within about half a perc
 
 
 def category_of(reason: str) -> str:
-    """A reason without its numbers and names, so that equal ones count together."""
+    """Return a reason without its numbers and names, so that equal reasons are counted together."""
     head = reason.split(": ")[0]
     if head in REASONS:  # what follows are scores
         return head
@@ -116,7 +116,7 @@ def deciles_of(values: list[float]) -> dict[str, float]:
 
 
 def where_it_failed(inputs: dict[str, Row]) -> tuple[str, str]:
-    """The first stage with a problem and what it was; an unreadable image counts to the first stage."""
+    """Return the first stage with a problem, and the problem; an unreadable image belongs to the first stage."""
     for stage, row in inputs.items():
         if row["problem"]:
             return ("instructions" if stage == "sources" else stage), row["problem"]
@@ -124,7 +124,7 @@ def where_it_failed(inputs: dict[str, Row]) -> tuple[str, str]:
 
 
 def write_problems(path: Path, shards: list[int], read: Callable[[int], ShardReader]) -> Statistics:
-    """problems.jsonl, a line per pair that failed, and what is counted on the way."""
+    """Write problems.jsonl, one line per failed pair, and return the counts for the statistics."""
     statistics = Statistics()
 
     def write(unfinished: Path) -> None:
@@ -143,7 +143,7 @@ def write_problems(path: Path, shards: list[int], read: Callable[[int], ShardRea
 
 
 def panels(config: SynthesisConfig, shards: list[int], read: Callable[[int], ShardReader]) -> Iterator[Panel]:
-    """Random candidates, accepted and rejected ones."""
+    """Return panels of random candidates, accepted and rejected."""
     rng = random.Random(seed_of(config.seed, "contact sheet"))
     missing = {True: config.sheet_pairs, False: config.sheet_pairs}
     for shard in rng.sample(shards, len(shards)):

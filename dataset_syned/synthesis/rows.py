@@ -35,7 +35,7 @@ def write_image(root: Path, name: str, data: bytes) -> str:
 
 
 def line(pair_id: str, names: tuple[str, str], texts: list[str], change_type: str, provenance: dict[str, Any]) -> Row:
-    """An entry of metadata.jsonl."""
+    """Return an entry of metadata.jsonl."""
     before, after = names
     entry = {
         "pair_id": pair_id,
@@ -97,7 +97,7 @@ class Rows:
         }
 
     def unchanged(self, shard: int, readable: list[int], changed: int, reader: ShardReader) -> list[Row]:
-        """No-change pairs of readable sources, as many as their share asks for beside `changed` others."""
+        """Return no-change pairs of readable sources, as many as their share requires next to `changed` others."""
         rng = random.Random(seed_of(self.config.seed, "no_change", shard))
         possible = [(position, name) for position in readable for name in ALTERATIONS]
         rng.shuffle(possible)
@@ -120,7 +120,7 @@ class Rows:
 
 
 def join_lines(folder: StageFolder, shards: list[int], path: Path) -> None:
-    """metadata.jsonl of all shards, last of all: without it the folder is no data set."""
+    """Write metadata.jsonl of all shards; it comes last, because a folder without it is not a data set."""
 
     def write(unfinished: Path) -> None:
         with unfinished.open("w", encoding="utf-8") as file:

@@ -1,9 +1,9 @@
 """Files of bounded size between the stages, and which process makes which.
 
-Shard i of every stage holds the same pairs in the same order, and depends on shard i of earlier stages alone. A
+Shard i of every stage contains the same pairs in the same order, and depends on shard i of earlier stages alone. A
 process makes the shards of its share from the first stage to the last, so that processes and machines never wait for
 each other. A shard grows by parts, one per batch, each written atomically: an existing part is not made again.
-Rows with images are read and written one at a time, so that memory holds a batch and not a shard.
+Rows with images are read and written one at a time, so that a batch is in memory and not a shard.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from common_idc.atomic_files import TEMPORARY, write_atomically, write_text
 
-Row = dict[str, Any]  # of one pair; `position` is its place in the shard, `problem` why there is no more to it
+Row = dict[str, Any]  # of one pair; `position` is its place in the shard, `problem` why nothing else is in it
 
 IMAGES = ("image", "candidates")  # columns with images
 
@@ -34,7 +34,7 @@ class Share:
 
     @classmethod
     def of_this_process(cls) -> "Share":
-        """By the variables that `accelerate launch` and torchrun set."""
+        """Return this process's share, from the variables that `accelerate launch` and torchrun set."""
         share = cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
         if not 0 <= share.process < share.processes:
             raise ValueError(f"RANK={share.process}, WORLD_SIZE={share.processes}: RANK counts from 0")

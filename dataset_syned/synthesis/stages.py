@@ -96,7 +96,7 @@ class Attempts:
             rows = self.work(batch)
         except SettingsError:
             raise
-        except Exception as error:  # of any library below; a run of days does not end for one pair
+        except Exception as error:  # of any library: one pair must not end a run of days
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         else:
             self.failed = 0
@@ -154,7 +154,7 @@ def my_shards(config: SynthesisConfig, share: Share) -> list[int]:
     total = count_pairs(folder_of(config, "sources"))
     if total is None:
         raise FileNotFoundError(
-            f"{config.output_dir!r} holds no list of pairs yet: run the stage 'instructions' first"
+            f"{config.output_dir!r} contains no list of pairs yet: run the stage 'instructions' first"
         )
     return [shard for shard in range(-(-total // config.shard_pairs)) if shard in share]
 
