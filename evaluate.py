@@ -33,6 +33,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
+from common_idc.atomic_files import write_json
 from common_idc.settings import Options, parse_settings
 from dataset_syned import BENCHMARKS, benchmark_builder, load_benchmark, prepare
 from dataset_syned.fetching import fetched_from
@@ -282,8 +283,17 @@ def score(
     write_report(folder, images_of(rows, "before", "after"))
     remove_partial_predictions(folder)
     if run_folder := paths.run_of(folder):
-        write_card(run_folder)
+        renew_card(run_folder, loaded[0])
     return result
+
+
+def renew_card(run: Path, model: Any) -> None:
+    """Write the card of a training run; a run of an earlier version also gets the captioner's facts."""
+    from captioner_idc.families import card_facts
+
+    if not (run / paths.CAPTIONER).is_file():
+        write_json(run / paths.CAPTIONER, card_facts(model))
+    write_card(run)
 
 
 def training_captions(config: EvaluateConfig) -> list[list[str]]:
