@@ -73,7 +73,7 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
             JSON line each; without, the first one ends the preparation.
     """
 
-    VERSION = datasets.Version("1.0.0")  # of the rows: a new one wherever they change
+    VERSION = datasets.Version("2.0.0")  # of the rows: a new one wherever they change, so that older ones are not read
     BUILDER_CONFIGS = [datasets.BuilderConfig(name="default")]
     DEFAULT_CONFIG_NAME = "default"
     DESCRIPTION = ""

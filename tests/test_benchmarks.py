@@ -22,8 +22,8 @@ from dataset_syned import BENCHMARKS, benchmark_builder, load_benchmark, prepare
 from dataset_syned.__main__ import COMMANDS, main
 from dataset_syned.annotations import inside
 from dataset_syned.benchmarks import clevr_change, toy
-from dataset_syned.pair_builder import fingerprint
-from dataset_syned.pairs import CHANGE_TYPES, NO_CHANGE, DataError, RawPair
+from dataset_syned.pair_builder import PairBuilder, fingerprint
+from dataset_syned.pairs import CHANGE_TYPES, FEATURES, NO_CHANGE, DataError, RawPair
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -155,6 +155,12 @@ def test_change_types_outside_the_table_are_refused() -> None:
     assert CHANGE_TYPES[NO_CHANGE] and all(CHANGE_TYPES.values())
     assert set(toy.CHANGE_TYPES) | set(clevr_change.TYPES.values()) <= set(CHANGE_TYPES)
     assert set(metric_idc.change_type.CHANGE_TYPES) <= set(CHANGE_TYPES), "what rules recognize is in the table"
+
+
+def test_other_columns_have_another_version() -> None:
+    """Rows that an earlier version prepared are found by their version: with other columns they must not be."""
+    columns = ["pair_id", "before", "after", "captions", "change_type", "provenance"]
+    assert (list(FEATURES), PairBuilder.VERSION) == (columns, "2.0.0")
 
 
 # Each field of a benchmark's config, and a value that changes the rows.

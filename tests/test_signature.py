@@ -174,7 +174,7 @@ def test_fetched_files_are_recorded_by_their_commit(program: ModuleType, tmp_pat
         ["--benchmark", "toy", "--benchmark_options", options, "--model", "m", "--output_dir", "o"]
     )
     recorded = program.data_signature(config, load_benchmark("toy", "test", **config.benchmark_options), [])
-    assert recorded == {"data_version": "1.0.0", "data_source": f"a/b@{'c' * 40}"}
+    assert recorded == {"data_version": "2.0.0", "data_source": f"a/b@{'c' * 40}"}
 
 
 def test_an_adapter_revision_needs_both_names(program: ModuleType) -> None:

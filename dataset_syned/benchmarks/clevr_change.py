@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
-
 from ..annotations import read_each, read_json
 from ..pair_builder import PairBuilder
 from ..pairs import NO_CHANGE, BrokenEntry, DataError, RawPair
@@ -69,7 +67,6 @@ def types_of(path: Path) -> dict[str, str]:
 
 
 class ClevrChange(PairBuilder):
-    VERSION = datasets.Version("1.1.0")
     DESCRIPTION = "CLEVR-Change: drawn scenes with one change, and as many with none, under other light and camera."
     LICENSE = "none stated"
     HOMEPAGE = "https://github.com/Seth-Park/RobustChangeCaptioning"

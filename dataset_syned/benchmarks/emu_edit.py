@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pyarrow
 from pyarrow.parquet import ParquetFile
 
@@ -153,7 +152,6 @@ def require_ids(wanted: Collection[int], ids: Collection[int], asked_by: str, pa
 class EmuEdit(PairBuilder):
     """Ids are `<split>-<idx>`, because `test` counts from 0 again. One reference: the instruction."""
 
-    VERSION = datasets.Version("1.2.0")
     DESCRIPTION = "Emu Edit's generations: photographs before and after an edit by a model, one instruction each."
     LICENSE = "CC-BY-NC-4.0"
     HOMEPAGE = "https://huggingface.co/datasets/facebook/emu_edit_test_set_generations"

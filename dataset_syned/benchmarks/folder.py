@@ -20,8 +20,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
-
 from ..annotations import inside, json_object, numbered_lines, read_each, read_json
 from ..pair_builder import PairBuilder
 from ..pairs import CHANGE_TYPES, BrokenEntry, DataError, RawPair
@@ -155,7 +153,6 @@ def sibling_pairs(path: Path) -> Iterator[RawPair | BrokenEntry]:
 
 
 class Folder(PairBuilder):
-    VERSION = datasets.Version("1.1.0")
     DESCRIPTION = "Your own pairs: a folder of images with a file that names them and their captions."
     BY_HAND = (
         "Put there, or into its folders train/, validation/ and test/: metadata.jsonl or metadata.csv with "

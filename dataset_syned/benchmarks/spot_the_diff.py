@@ -66,7 +66,6 @@ def multi_references(answers: list[list[str]]) -> list[str]:
 
 
 class SpotTheDiff(PairBuilder):
-    VERSION = datasets.Version("1.1.0")
     BUILDER_CONFIGS = [
         datasets.BuilderConfig(name="default", description="each sentence is a reference"),
         datasets.BuilderConfig(name="multi", description="each annotator's paragraph is a reference"),

@@ -119,7 +119,6 @@ def read_further_edits(folder: Path, train: set[int]) -> list[tuple[int, Further
 class Syned(PairBuilder):
     """Ids are `<split>-<idx>`, because `test` counts from 0 again, and `train-<idx>-<n>` for the n-th further edit."""
 
-    VERSION = datasets.Version("1.2.0")
     BUILDER_CONFIGS = [
         datasets.BuilderConfig(name="syned", description="test references cleaned"),
         datasets.BuilderConfig(name="syned_raw", description="test references as released"),

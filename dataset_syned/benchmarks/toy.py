@@ -4,7 +4,7 @@
 
 There are no raw files; a row's `provenance` has all that its drawing depends on besides the options:
 
-    {"drawn_by": "toy 1.0.0", "seed": 0, "split": "train", "index": 17}
+    {"drawn_by": "toy 2.0.0", "seed": 0, "split": "train", "index": 17}
 
 Each pair shows a scene of several things before and after one change (`color`, `add`, `remove`, `move`) or none. A
 small shift of the view and other light are not a change. Row i of a split depends only on the options, the split and
@@ -37,7 +37,7 @@ from ..scene_drawing import (
     separate,
 )
 
-VERSION = "1.0.0"
+VERSION = "2.0.0"
 Wording = Literal["description", "instruction"]
 Difficulty = Literal["easy", "hard"]
 CHANGE_TYPES = ("color", "add", "remove", "move", NO_CHANGE)  # the types that are drawn
