@@ -34,6 +34,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from common_idc.atomic_files import write_json
+from common_idc.commands import run_command
 from common_idc.settings import Options, parse_settings
 from dataset_syned import BENCHMARKS, benchmark_builder, load_benchmark, prepare
 from dataset_syned.fetching import fetched_from
@@ -348,25 +349,26 @@ def parse_config(argv: list[str]) -> EvaluateConfig:
     return config
 
 
+def run_program(argv: list[str]) -> None:
+    """Evaluate with the settings of a command line, and print the scores."""
+    config = parse_config(argv)
+    result = evaluate(config)
+    if result is None:
+        return
+    print(results_table({config.adapter or config.model: result}))
+    if described := describe_controls(result["controls"]):
+        print(described)
+    if config.push_to_hub:
+        from run_idc.publishing import try_push
+
+        run = paths.run_of(Path(config.output_dir))
+        print(try_push(run, config.hub_model_id, private=config.hub_private, merge=config.merge))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    try:
-        config = parse_config(sys.argv[1:] if argv is None else argv)
-        result = evaluate(config)
-        if result is None:
-            return 0
-        print(results_table({config.adapter or config.model: result}))
-        if described := describe_controls(result["controls"]):
-            print(described)
-        if config.push_to_hub:
-            from run_idc.publishing import try_push
-
-            run = paths.run_of(Path(config.output_dir))
-            print(try_push(run, config.hub_model_id, private=config.hub_private, merge=config.merge))
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    arguments = sys.argv[1:] if argv is None else argv
+    return run_command(lambda: run_program(arguments), ValueError, OSError, RuntimeError, ImportError)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ from captioner_idc.captioning import caption
 from captioner_idc.families import card_facts
 from captioner_idc.loading import load, load_image
 from common_idc.atomic_files import remove_leftovers, write_json, write_text
+from common_idc.commands import run_command
 from common_idc.settings import Options, as_yaml, parse_settings
 from dataset_syned import benchmark_builder, load_benchmark
 from dataset_syned.epoch_order import CaptionChoice, PairOrder, TrainingPairs
@@ -607,26 +608,27 @@ def check_folder(config: TrainConfig) -> None:
     check_settings_unchanged(Path(config.output_dir), settings, MAY_CHANGE_ON_RESUME | from_adapter, config.resume)
 
 
+def run_program(argv: list[str]) -> None:
+    """Train with the settings of a command line."""
+    config = parse_config(argv)
+    check_folder(config)
+    if config.validation_captions:
+        java_command()  # its absence would otherwise end the run after the first epoch
+    with SigtermHandler() as sigterm:
+        accelerator = Accelerator(
+            mixed_precision=config.mixed_precision,
+            log_with=config.trackers,
+            project_config=ProjectConfiguration(logging_dir=str(Path(config.output_dir) / TRACKERS)),
+        )
+        set_seed(config.seed)
+        train(config, accelerator, sigterm)
+        accelerator.end_training()
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    try:
-        config = parse_config(sys.argv[1:] if argv is None else argv)
-        check_folder(config)
-        if config.validation_captions:
-            java_command()  # its absence would otherwise end the run after the first epoch
-        with SigtermHandler() as sigterm:
-            accelerator = Accelerator(
-                mixed_precision=config.mixed_precision,
-                log_with=config.trackers,
-                project_config=ProjectConfiguration(logging_dir=str(Path(config.output_dir) / TRACKERS)),
-            )
-            set_seed(config.seed)
-            train(config, accelerator, sigterm)
-            accelerator.end_training()
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    arguments = sys.argv[1:] if argv is None else argv
+    return run_command(lambda: run_program(arguments), ValueError, OSError, ImportError)
 
 
 if __name__ == "__main__":

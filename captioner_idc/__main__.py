@@ -17,6 +17,7 @@ from huggingface_hub.utils import logging as hub_logging
 from tqdm import tqdm
 from transformers.utils import logging
 
+from common_idc.commands import run_command
 from modeling_blip2idc.image_fusion import ImageError, load_image
 
 from .captioning import caption
@@ -129,13 +130,8 @@ def _quiet_transformers() -> Iterator[None]:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     arguments = _parse_arguments(argv)
-    try:
-        with _quiet_transformers():
-            _run(arguments)
-    except (CommandError, PairListError, ImageError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    with _quiet_transformers():
+        return run_command(lambda: _run(arguments), CommandError, PairListError, ImageError)
 
 
 if __name__ == "__main__":

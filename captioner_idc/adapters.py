@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from common_idc.atomic_files import atomic_files, atomic_folder
+from common_idc.commands import run_command
 
 from .families import LoraPart, family_of
 
@@ -262,13 +263,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="new or empty folder for the whole model")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the saved weights")
     arguments = parser.parse_args(argv)
-    try:
+
+    def command() -> None:
         save_merged(arguments.run, arguments.folder, arguments.dtype)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    print(f"{arguments.folder}: merged model")
-    return 0
+        print(f"{arguments.folder}: merged model")
+
+    return run_command(command, ValueError, OSError, ImportError)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from common_idc.atomic_files import atomic_folder
+from common_idc.commands import run_command
 
 from .adapters import CONFIG_NAME, write_adapter
 from .families import FAMILIES
@@ -70,14 +71,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--base", metavar="ID", help="base model; default: the old config's")
     parser.add_argument("--revision", metavar="R", help="its revision on the Hub; default: the old config's, or none")
     arguments = parser.parse_args(argv)
-    try:
+
+    def command() -> None:
         weights = convert(arguments.old, arguments.new, arguments.base, arguments.revision)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    numbers = sum(tensor.numel() for tensor in weights.values())
-    print(f"{arguments.new}: {len(weights)} tensors, {numbers:,} weights")
-    return 0
+        numbers = sum(tensor.numel() for tensor in weights.values())
+        print(f"{arguments.new}: {len(weights)} tensors, {numbers:,} weights")
+
+    return run_command(command, ValueError, OSError, ImportError)
 
 
 if __name__ == "__main__":

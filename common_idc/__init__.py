@@ -1,1 +1,1 @@
-"""What several packages need and none of them owns: settings, atomic files, access to the Hub, provenance."""
+"""What several packages need: exit codes, settings, atomic files, access to the Hub, provenance."""

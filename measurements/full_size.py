@@ -29,6 +29,7 @@ from transformers import (
 )
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
+from common_idc.commands import run_command
 from dataset_syned.benchmarks.toy import CHANGE_TYPES, SETTINGS, ToyConfig, draw_captions, draw_pair, pick
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -155,15 +156,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write BLIP-2 OPT-2.7B with random weights (7.5 GB).")
     parser.add_argument("folder", type=Path, help="a new folder outside the repository")
     folder = parser.parse_args(argv).folder.resolve()
-    try:
+
+    def command() -> None:
         check_place(folder)
         parameters = make_checkpoint(folder, full_size_config())
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    gigabytes = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e9
-    print(f"{folder}: {parameters:,} parameters, {gigabytes:.2f} GB\n{next_commands(folder)}")
-    return 0
+        gigabytes = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e9
+        print(f"{folder}: {parameters:,} parameters, {gigabytes:.2f} GB\n{next_commands(folder)}")
+
+    return run_command(command, ValueError, OSError)
 
 
 if __name__ == "__main__":

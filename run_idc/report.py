@@ -19,6 +19,7 @@ from typing import Any
 from PIL.Image import Image
 
 from common_idc.atomic_files import write_atomically
+from common_idc.commands import run_command
 
 from .paths import METRICS, PAIRS, PREDICTIONS, REPORT
 
@@ -236,12 +237,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m run_idc.report", description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="a folder with predictions.jsonl, pairs.jsonl and metrics.json")
-    try:
-        print(write_report(parser.parse_args(argv).folder))
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    folder = parser.parse_args(argv).folder
+    return run_command(lambda: print(write_report(folder)), ValueError, OSError, ImportError)
 
 
 if __name__ == "__main__":
