@@ -179,7 +179,7 @@ def load_captioner(config: EvaluateConfig, device: Any) -> tuple[Any, Any]:
         dtype=None if config.dtype == "auto" else getattr(torch, config.dtype),
         revision=config.revision,
         adapter_revision=config.adapter_revision,
-        processor=dict(config.processor) or None,
+        processor=config.processor,
     )
 
 
@@ -192,19 +192,21 @@ def images_of(rows: Any, *columns: str) -> Iterator[tuple[Any, ...]]:
 
 
 def predict(
-    config: EvaluateConfig, loaded: tuple[Any, Any], rows: Any, columns: tuple[str, str] = ("before", "after")
+    config: EvaluateConfig,
+    loaded: tuple[Any, Any],
+    rows: Any,
+    fingerprint: dict[str, Any],
+    columns: tuple[str, str] = ("before", "after"),
 ) -> list[Row]:
     """Return a prediction for every row, from all processes.
 
     The batches do not depend on the number of processes, because a caption may depend on its batch by rounding.
 
     Args:
+        fingerprint: everything that the predictions depend on, see `settings_fingerprint`.
         columns: those used as before and after.
     """
     state, name = get_state(), "-".join(columns)
-    fingerprint = signature.settings_fingerprint(
-        run_signature(config, *loaded), [file["filename"] for file in rows.cache_files], rows._fingerprint, config.seed
-    )
     partial = PartialPredictions(Path(config.output_dir), name, state.process_index, fingerprint)
     done = partial.read()
     state.wait_for_everyone()  # every process has read before one writes
@@ -254,16 +256,28 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any] | None:
         if state.is_main_process:
             check_scoring(len(rows), **config.scoring())  # before hours of predictions
     loaded = load_captioner(config, state.device)
-    predicted = predict(config, loaded, rows)
+    run = run_signature(config, *loaded)  # once: it reads the adapter's file
+    data_files = [file["filename"] for file in rows.cache_files]
+    fingerprint = signature.settings_fingerprint(run, data_files, rows._fingerprint, config.seed)
+    predicted = predict(config, loaded, rows, fingerprint)
     wanted = CONTROLS if config.input_controls else {}
-    controls = {name: predict(config, loaded, rows, columns) for name, columns in wanted.items()}
-    return score(config, loaded, rows, predicted, controls) if state.is_main_process else None
+    controls = {name: predict(config, loaded, rows, fingerprint, columns) for name, columns in wanted.items()}
+    return score(config, loaded[0], run, rows, predicted, controls) if state.is_main_process else None
 
 
 def score(
-    config: EvaluateConfig, loaded: tuple[Any, Any], rows: Any, predicted: list[Row], controls: dict[str, list[Row]]
+    config: EvaluateConfig,
+    model: Any,
+    run: dict[str, Any],
+    rows: Any,
+    predicted: list[Row],
+    controls: dict[str, list[Row]],
 ) -> dict[str, Any]:
-    """Write everything that --output_dir gets, and return the result of scoring."""
+    """Write everything that --output_dir gets, and return the result of scoring.
+
+    Args:
+        run: what `run_signature` returned.
+    """
     folder, training = Path(config.output_dir), training_captions(config)
     remove_results(folder)
     write_predictions(predicted, folder / paths.PREDICTIONS)
@@ -277,14 +291,14 @@ def score(
         **config.scoring(),
     )
     result["controls"] |= input_controls(predicted, **controls) if controls else {}
-    run, versions = run_signature(config, *loaded), result["signature"]["versions"]
+    versions = result["signature"]["versions"]
     result["signature"] |= {**data_signature(config, rows, training), **run}
     result["signature"]["versions"] = versions | run["versions"]
     write_results(folder, result)
     write_report(folder, images_of(rows, "before", "after"))
     remove_partial_predictions(folder)
     if run_folder := paths.run_of(folder):
-        renew_card(run_folder, loaded[0])
+        renew_card(run_folder, model)
     return result
 
 

@@ -10,10 +10,10 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 from common_idc.atomic_files import write_text
 
 from .paths import CAPTIONER, CARD, CURVES, LOG, TRAIN_CONFIG, evaluations
+from .signature import hub_dataset
 
 # In an installed package the template is next to this file, in a clone at the top level.
 TEMPLATES = (Path(__file__).with_name("model_card.md"), Path(__file__).resolve().parents[1] / "model_card.md")
-HUB_DATASETS = "https://huggingface.co/datasets/"
 # Of the two tasks that fit: the one whose Auto class loads the model, and which still has a pipeline.
 TASK = "image-text-to-text"
 
@@ -80,10 +80,9 @@ def _header(facts: dict[str, Any]) -> ModelCardData:
 
 def _hub_datasets(facts: dict[str, Any]) -> list[str]:
     """Return the Hub ids of the data that the run was trained and scored on."""
-    homepage = facts["data"].get("homepage") or ""
-    trained = [homepage.removeprefix(HUB_DATASETS)] if homepage.startswith(HUB_DATASETS) else []
+    trained = hub_dataset(facts["data"].get("homepage") or "", [])
     scored = [result["signature"].get("hub_dataset") for result in facts["results"] if result["own"]]
-    return list(dict.fromkeys([*trained, *filter(None, scored)]))
+    return list(dict.fromkeys(filter(None, [trained, *scored])))
 
 
 def hub_results(results: list[dict[str, Any]]) -> list[EvalResult]:
