@@ -59,14 +59,29 @@ def inside(root: Path, name: str) -> Path:
     return root / name
 
 
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file. Raises: DataError if the file is missing or not JSON."""
+def read_json(path: Path, kind: type | None = None) -> Any:
+    """Return the content of a JSON file.
+
+    Args:
+        kind: list or dict, if the content has to be one.
+
+    Raises: DataError if the file is missing or not JSON, or contains something else than `kind`.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{str(path)!r} is missing") from error
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{str(path)!r} cannot be read as JSON ({error})") from error
+    if kind and not isinstance(content, kind):
+        expected = "a list" if kind is list else "a JSON object"
+        raise DataError(f"{str(path)!r} contains a {type(content).__name__}, expected {expected}")
+    return content
+
+
+def are_texts(value: Any) -> bool:
+    """Return whether a value is a list of strings."""
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 def read_each(

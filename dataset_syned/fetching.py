@@ -51,7 +51,7 @@ class ArchiveError(DataError):
 
 @dataclass(frozen=True)
 class FetchReport:
-    """What `fetch` did.
+    """The result of `fetch`.
 
     Args:
         files: the mirror's files, relative to `root`.
@@ -77,19 +77,15 @@ class Member:
     target: str | None = None
 
 
-def fetch(builder: PairBuilder, root: Path | None = None) -> FetchReport:
-    """Fetch the files of the first of the builder's mirrors that works.
-
-    Args:
-        root: data folder; by default the builder's.
+def fetch(builder: PairBuilder) -> FetchReport:
+    """Fetch the files of the first of the builder's mirrors that works into the builder's data folder.
 
     Raises: DataError, with the reason for each mirror and BY_HAND, if none works.
     """
-    root = builder.root if root is None else root
     failures: list[str] = []
     for mirror in builder.MIRRORS:
         try:
-            return fetch_mirror(mirror, root, failures)
+            return replace(fetch_mirror(mirror, builder.root), failures=tuple(failures))
         except (DataError, OSError, HTTPError) as error:
             failures.append(f"{mirror.repo_id} at {mirror.revision[:12]}: {describe_error(error)}")
     problem = "none of its mirrors works" if failures else "there is no mirror of it on the Hub"
@@ -97,7 +93,7 @@ def fetch(builder: PairBuilder, root: Path | None = None) -> FetchReport:
     raise DataError("\n".join(line for line in lines if line))
 
 
-def fetch_mirror(mirror: Mirror, root: Path, failures: list[str]) -> FetchReport:
+def fetch_mirror(mirror: Mirror, root: Path) -> FetchReport:
     """Fetch the files of one mirror. Raises: DataError, OSError or HTTPError if it does not work."""
     mirror = pinned(mirror, root)
     files = list_files(mirror)
@@ -113,7 +109,7 @@ def fetch_mirror(mirror: Mirror, root: Path, failures: list[str]) -> FetchReport
     unpacked = [file.path for file in wanted if is_archive(file.path)]
     note = {"repo_id": mirror.repo_id, "commit": mirror.revision}
     write_json(root / WORKPLACE / "mirror.json", note)
-    return FetchReport(root, mirror, tuple(targets), tuple(missing), tuple(unpacked), tuple(failures))
+    return FetchReport(root, mirror, tuple(targets), tuple(missing), tuple(unpacked))
 
 
 def pinned(mirror: Mirror, root: Path) -> Mirror:

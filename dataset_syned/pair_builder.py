@@ -82,6 +82,7 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
     CITATION = ""  # BibTeX
     MIRRORS: tuple[Mirror, ...] = ()  # tried in turn by `fetch`
     BY_HAND = ""  # which file from which page goes where
+    SUBFOLDER = ""  # that the authors' archive or repository adds to the data folder
     EXPECTED: dict[str, dict[str, int]] = {}  # config name -> split -> pairs
     # True for a benchmark that papers score with the blank references of its release. They stay, except in train,
     # where pairs without any text are left out: a model would learn to say nothing.
@@ -96,6 +97,12 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
         super().__init__(*args, **kwargs)
         self.root = Path(root or self.config.data_dir or Path("data") / self.dataset_name)
         self.skip_log = skip_log
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder of the raw files: `root`, or SUBFOLDER in it where that exists."""
+        inner = self.root / self.SUBFOLDER
+        return inner if inner.is_dir() else self.root
 
     @abstractmethod
     def raw_splits(self) -> list[str]:

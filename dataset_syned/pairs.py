@@ -1,5 +1,6 @@
 """The row that every benchmark yields, its change types, and a pair as its authors distribute it."""
 
+import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,11 +114,17 @@ def decode_image(image: dict[str, Any], name: str | None = None) -> Image.Image:
         raise DataError(f"image {name or image['path']!r} cannot be read ({error})") from error
 
 
-def read_image(source: ImageSource) -> dict[str, Any]:
-    """Return an image file as rows contain it, once it has been decoded. Raises: DataError that names it."""
+def read_image(source: ImageSource) -> tuple[dict[str, Any], Image.Image]:
+    """Return an image file as rows contain it, and decoded. Raises: DataError that names it."""
     image = read_file(source)
-    decode_image(image, None if isinstance(source, tuple) else str(source))
-    return image
+    return image, decode_image(image, None if isinstance(source, tuple) else str(source))
+
+
+def png(picture: Image.Image) -> bytes:
+    """Return a picture as the content of a PNG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def pair_row(
@@ -153,7 +160,7 @@ def is_blank(entry: RawPair | BrokenEntry) -> bool:
 def read_row(pair: RawPair) -> dict[str, Any]:
     """Return the row of a pair with its images. Raises: DataError that names the pair and the image."""
     try:
-        images = read_image(pair.before), read_image(pair.after)
+        images = read_image(pair.before)[0], read_image(pair.after)[0]
     except DataError as error:
         raise DataError(f"pair {pair.pair_id!r}: {error}") from error
     return pair_row(pair.pair_id, *images, pair.captions, pair.change_type, pair.provenance)

@@ -49,7 +49,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class View:
-    """What may differ between two pictures of one scene without being a change."""
+    """View and light of a picture, which differ between two pictures of one scene without being a change."""
 
     shift_x: float = 0.0
     shift_y: float = 0.0

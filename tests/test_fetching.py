@@ -291,7 +291,7 @@ def test_links_inside_an_archive_become_files(tmp_path: Path) -> None:
 
 def test_a_benchmark_without_mirrors_says_so_without_a_network(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="toy: there is no mirror"):
-        fetch(benchmark_builder("toy"), tmp_path)
+        fetch(benchmark_builder("toy", root=tmp_path))
 
 
 def test_a_branch_stays_at_the_commit_of_the_first_fetch(hub: LoopbackHub, fetched: Client, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..annotations import read_each, read_json
+from ..annotations import are_texts, read_each, read_json
 from ..pair_builder import PairBuilder
 from ..pairs import NO_CHANGE, BrokenEntry, DataError, RawPair
 
@@ -24,17 +24,9 @@ TYPES = {"color": "color", "material": "material", "add": "add", "drop": "remove
 ANNOTATIONS = ("splits.json", "change_captions.json", "no_change_captions.json", "type_mapping.json")
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file. Raises: DataError if it contains something else."""
-    data = read_json(path)
-    if not isinstance(data, dict):
-        raise DataError(f"{str(path)!r} contains a {type(data).__name__}, expected a JSON object")
-    return data
-
-
 def split_numbers(path: Path) -> dict[str, list[int]]:
     """Return the scene numbers of each split, in the file's order. Raises: DataError for other content."""
-    data = read_object(path)
+    data = read_json(path, dict)
     splits = {ours: data[theirs] for ours, theirs in SPLITS.items() if data.get(theirs)}
     if not splits:
         raise DataError(f"{str(path)!r} has no list 'train', 'val' or 'test', it has: {', '.join(data) or 'nothing'}")
@@ -49,7 +41,7 @@ def split_numbers(path: Path) -> dict[str, list[int]]:
 def sentences_of(captions: dict[str, Any], key: str, path: Path) -> list[str]:
     """Return the references under a key of a captions file. Raises: DataError if they are not a list of strings."""
     sentences = captions.get(key)
-    if not isinstance(sentences, list) or not sentences or not all(isinstance(s, str) for s in sentences):
+    if not sentences or not are_texts(sentences):
         raise DataError(f"{str(path)!r} has no list of sentences for {key!r}")
     return sentences
 
@@ -57,10 +49,10 @@ def sentences_of(captions: dict[str, Any], key: str, path: Path) -> list[str]:
 def types_of(path: Path) -> dict[str, str]:
     """Return the authors' type of change of each scene, by `006594.png`. Raises: DataError for an unknown one."""
     types = {}
-    for theirs, names in read_object(path).items():
+    for theirs, names in read_json(path, dict).items():
         if theirs not in TYPES:
             raise DataError(f"{str(path)!r}: unknown change {theirs!r}, expected one of {', '.join(TYPES)}")
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        if not are_texts(names):
             raise DataError(f"{str(path)!r}, {theirs!r}: not a list of names, e.g. '006594.png'")
         types |= dict.fromkeys(names, theirs)
     return types
@@ -81,13 +73,8 @@ class ClevrChange(PairBuilder):
         "folder data/ with images/, sc_images/, nsc_images/, splits.json, type_mapping.json, change_captions.json "
         "and no_change_captions.json. That link has been reported dead; any copy with these names works."
     )
+    SUBFOLDER = "data"
     EXPECTED = {"default": {"train": 67660, "validation": 3976, "test": 7970}}
-
-    @property
-    def folder(self) -> Path:
-        """Return the folder of the files: the archive puts them into a folder `data`."""
-        unpacked = self.root / "data"
-        return unpacked if unpacked.is_dir() else self.root
 
     def annotations(self) -> list[Path]:
         """Return the files ANNOTATIONS. Raises: DataError, with BY_HAND, if one is missing."""
@@ -102,7 +89,8 @@ class ClevrChange(PairBuilder):
     def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
         splits, changed_file, unchanged_file, types_file = self.annotations()
         images, changed_images, unchanged_images = (self.folder / f"{prefix}images" for prefix in ("", "sc_", "nsc_"))
-        changed, unchanged, types = read_object(changed_file), read_object(unchanged_file), types_of(types_file)
+        changed, unchanged = read_json(changed_file, dict), read_json(unchanged_file, dict)
+        types = types_of(types_file)
 
         def read(entry: tuple[str, bool]) -> RawPair:
             name, is_changed = entry

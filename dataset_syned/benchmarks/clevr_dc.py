@@ -12,10 +12,10 @@ The authors say that there are six types of change, but no file says which pair 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..annotations import read_each, say_no_change
+from ..annotations import read_each, read_json, say_no_change
 from ..pair_builder import PairBuilder
 from ..pairs import NO_CHANGE, BrokenEntry, RawPair
-from .clevr_change import read_object, sentences_of, split_numbers
+from .clevr_change import sentences_of, split_numbers
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class ClevrDc(PairBuilder):
     def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
         layout = self.layout()
         path, before, after = (self.root / name for name in (layout.captions, layout.before, layout.after))
-        captions = read_object(path)
+        captions = read_json(path, dict)
 
         def read(number: int) -> RawPair:
             references = sentences_of(captions, layout.key.format(number), path)

@@ -150,7 +150,7 @@ def require_ids(wanted: Collection[int], ids: Collection[int], asked_by: str, pa
 
 
 class EmuEdit(PairBuilder):
-    """Ids are `<split>-<idx>`, because `test` counts from 0 again. One reference: the instruction."""
+    """Emu Edit's pairs; the instruction is the reference. Ids are `<split>-<idx>`: `test` counts from 0 again."""
 
     DESCRIPTION = "Emu Edit's generations: photographs before and after an edit by a model, one instruction each."
     LICENSE = "CC-BY-NC-4.0"

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..annotations import inside, json_object, numbered_lines, read_each, read_json
+from ..annotations import are_texts, inside, json_object, numbered_lines, read_each, read_json
 from ..pair_builder import PairBuilder
 from ..pairs import CHANGE_TYPES, BrokenEntry, DataError, RawPair
 
@@ -56,7 +56,7 @@ def optional(row: Row, name: str) -> str:
 
 def checked_captions(captions: Any, pair_id: str) -> list[str]:
     """Return the captions. Raises: DataError if they are not a list of texts."""
-    if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
+    if not are_texts(captions):
         raise DataError(f"captions of pair {pair_id!r} are not a list of texts")
     return captions
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..annotations import inside, read_each, read_json
+from ..annotations import are_texts, inside, read_each, read_json
 from ..pair_builder import PairBuilder
 from ..pairs import BrokenEntry, DataError, RawPair
 
@@ -29,7 +29,7 @@ def read_item(item: Any, images: Path) -> RawPair:
     if wrong:
         raise DataError(f"no {wrong[0]!r} that is a string")
     sents = fields.get("sents")
-    if not isinstance(sents, list) or not sents or not all(isinstance(sentence, str) for sentence in sents):
+    if not sents or not are_texts(sents):
         raise DataError(f"{fields['uid']} has no 'sents' that is a list of strings")
     # By uid: the 495 items of test have only 446 different image pairs.
     return RawPair(fields["uid"], inside(images, fields["img0"]), inside(images, fields["img1"]), sents)
@@ -61,8 +61,6 @@ class ImageEditingRequest(PairBuilder):
         path, images = self.root / f"{SPLITS[split]}.json", self.root / "images"
         if not path.is_file():
             raise self.missing(path.name)
-        items = read_json(path)
-        if not isinstance(items, list):
-            raise DataError(f"{str(path)!r} contains a {type(items).__name__}, expected a list")
+        items = read_json(path, list)
         places = ((f"{str(path)!r}, item {index}", item) for index, item in enumerate(items))
         return read_each(places, lambda item: read_item(item, images))

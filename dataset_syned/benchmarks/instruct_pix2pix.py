@@ -88,6 +88,7 @@ class InstructPix2Pix(PairBuilder):
   pages={18392--18402},
   year={2023}
 }"""
+    SUBFOLDER = "clip-filtered-dataset"  # of the authors' download script
     BY_HAND = (
         "Take seeds.json and the zip archives of clip-filtered-dataset from http://instruct-pix2pix.eecs.berkeley.edu "
         "(436 GB; any folders of it will do, without seeds.json all are `train`) and unpack them there: "
@@ -105,7 +106,7 @@ class InstructPix2Pix(PairBuilder):
         return splits
 
     def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
-        data = self.data_folder()
+        data = self.folder
         for name, seeds in self.folders(split):
             yield from folder_pairs(inside(data, name), seeds)
 
@@ -114,7 +115,7 @@ class InstructPix2Pix(PairBuilder):
 
     def folders(self, split: str) -> list[tuple[str, list[str]]]:
         """Return the names of a split's folders and their seeds."""
-        path = self.data_folder() / "seeds.json"
+        path = self.folder / "seeds.json"
         if not path.is_file():
             return self.unlisted_folders() if split == "train" else []
         listed = read_json(path)
@@ -130,13 +131,8 @@ class InstructPix2Pix(PairBuilder):
     def unlisted_folders(self) -> list[tuple[str, list[str]]]:
         """Return all folders and their seeds in the order of the authors' seeds.json, which is sorted by name."""
         found = []
-        for prompt in sorted(self.data_folder().glob("*/prompt.json")):
+        for prompt in sorted(self.folder.glob("*/prompt.json")):
             seeds = [path.name.removesuffix("_0.jpg") for path in sorted(prompt.parent.glob("*_0.jpg"))]
             if seeds:
                 found.append((prompt.parent.name, seeds))
         return found
-
-    def data_folder(self) -> Path:
-        """Return the folder of the data: the authors' download script adds one."""
-        named = self.root / "clip-filtered-dataset"
-        return named if named.is_dir() else self.root

@@ -19,7 +19,7 @@ from typing import Any
 
 import datasets
 
-from ..annotations import inside, read_each, read_json, say_no_change
+from ..annotations import are_texts, inside, read_each, read_json, say_no_change
 from ..pair_builder import PairBuilder
 from ..pairs import NO_CHANGE, BrokenEntry, DataError, RawPair
 
@@ -28,9 +28,7 @@ SPLITS = {"train": "train", "validation": "val", "test": "test"}  # our name -> 
 
 def read_answers(path: Path) -> Iterator[tuple[str, list[str]] | BrokenEntry]:
     """Yield the image id and sentences of each row; an id has as many rows as annotators."""
-    rows = read_json(path)
-    if not isinstance(rows, list):
-        raise DataError(f"{str(path)!r} contains a {type(rows).__name__}, expected a list")
+    rows = read_json(path, list)
     return read_each(((f"{str(path)!r}, row {index}", row) for index, row in enumerate(rows)), read_answer)
 
 
@@ -39,7 +37,7 @@ def read_answer(row: Any) -> tuple[str, list[str]]:
     img_id, sentences = (row.get("img_id"), row.get("sentences")) if isinstance(row, dict) else (None, None)
     if not isinstance(img_id, str) or not img_id:
         raise DataError("no 'img_id' that is a string")
-    if not isinstance(sentences, list) or not sentences or not all(isinstance(s, str) for s in sentences):
+    if not sentences or not are_texts(sentences):
         raise DataError(f"id {img_id!r} has no 'sentences' that is a list of strings")
     return img_id, sentences
 
@@ -83,17 +81,12 @@ class SpotTheDiff(PairBuilder):
         "Put the folder data/annotations of https://github.com/harsh19/spot-the-diff there, and next to it "
         "resized_images/ from the archive linked in its README."
     )
+    SUBFOLDER = "data"
     BLANK_CAPTIONS = True
     EXPECTED = {
         "default": {"train": 8566, "validation": 1493, "test": 1270},
         "multi": {"train": 8566, "validation": 1493, "test": 1270},
     }
-
-    @property
-    def folder(self) -> Path:
-        """Return the folder of the files: `data` in a clone of the authors' repository."""
-        cloned = self.root / "data"
-        return cloned if cloned.is_dir() else self.root
 
     def annotations(self, split: str) -> Path:
         """Return the file of a split's annotations."""

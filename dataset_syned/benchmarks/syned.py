@@ -23,7 +23,7 @@ from typing import Any
 
 import datasets
 
-from ..annotations import inside, json_object, numbered_lines, read_each, read_json
+from ..annotations import are_texts, inside, json_object, numbered_lines, read_each, read_json
 from ..caption_cleaning import clean, report
 from ..pair_builder import Mirror, PairBuilder
 from ..pairs import BrokenEntry, DataError, RawPair
@@ -90,7 +90,7 @@ def read_paraphrases(path: Path) -> dict[int, list[str]]:
     if not isinstance(content, dict):
         raise DataError(f"{str(path)!r} should map an idx to a list of sentences")
     for key, lines in content.items():
-        if not key.strip().isdecimal() or not isinstance(lines, list) or not all(isinstance(x, str) for x in lines):
+        if not key.strip().isdecimal() or not are_texts(lines):
             raise DataError(f"{str(path)!r}: the entry {key!r} should map an idx to a list of sentences")
     return {int(key): lines for key, lines in content.items()}
 
@@ -106,8 +106,7 @@ def read_further_edits(folder: Path, train: set[int]) -> list[tuple[int, Further
     def read(line: tuple[int, bytes]) -> tuple[int, FurtherEdit]:
         entry = json_object(line[1])
         idx, captions, provenance = entry["idx"], entry.get("captions") or [], entry["provenance"]
-        texts = isinstance(captions, list) and all(isinstance(caption, str) for caption in captions)
-        if type(idx) is not int or not isinstance(provenance, dict) or not texts:
+        if type(idx) is not int or not isinstance(provenance, dict) or not are_texts(captions):
             raise DataError("idx should be a number, provenance an object, captions a list of texts")
         if idx not in train:
             raise DataError(f"idx {idx} is not a train pair; only train may have further edits")
@@ -117,7 +116,7 @@ def read_further_edits(folder: Path, train: set[int]) -> list[tuple[int, Further
 
 
 class Syned(PairBuilder):
-    """Ids are `<split>-<idx>`, because `test` counts from 0 again, and `train-<idx>-<n>` for the n-th further edit."""
+    """Syned's pairs. Ids are `<split>-<idx>` (`test` counts from 0 again), and `train-<idx>-<n>` for further edits."""
 
     BUILDER_CONFIGS = [
         datasets.BuilderConfig(name="syned", description="test references cleaned"),

@@ -11,7 +11,6 @@ small shift of the view and other light are not a change. Row i of a split depen
 i.
 """
 
-import io
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from ..pair_builder import PairBuilder
-from ..pairs import NO_CHANGE, BrokenEntry, RawPair, image_bytes, pair_row
+from ..pairs import NO_CHANGE, BrokenEntry, RawPair, image_bytes, pair_row, png
 from ..scene_drawing import (
     COLORS,
     Look,
@@ -129,7 +128,7 @@ SENTENCES: dict[Wording, dict[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """How hard the pairs are. Lengths in picture heights."""
+    """The difficulty of the pairs; lengths are in picture heights."""
 
     things: tuple[int, int]  # fewest and most
     shift: float  # the view of each picture is shifted by up to this much
@@ -210,13 +209,6 @@ def draw_captions(rng: random.Random, pair: Pair, wording: Wording, count: int =
     phrase = pair.subject.phrase if pair.subject else ""
     chosen = [sentences.pop(int(rng.random() * len(sentences))) for _ in range(count)]
     return [sentence.format(o=phrase, c=pair.new_color) for sentence in chosen]
-
-
-def png(picture: Image.Image) -> bytes:
-    """Return a picture as the content of a PNG file."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
 
 
 @dataclass

@@ -15,7 +15,7 @@ COLORS = {True: (0, 110, 40), False: (170, 20, 20)}
 
 @dataclass(frozen=True)
 class Panel:
-    """One candidate."""
+    """A candidate as the sheet shows it."""
 
     before: bytes
     after: bytes | None

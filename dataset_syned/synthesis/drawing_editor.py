@@ -15,6 +15,7 @@ from PIL import Image
 
 from ..benchmarks.toy import SENTENCES, SETTINGS, VERSION, Pair, ToyConfig, compose, draw_view, moved
 from ..pairs import NO_CHANGE
+from ..preparing import benchmark_builder
 from ..scene_drawing import COLORS, RADII, SHAPES, Thing, draw_scene, pick, place
 from .editors import Candidate, Edited, Task
 from .settings import SettingsError, SynthesisConfig
@@ -110,8 +111,6 @@ class SceneEditor:
     guidances: list[list[tuple[str, float]]] = []
 
     def __init__(self, config: SynthesisConfig):
-        from ..preparing import benchmark_builder  # which imports all benchmarks
-
         builder = benchmark_builder(config.benchmark, **config.benchmark_options) if config.benchmark else None
         if builder is None or not isinstance(builder.config, ToyConfig):
             raise SettingsError("editor='drawing' edits the scenes of the benchmark 'toy' alone: set benchmark to it")

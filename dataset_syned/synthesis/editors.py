@@ -28,7 +28,7 @@ Edited = Image.Image | str  # or why there is no image
 
 
 class Editor(Protocol):
-    """What edits images. Its constructor takes the config and raises SettingsError for what it cannot do.
+    """An editor of images. Its constructor takes the config and raises SettingsError for what it cannot do.
 
     Attributes:
         description: provenance of every candidate: editor, model, revision, settings, versions.

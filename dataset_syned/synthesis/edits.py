@@ -5,11 +5,10 @@ from itertools import product
 
 from PIL import Image
 
-from ..pairs import decode_image
+from ..pairs import decode_image, png
 from .diffusion_editor import PIPELINES, PipelineEditor
 from .drawing_editor import SceneEditor
 from .editors import Candidate, Edited, Editor, Task
-from .no_change import png
 from .settings import SynthesisConfig
 from .shards import Row, seed_of
 

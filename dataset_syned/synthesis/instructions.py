@@ -56,10 +56,11 @@ class Instructions:
 
     def given(self, source: Row) -> Row:
         first, *others = [one_line(text) for text in source["captions"]] or [""]
-        problem = source["problem"]
-        if not problem and not first:
-            problem = "empty instruction" if source["captions"] else ""
-            problem = problem or ("" if source["image_caption"] else "neither instruction nor caption")
+        problem = ""
+        if not first and source["captions"]:
+            problem = "empty instruction"
+        elif not first and not source["image_caption"]:
+            problem = "neither instruction nor caption"
         return {
             "instruction": first,
             "given": [text for text in others if text],
@@ -70,7 +71,7 @@ class Instructions:
         }
 
     def written(self, sources: list[Row]) -> list[Row]:
-        """Return the answers; ask again, once and with another seed, for those that lack the requested form."""
+        """Return the answers; ask again, in up to ROUNDS rounds with other seeds, for those of another form."""
         config = self.config
         if self.chat is None:
             if not config.chat_model:

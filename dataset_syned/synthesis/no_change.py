@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from PIL import Image
 
+from ..pairs import png
+
 SENTENCES = [
     "nothing has changed",
     "there is no difference",
@@ -14,12 +16,6 @@ SENTENCES = [
     "everything stayed the same",
     "the images are the same",
 ]
-
-
-def png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
 
 
 def reencode(image: Image.Image, rng: random.Random) -> bytes:

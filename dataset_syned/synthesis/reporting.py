@@ -12,7 +12,7 @@ from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from common_idc.atomic_files import TEMPORARY, write_atomically, write_text
+from common_idc.atomic_files import TEMPORARY, write_atomically, write_json, write_text
 
 from .contact_sheet import Panel, draw_sheet
 from .rows import DATASET, METADATA, join_lines
@@ -143,7 +143,7 @@ def write_problems(path: Path, shards: list[int], read: Callable[[int], ShardRea
 
 
 def panels(config: SynthesisConfig, shards: list[int], read: Callable[[int], ShardReader]) -> Iterator[Panel]:
-    """Return panels of random candidates, accepted and rejected."""
+    """Yield panels of random candidates, accepted and rejected."""
     rng = random.Random(seed_of(config.seed, "contact sheet"))
     missing = {True: config.sheet_pairs, False: config.sheet_pairs}
     for shard in rng.sample(shards, len(shards)):
@@ -218,7 +218,7 @@ def finish(
     for shard in shards:
         statistics.add_lines(folder.read(shard))
     counted = statistics.as_dict()
-    write_text(root / "statistics.json", json.dumps(counted, indent=2, ensure_ascii=False) + "\n")
+    write_json(root / "statistics.json", counted)
     sheet = draw_sheet(list(panels(config, shards, read)))
     if sheet is not None:
         write_atomically(root / "contact_sheet.png", lambda unfinished: sheet.save(unfinished, "PNG"))

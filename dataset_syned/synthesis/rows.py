@@ -50,7 +50,7 @@ def line(pair_id: str, names: tuple[str, str], texts: list[str], change_type: st
 
 
 class Rows:
-    """Writes the images of a shard and returns its lines of metadata.jsonl."""
+    """Last stage: the images of a shard as files, and its lines of metadata.jsonl."""
 
     def __init__(self, config: SynthesisConfig, root: Path):
         self.config, self.root = config, root

@@ -212,7 +212,7 @@ class SynthesisConfig:
     def made_from(self, stage: str) -> dict[str, Any]:
         """Return the settings that a stage's files depend on: its own and those of all earlier stages."""
         before = STAGE_NAMES[: STAGE_NAMES.index(stage) + 1]
-        return {name: getattr(self, name) for earlier in before for name in MADE_FROM.get(earlier, ())}
+        return {name: getattr(self, name) for earlier in before for name in MADE_FROM[earlier]}
 
 
 def parse_config(argv: list[str]) -> SynthesisConfig:

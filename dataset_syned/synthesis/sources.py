@@ -16,9 +16,9 @@ from ..pairs import (
     DataError,
     ImageSource,
     RawPair,
-    decode_image,
     read_image,
 )
+from ..preparing import benchmark_builder
 from .settings import SynthesisConfig
 from .shards import Row, Share, StageFolder
 
@@ -47,8 +47,6 @@ def benchmark_source(pair: RawPair) -> Source:
 
 
 def benchmark_sources(config: SynthesisConfig) -> Iterator[Source]:
-    from ..preparing import benchmark_builder  # which imports all benchmarks
-
     options = dict(config.benchmark_options)
     root = options.pop("data_dir", None)
     builder = benchmark_builder(config.benchmark, options.pop("config", None), root and Path(str(root)), **options)
@@ -124,8 +122,8 @@ def read_source(source: Source, position: int) -> Row:
     """Return the row of a source, with the raw bytes of its image if it can be decoded."""
     width = height = None
     try:
-        image = read_image(source.image)
-        width, height = decode_image(image).size
+        image, picture = read_image(source.image)
+        width, height = picture.size
         problem = size_problem(width, height)
     except (DataError, OSError, ValueError) as error:
         image, problem = None, str(error)

@@ -13,7 +13,6 @@ folders to remove.
 """
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -24,7 +23,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from common_idc.atomic_files import write_text
+from common_idc.atomic_files import write_json, write_text
+from common_idc.provenance import file_sha256
 from common_idc.settings import as_yaml
 
 from .schemas import SCHEMAS
@@ -60,7 +60,8 @@ def check_settings_unchanged(config: SynthesisConfig, stage: str) -> None:
     path = Path(config.output_dir) / stage / SETTINGS
     now = json.loads(json.dumps(config.made_from(stage)))
     if stage == "instructions" and config.image_folder:
-        now["metadata.jsonl"] = digest(Path(config.image_folder) / "metadata.jsonl")
+        metadata = Path(config.image_folder) / "metadata.jsonl"
+        now["metadata.jsonl"] = file_sha256(metadata) if metadata.is_file() else None
     then = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     if then is not None and then != now and not folder_of(config, stage).is_empty():
         other = next(name for name in sorted({*now, *then}) if now.get(name) != then.get(name))
@@ -70,11 +71,7 @@ def check_settings_unchanged(config: SynthesisConfig, stage: str) -> None:
             f"{', '.join(after)} and dataset there, or name another output_dir"
         )
     if then != now:
-        write_text(path, json.dumps(now, indent=2, ensure_ascii=False) + "\n")
-
-
-def digest(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+        write_json(path, now)
 
 
 def first_problem(inputs: Inputs) -> str:
