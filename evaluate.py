@@ -159,7 +159,7 @@ class EvaluateConfig:
 
 
 def get_state() -> Any:
-    """Return Accelerate's state of the processes that were launched together; of one process without a launcher."""
+    """Return Accelerate's state of the processes that were launched together, or of this one without a launcher."""
     import torch
     from accelerate import PartialState
 
@@ -312,7 +312,7 @@ def renew_card(run: Path, model: Any) -> None:
 
 
 def training_captions(config: EvaluateConfig) -> list[list[str]]:
-    """Return the captions of each training pair; [] if the benchmark has none, here or at all."""
+    """Return the captions of each training pair; [] without a training split or captions in it."""
     splits = prepare(benchmark_builder(config.benchmark, **config.benchmark_options))
     return [captions for captions in splits["train"]["captions"] if captions] if "train" in splits else []
 

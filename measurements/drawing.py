@@ -13,15 +13,12 @@ from collections.abc import Callable
 from PIL import Image, ImageDraw
 
 from dataset_syned.benchmarks.toy import (
-    CHANGE_TYPES,
-    SETTINGS,
     ToyConfig,
+    draw_any_pair,
     draw_captions,
-    draw_pair,
     draw_row,
-    pick,
-    png,
 )
+from dataset_syned.pairs import png
 from dataset_syned.scene_drawing import COLORS, Thing
 
 PAIRS, SCALE = 1000, 4
@@ -48,7 +45,7 @@ def pillow_picture(things: list[Thing], width: int, height: int) -> Image.Image:
 
 def pillow_row(config: ToyConfig, index: int) -> list[bytes | str]:
     rng = random.Random(index)
-    pair = draw_pair(rng, pick(rng, CHANGE_TYPES), SETTINGS[config.difficulty], config.width / config.height)
+    pair = draw_any_pair(config, rng)
     pictures = [pillow_picture(things, config.width, config.height) for things in (pair.before, pair.after)]
     return [*map(png, pictures), *draw_captions(rng, pair, config.wording)]
 

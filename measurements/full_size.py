@@ -2,8 +2,9 @@
 
     python measurements/full_size.py /somewhere/full-size
 
-writes 7.5 GB (bfloat16, in shards, a fraction of that in memory) outside the repository, and prints what can be done
-with it. What the model says is noise; its tokenizer knows the toy benchmark's words as single tokens, as OPT's does.
+It writes 7.5 GB (bfloat16, in shards, a fraction of that in memory) outside the repository, and prints what can be
+done with it. What the model says is noise; its tokenizer knows the toy benchmark's words as single tokens, as OPT's
+does.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from transformers import (
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
 from common_idc.commands import run_command
-from dataset_syned.benchmarks.toy import CHANGE_TYPES, SETTINGS, ToyConfig, draw_captions, draw_pair, pick
+from dataset_syned.benchmarks.toy import ToyConfig, draw_any_pair, draw_captions
 
 ROOT = Path(__file__).resolve().parents[1]
 BOS, PAD, EOS, NEWLINE = 2, 1, 2, 50118  # OPT's ids; BLIP-2 ends its texts with the newline
@@ -126,7 +127,7 @@ def toy_sentences(pairs: int) -> list[str]:
     rng, config = random.Random(0), ToyConfig()
     sentences = []
     for _ in range(pairs):
-        pair = draw_pair(rng, pick(rng, CHANGE_TYPES), SETTINGS[config.difficulty], config.width / config.height)
+        pair = draw_any_pair(config, rng)
         sentences += draw_captions(rng, pair, config.wording)
     return sentences
 

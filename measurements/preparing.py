@@ -30,12 +30,10 @@ def write_folder(folder: Path, pairs: int, size: tuple[int, int]) -> None:
     split = folder / "train"
     split.mkdir(parents=True)
     random = np.random.default_rng(0)
-    pictures = []
     for number in range(50):
         rough = Image.fromarray(random.integers(0, 255, (12, 18, 3), dtype=np.uint8)).resize(
             size, Image.Resampling.BICUBIC
         )
-        pictures.append(rough)
         rough.save(split / f"picture-{number}.jpg", quality=90)
     with (split / "metadata.jsonl").open("w") as lines:
         for number in range(pairs):
@@ -72,7 +70,7 @@ def prepare_opened(folder: Path, cache: Path) -> None:
     datasets.Dataset.from_generator(rows, features=FEATURES, gen_kwargs={"path": str(folder)}, cache_dir=str(cache))
 
 
-def stream_ours(folder: Path, cache: Path) -> None:
+def stream_ours(folder: Path, cache: Path) -> float:
     import datasets
 
     from dataset_syned.benchmarks.folder import Folder
@@ -84,23 +82,23 @@ def stream_ours(folder: Path, cache: Path) -> None:
     started = time.perf_counter()
     for row in datasets.load_dataset(str(cache / "export"), split="train", streaming=True):
         row["before"].load(), row["after"].load()
-    print(time.perf_counter() - started)
+    return time.perf_counter() - started
 
 
-def stream_imagefolder(folder: Path, cache: Path) -> None:
+def stream_imagefolder(folder: Path, cache: Path) -> float:
     import datasets
 
     started = time.perf_counter()
     for row in datasets.load_dataset("imagefolder", data_dir=str(folder), split="train", streaming=True):
         row["before"].load(), row["after"].load()
-    print(time.perf_counter() - started)
+    return time.perf_counter() - started
 
 
 TASKS = {task.__name__: task for task in (prepare_ours, prepare_opened, stream_ours, stream_imagefolder)}
 
 
 def measure(task: str, folder: Path) -> dict[str, float]:
-    """Return seconds (a task may print its own) and peak memory in MiB of a fresh process."""
+    """Return seconds (a task may return its own) and peak memory in MiB of a fresh process."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as cache:
         command = [sys.executable, __file__, "--task", task, str(folder), cache]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -110,17 +108,13 @@ def measure(task: str, folder: Path) -> dict[str, float]:
 
 
 def run_task(task: str, folder: Path, cache: Path) -> None:
-    import contextlib
-    import io
-
     import datasets
 
     datasets.disable_progress_bars()
-    printed = io.StringIO()
     started = time.perf_counter()
-    with contextlib.redirect_stdout(printed):
-        TASKS[task](folder, cache)
-    seconds = float(printed.getvalue().split()[-1]) if printed.getvalue().strip() else time.perf_counter() - started
+    seconds = TASKS[task](folder, cache)
+    if seconds is None:
+        seconds = time.perf_counter() - started
     print(json.dumps({"seconds": seconds, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 
 

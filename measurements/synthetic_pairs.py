@@ -1,4 +1,4 @@
-"""Do synthetic pairs help where real ones are few? The question of the paper, at the size that runs on a CPU.
+"""Measure whether synthetic pairs help where real ones are few: the paper's question, at a size that fits a CPU.
 
     python measurements/synthetic_pairs.py                                           # about an hour on two cores
     python measurements/synthetic_pairs.py --real 100 --seeds 1 --synthetic 300      # a quick look
@@ -13,7 +13,6 @@ same command continues where it was stopped.
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,8 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from metric_idc import read_predictions, segment_scores, stated_change_type
+from metric_idc.comparison import renew_table
+from metric_idc.resampling import interval
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIG = "configs/toy.yaml"
@@ -133,7 +134,7 @@ def estimate(values: np.ndarray) -> dict[str, float | list[float]]:
     ]
     return {
         "mean": float(values.mean()),
-        "interval": [float(bound) for bound in np.percentile(draws, [2.5, 97.5])],
+        "interval": interval(np.array(draws)),
         "seeds": values.mean(axis=1).tolist(),
     }
 
@@ -192,12 +193,6 @@ def draw_arm(axes: Axes, estimates: list[dict], shift: float, label: str, color:
         axes.scatter([place] * len(one["seeds"]), one["seeds"], s=9, color=color, alpha=0.4)
 
 
-def renew(page: Path, table: str) -> None:
-    text, (start, end) = page.read_text(encoding="utf-8"), MARKS
-    pattern = re.escape(start) + ".*" + re.escape(end)
-    page.write_text(re.sub(pattern, lambda _: f"{start}\n{table}\n{end}", text, flags=re.DOTALL), encoding="utf-8")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--real", type=int, nargs="+", default=[100, 300, 1000], help="numbers of real pairs")
@@ -220,7 +215,7 @@ def main() -> int:
     (results / "results.json").write_text(json.dumps(rows, indent=2) + "\n")
     draw(rows, arguments.plot or results / "synthetic_pairs.png")
     if arguments.page:
-        renew(arguments.page, table)
+        renew_table(arguments.page, table, MARKS)
     print(table)
     return 0
 

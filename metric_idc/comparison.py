@@ -75,13 +75,13 @@ def format_gain(score: str, gain: dict[str, float]) -> str:
     return f"- {score} {gain['difference']:+.3f} {interval}, p = {gain['p_value']:.3f}"
 
 
-def renew_table(file: Path, table: str) -> None:
-    """Replace what is between the two result marks of a Markdown file.
+def renew_table(file: Path, table: str, marks: tuple[str, str] = TABLE_MARKS) -> None:
+    """Replace what is between two marks of a Markdown file.
 
-    Raises: ValueError if the file does not contain each of TABLE_MARKS once.
+    Raises: ValueError if the file does not contain each of the marks once.
     """
     text = file.read_text(encoding="utf-8")
-    start, end = TABLE_MARKS
+    start, end = marks
     if text.count(start) != 1 or text.count(end) != 1:
         raise ValueError(f"{str(file)!r} must contain the lines {start} and {end} once each")
     pattern = re.escape(start) + ".*" + re.escape(end)
@@ -113,7 +113,7 @@ def _scored_rows(folder: Path, result: Result) -> list[dict[str, Any]]:
 
 
 def _protocol_warnings(results: dict[str, Result]) -> list[str]:
-    """Warn if the results were scored differently, and if the gains are not those of the scores in the table."""
+    """Return warnings if protocols differ, or if the gains are not those of the scores in the table."""
     protocols = {name: result["signature"].get("protocol", "standard") for name, result in results.items()}
     lines = []
     if len(set(protocols.values())) > 1:

@@ -56,7 +56,7 @@ def input_controls(rows: list[Row], swapped: list[Row], identical: list[Row]) ->
 
 @dataclass
 class EarlierResult:
-    """What an evaluation recorded about a file of predictions that cannot be computed from that file."""
+    """The recorded facts of an evaluation that cannot be computed from its file of predictions."""
 
     signature: dict[str, Any] = field(default_factory=dict)
     constant_caption: str | None = None  # chosen from training captions

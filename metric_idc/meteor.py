@@ -75,7 +75,7 @@ def _perfect(statistics: np.ndarray) -> np.ndarray:
 def _normalized(texts: list[str]) -> dict[str, str]:
     """Return each text as the jar's option -norm does, by the jar's own normalizer, which does not change plain words.
 
-    Done here once per text, and not in each line that contains it.
+    This is done once per text instead of in each line that contains it.
     """
     fields = {text: _one_field(text) for text in dict.fromkeys(texts)}
     odd = list(dict.fromkeys(field for field in fields.values() if not PLAIN.fullmatch(field)))

@@ -9,7 +9,7 @@ ORDER = 4
 
 @dataclass(frozen=True)
 class NgramCounts:
-    """Which n-grams a text contains, and how often; the entries of a text are consecutive, ordered by n-gram."""
+    """The n-grams of each text with their counts; the entries of a text are consecutive, ordered by n-gram."""
 
     start: np.ndarray  # [texts + 1] a text's first entry
     ngrams: np.ndarray  # [entries]

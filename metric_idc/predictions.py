@@ -1,7 +1,7 @@
 """Readers of predictions: our JSON lines, and the result and reference files of COCO and of clipscore.
 
 Whatever scoring cannot use is refused here, with its place in the file. A lone surrogate in a caption (half of a
-UTF-16 pair, which JSON can spell and UTF-8 cannot) is replaced by "?", as Java does; nothing after this checks again.
+UTF-16 pair, which JSON can spell and UTF-8 cannot) is replaced by "?", as Java does.
 """
 
 import json
@@ -73,7 +73,7 @@ def _row(line: bytes, where: str) -> Row:
     if not isinstance(row["pair_id"], str | int) or isinstance(row["pair_id"], bool):
         raise ValueError(f"{where}: pair_id is {_short(row['pair_id'])}; it must be a string or a whole number")
     for name in ("pair_id", "change_type"):  # replacing characters could make two ids equal
-        if not _is_unicode(str(row.get(name, ""))):
+        if (text := str(row.get(name, ""))) != _without_surrogates(text):
             raise ValueError(f"{where}: {name} is {row[name]!a}; it must be valid Unicode, without lone surrogates")
     return row | {
         "pair_id": str(row["pair_id"]),
@@ -89,10 +89,6 @@ def _captions(captions: Any, where: str) -> list[str]:
     if not captions:
         raise ValueError(f"{where} is empty; each pair needs at least one (pairs are never dropped)")
     return [_without_surrogates(text) for text in captions]
-
-
-def _is_unicode(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _without_surrogates(text: str) -> str:

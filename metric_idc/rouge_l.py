@@ -1,4 +1,4 @@
-"""ROUGE-L as pycocoevalcap's Rouge: mean over pairs of the longest-common-subsequence F score, beta 1.2."""
+"""ROUGE-L as pycocoevalcap computes it: the mean over pairs of the longest-common-subsequence F score, beta 1.2."""
 
 import numpy as np
 

@@ -70,14 +70,11 @@ def score_rows(
     scored, protocol_facts = apply_protocol(rows, protocol, paper_batch_size, seed)
     twice = (same_image_twice or [])[: len(scored)]
     chosen, left_out = _choose_metrics(metrics)
-    on_text = _model_metrics(sentence_model, clip_model, images, len(scored), whole=scored is rows)
+    if images is not None and scored is not rows:
+        images = islice(images, len(scored))  # those of pairs that the paper protocol drops are not read
+    on_text = _model_metrics(sentence_model, clip_model, images)
+    tokens, written, references = _systems(scored, twice, constant_caption)
     texts = [row["references"] for row in scored]
-    predictions, twice_tokens, given, references = _tokenize_all(
-        [[row["prediction"] for row in scored], twice, [] if constant_caption is None else [constant_caption]], texts
-    )
-    constant, caption = (*given, constant_caption) if given else cider.best_constant_caption(references, texts)
-    tokens = {"own": predictions, "constant": [constant] * len(scored), "copy": twice_tokens}
-    written = {"own": [row["prediction"] for row in scored], "constant": [caption] * len(scored), "copy": twice}
     statistics = _segment_statistics(chosen, tokens, references) | _segment_statistics(on_text, written, texts)
     used = chosen | on_text
 
@@ -85,11 +82,12 @@ def score_rows(
         return _reduce(used, {name: arrays[system][pairs] for name, arrays in statistics.items()})
 
     own = {name: arrays["own"] for name, arrays in statistics.items()}
-    source = "train" if given else "references"
-    controls = {"constant_caption": {"caption": caption, "chosen_from": source, "scores": scores("constant")}}
+    source = "references" if constant_caption is None else "train"
+    constant = {"caption": written["constant"][0], "chosen_from": source, "scores": scores("constant")}
+    controls = {"constant_caption": constant}
     if twice:
         controls["copy"] = {"scores": scores("copy"), "said_unchanged": said_unchanged(twice)}
-    lengths = {"predictions": predictions, "references": [text for texts in references for text in texts]}
+    lengths = {"predictions": tokens["own"], "references": [text for texts in references for text in texts]}
     facts = {"data_sha256": _hash(rows, "references"), "predictions_sha256": predictions_hash(rows)}
     return {
         "scores": scores("own"),
@@ -118,7 +116,7 @@ def check_scoring(
     """Raise what `score_rows` would raise for so many rows, e.g. for unknown names, or without a JVM or model."""
     _choose_metrics(metrics)
     java_command()
-    _model_metrics(sentence_model, clip_model, (), pairs, whole=True)
+    _model_metrics(sentence_model, clip_model, ())
     apply_protocol([{"pair_id": "", "prediction": "", "references": [""]}] * pairs, protocol, paper_batch_size, 0)
 
 
@@ -155,22 +153,20 @@ def paired_differences(
         [[row["prediction"] for row in rows] for rows in (rows_a, rows_b)], [row["references"] for row in rows_a]
     )
     statistics = _segment_statistics(chosen, {"a": tokens_a, "b": tokens_b}, references)
-
-    def resampled(system: str) -> dict[str, np.ndarray]:
-        arrays = {name: arrays[system] for name, arrays in statistics.items()}
-        whole = _reduce(chosen, arrays)
-        draws = resampled_scores(arrays, lambda sums: _reduce_sums(chosen, sums, len(rows_a)), resamples, seed)
-        return {name: np.concatenate([[whole[name]], values]) for name, values in draws.items()}
-
-    a, b = resampled("a"), resampled("b")
     sides = [{name: arrays[system] for name, arrays in statistics.items()} for system in ("a", "b")]
-    permuted = permuted_differences(*sides, lambda sums: _reduce_sums(chosen, sums, len(rows_a)), resamples, seed)
+
+    def reduce(sums: dict[str, np.ndarray]) -> dict[str, float]:
+        return _reduce_sums(chosen, sums, len(rows_a))
+
+    whole_a, whole_b = (_reduce(chosen, side) for side in sides)
+    draws_a, draws_b = (resampled_scores(side, reduce, resamples, seed) for side in sides)
+    permuted = permuted_differences(*sides, reduce, resamples, seed)
     result = {}
-    for name in a:
-        difference, *draws = a[name] - b[name]
-        low, high = interval(np.array(draws))
-        result[name] = {"difference": float(difference), "low": low, "high": high}
-        result[name]["p_value"] = p_value(float(difference), permuted[name])
+    for name in whole_a:
+        difference = whole_a[name] - whole_b[name]
+        low, high = interval(draws_a[name] - draws_b[name])
+        p = p_value(difference, permuted[name])
+        result[name] = {"difference": difference, "low": low, "high": high, "p_value": p}
     return result
 
 
@@ -227,17 +223,31 @@ def _model_metrics(
     sentence_model: str | Path | None,
     clip_model: str | Path | None,
     images: Iterable[Any] | None,
-    pairs: int,
-    whole: bool,
 ) -> Metrics:
     """Return the metrics that read untokenized captions, by neural networks."""
     models: Metrics = {}
     if sentence_model is not None:
         models["SentenceSimilarity"] = SentenceSimilarity(sentence_model)
     if clip_model is not None:
-        # the images of pairs that the paper protocol drops are not read
-        models["CLIPScore"] = ClipScore(clip_model, images if whole or images is None else islice(images, pairs))
+        models["CLIPScore"] = ClipScore(clip_model, images)
     return models
+
+
+def _systems(
+    rows: list[Row], twice: list[str], constant_caption: str | None
+) -> tuple[dict[str, list[str]], dict[str, list[str]], list[list[str]]]:
+    """Return tokens and captions of each scored system, and the tokens of the references.
+
+    The systems: "own", the predictions; "constant", one caption for every pair, the best reference if none is given;
+    "copy", the captions for the image before given twice, [] if they are unknown.
+    """
+    texts, own = [row["references"] for row in rows], [row["prediction"] for row in rows]
+    predictions, copy, given, references = _tokenize_all(
+        [own, twice, [] if constant_caption is None else [constant_caption]], texts
+    )
+    constant, caption = (*given, constant_caption) if given else cider.best_constant_caption(references, texts)
+    tokens = {"own": predictions, "constant": [constant] * len(rows), "copy": copy}
+    return tokens, {"own": own, "constant": [caption] * len(rows), "copy": twice}, references
 
 
 def _tokenize_all(systems: list[list[str]], *lists: list[list[str]]) -> list[Any]:

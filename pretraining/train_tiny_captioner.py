@@ -243,7 +243,7 @@ class Heads(torch.nn.Module):
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, sentences: list[str], prefix: list[int]) -> dict[str, torch.Tensor]:
-    """Prefix + sentence + EOS, padded on the right; labels leave out the prefix and the padding."""
+    """Return prefix, sentence and EOS, padded on the right; labels leave out the prefix and the padding."""
     rows = [tokenizer(s, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id] for s in sentences]
     width = MAX_TOKENS  # always the same, so that compiled code is compiled once
     pad = tokenizer.pad_token_id
@@ -273,7 +273,7 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 300) -> floa
 
 @torch.no_grad()
 def exact_share(model, tokenizer, image_processor, pool, batch: int = 100) -> dict[str, float]:
-    """Return the share of held-out pairs whose greedy sentence fits the pair, by change_type."""
+    """Return the share of held-out pairs whose greedy sentence fits the pair, by change type."""
     model.eval()
     canvases, _, attributes, captions = pool
     prefix = [model.config.image_token_id] * QUERIES + [tokenizer.bos_token_id]

@@ -80,7 +80,7 @@ def test_the_readme_tells_the_measured_table(experiment: ModuleType, root: Path,
     assert readme.split(start)[1].split(end)[0].strip() == experiment.table_of(rows)
     page = tmp_path / "page.md"
     page.write_text(f"before\n{start}\nold\n{end}\nafter\n")
-    experiment.renew(page, "| new |")
+    experiment.renew_table(page, "| new |", experiment.MARKS)
     assert page.read_text() == f"before\n{start}\n| new |\n{end}\nafter\n"
     experiment.draw(rows, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 5000

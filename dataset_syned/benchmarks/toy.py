@@ -259,10 +259,15 @@ def draw_row(config: ToyConfig, split: str, index: int) -> dict[str, Any]:
     return pair_row(pair.pair_id, *images, pair.captions, pair.change_type, pair.provenance)
 
 
+def draw_any_pair(config: ToyConfig, rng: random.Random) -> Pair:
+    """Return a pair of a random change type."""
+    return draw_pair(rng, pick(rng, CHANGE_TYPES), SETTINGS[config.difficulty], config.width / config.height)
+
+
 def compose(config: ToyConfig, split: str, index: int) -> tuple[Pair, np.ndarray, random.Random]:
     """Return row `index` of a split before it is drawn, its background, and the random generator for its captions."""
     rng = random.Random(f"{config.seed}/{split}/{index}")
-    pair = draw_pair(rng, pick(rng, CHANGE_TYPES), SETTINGS[config.difficulty], config.width / config.height)
+    pair = draw_any_pair(config, rng)
     return pair, draw_background((config.width, config.height), config.look, rng), rng
 
 
