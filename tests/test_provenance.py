@@ -1,4 +1,4 @@
-"""What made a result: versions, commits and hashes."""
+"""Provenance of a result: versions, commits and hashes."""
 
 import hashlib
 from importlib.metadata import version
