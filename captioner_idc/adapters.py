@@ -6,18 +6,31 @@ python -m captioner_idc.adapters runs/toy merged          # base and adapter as 
 import argparse
 import contextlib
 import copy
+import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
+from torch.distributed.tensor import DTensor
 
 from common_idc.atomic_files import atomic_files, atomic_folder
 from common_idc.commands import run_command
+from common_idc.redaction import folder_name
 
+from .adapter_files import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    adapter_folder,
+    check_patterns,
+    check_ranks,
+    read_config,
+    read_shapes,
+)
 from .families import LoraPart, family_of
 
 LoraVariant = Literal["lora", "rslora", "dora", "pissa"]
@@ -29,7 +42,6 @@ LORA_VARIANTS: dict[LoraVariant, dict[str, Any]] = {
     # By subspace iteration from the seed: a minute on two cores at full size, where exact SVDs would take 40.
     "pissa": {"init_lora_weights": "pissa_niter_16"},
 }
-CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -39,29 +51,35 @@ def add_lora(
     alpha: int,
     dropout: float,
     seed: int,
-    parts: Sequence[LoraPart] = ("vision", "qformer", "language"),
+    parts: Sequence[LoraPart] | None = None,
     variant: LoraVariant = "lora",
 ) -> Any:
     """Return a `PeftModel`: the model with a new LoRA adapter, whose weights alone can be trained.
 
     Args:
         seed: the same seed gives the same adapter on the same kind of device.
-        parts: parts of the model that get adapters, see the family's `lora_targets`.
+        parts: parts of the model that get adapters, see the family's `lora_targets`; None: `default_parts`.
+            "embeddings" are those of the words and the head, for captions with words that the base has never written.
+            Where these share their weights (OPT), each gets an adapter of its own; `merge` separates them, PEFT's
+            `merge_and_unload` does not.
         variant: "pissa" also changes the base's weights: the adapter starts as their leading part, and the base keeps
             the rest. Its authors train without dropout. `save_adapter` writes a plain adapter of twice the rank.
 
-    Raises: ValueError for an unknown part or variant.
+    Raises: ValueError for an unknown part or variant, a part without modules, or for "embeddings" with "pissa".
     """
     from peft import LoraConfig, get_peft_model
 
+    parts = default_parts(model) if parts is None else parts
     if variant not in LORA_VARIANTS:
         raise ValueError(f"LoRA variant {variant!r} is unknown: use one of {', '.join(LORA_VARIANTS)}.")
+    if variant == "pissa" and "embeddings" in parts:  # they may share the weights that PiSSA changes
+        raise ValueError("LoRA variant 'pissa' cannot adapt the part 'embeddings': use another variant.")
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
         bias="none",
-        target_modules=_targets(family_of(model).lora_targets, parts),
+        target_modules=_targets(model, parts),
         **LORA_VARIANTS[variant],
     )
     with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []), _without_peft_advice():
@@ -72,34 +90,81 @@ def add_lora(
     return model
 
 
-def _targets(targets: dict[LoraPart, str], parts: Sequence[LoraPart]) -> str:
-    unknown = [part for part in parts if part not in targets]
+def default_parts(model: Any) -> list[LoraPart]:
+    """Return the parts that get adapters unless others are named: all that the model has but the embeddings."""
+    return [part for part in adapted_modules(model) if part != "embeddings"]
+
+
+def adapted_modules(model: Any) -> dict[LoraPart, list[str]]:
+    """Return the modules of each part that LoRA can adapt; a part without modules is left out."""
+    names = [name for name, _ in model.named_modules()]
+    found = {part: _matching(pattern, names) for part, pattern in family_of(model).lora_targets.items()}
+    return {part: modules for part, modules in found.items() if modules}
+
+
+def _matching(pattern: str, names: Iterable[str]) -> list[str]:
+    return [name for name in names if re.fullmatch(pattern, name)]
+
+
+def _targets(model: Any, parts: Sequence[LoraPart]) -> str:
+    known = adapted_modules(model)
+    unknown = [part for part in parts if part not in known]
     if unknown or not parts:
         found = repr(unknown[0]) if unknown else "none"
-        raise ValueError(f"LoRA parts are one or more of {', '.join(targets)}; got {found}.")
-    return "|".join(targets[part] for part in parts)
+        raise ValueError(f"LoRA parts are one or more of {', '.join(known)}; got {found}.")
+    return "|".join(family_of(model).lora_targets[part] for part in parts)
 
 
-def load_adapter(model: Any, adapter: str, revision: str | None = None, trainable: bool = False) -> Any:
-    """Return the model with a saved adapter, from a folder or the Hub.
+def parts_without_gradient(model: Any) -> list[LoraPart]:
+    """Return the parts with adapters of which no weight has got a gradient.
+
+    Args:
+        model: a `PeftModel` after `backward`. In the first step, LoRA's A has none yet, because B is zero.
+    """
+    reached: dict[str, bool] = {}
+    for name, weight in model.named_parameters():
+        module = name.removeprefix("base_model.model.").split(".lora_")[0]
+        for part, pattern in family_of(model).lora_targets.items() if weight.requires_grad else ():
+            if re.fullmatch(pattern, module):
+                reached[part] = reached.get(part, False) or _is_nonzero(weight.grad)
+    return [part for part, found in reached.items() if not found]
+
+
+def _is_nonzero(gradient: torch.Tensor | None) -> bool:
+    if isinstance(gradient, DTensor):  # sharded over processes (FSDP)
+        gradient = gradient.to_local()
+    return gradient is not None and bool(gradient.any())
+
+
+def load_adapter(
+    model: Any, adapter: str, revision: str | None = None, trainable: bool = False, allow_pickle: bool = False
+) -> Any:
+    """Return the model with a saved LoRA adapter, from a folder or the Hub.
 
     Args:
         trainable: make the adapter's weights, and only these, trainable.
+        allow_pickle: read weights that are pickled; only tensors are unpickled.
 
-    Raises: ValueError if the adapter does not fit the model, or cannot be trained on; ImportError without PEFT.
+    Raises: ValueError if the adapter is damaged, does not fit the model, or cannot be trained on; OSError if it does
+        not exist; ImportError without PEFT.
     """
     try:
         from peft import PeftModel
     except ImportError as error:
         raise ImportError('adapters need the package peft: pip install "blip2idc[train]"') from error
+    folder = adapter_folder(adapter, revision)
+    config, shapes = read_config(folder), read_shapes(folder, allow_pickle)
+    check_ranks(folder, config, shapes)
+    check_patterns(folder, config, [name for name, _ in model.named_modules()])
     with _without_peft_advice():
         # Only a warning for PEFT, but only part of the adapter would be applied.
         warnings.filterwarnings("error", message="Found missing adapter keys")
         try:
-            model = PeftModel.from_pretrained(model, adapter, revision=revision, is_trainable=trainable)
-        except (RuntimeError, Warning) as error:  # weights of other shapes, or not all of them
-            reason = " ".join(str(error).split())[:300]
+            model = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+        except Exception as error:  # PEFT raises almost any type for weights or settings that it cannot use
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise ValueError(f"the adapter {adapter!r} does not fit this model ({reason}).") from error
+    _check_loaded(model, adapter, shapes)
     start = model.peft_config["default"].init_lora_weights
     if trainable and isinstance(start, str) and start.startswith(("pissa", "olora", "corda")):
         raise ValueError(
@@ -107,6 +172,20 @@ def load_adapter(model: Any, adapter: str, revision: str | None = None, trainabl
             "save it as plain LoRA first (PEFT's path_initial_model_for_weight_conversion)."
         )
     return model
+
+
+def _check_loaded(model: Any, adapter: str, names: Iterable[str]) -> None:
+    """Raise ValueError for weights in the file that no module has taken, and for weights that are not finite."""
+    weights = adapter_weights(model)
+    unused = sorted(set(names) - set(weights))
+    if unused:
+        raise ValueError(
+            f"the adapter {adapter!r} contains weights of modules that its {CONFIG_NAME} does not target: "
+            f"{unused[:3]} ..."
+        )
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"the adapter {adapter!r} contains numbers that are not finite, in {name!r}.")
 
 
 def lora_settings(model: Any) -> dict[str, Any]:
@@ -158,6 +237,7 @@ def make_optimizer(
         torch.optim.AdamW,
         lr=learning_rate,
         loraplus_lr_ratio=lora_plus_ratio,
+        loraplus_lr_embedding=learning_rate,  # PEFT's own default is 1e-6
         loraplus_weight_decay=weight_decay,  # PEFT sets AdamW's own `weight_decay` to 0 in every group
     )
 
@@ -196,7 +276,7 @@ def save_adapter(
         weights = _as_plain_lora(weights, model.pissa_start)
         config.init_lora_weights, config.r, config.lora_alpha = True, 2 * config.r, 2 * config.lora_alpha
     with atomic_files(folder) as unfinished:
-        write_adapter(unfinished, weights, config, family_of(model).saved_class)
+        write_adapter(unfinished, weights, config, family_of(model).saved_class(model.get_base_model()))
         processor.save_pretrained(unfinished)
 
 
@@ -215,11 +295,14 @@ def _as_plain_lora(weights: dict[str, torch.Tensor], start: dict[str, torch.Tens
 def write_adapter(folder: Path, weights: dict[str, torch.Tensor], config: Any, saved_class: dict[str, str]) -> None:
     """Write adapter_model.safetensors and adapter_config.json.
 
+    A base that is a folder is named by a path that cannot be the id of somebody's repository on the Hub.
+
     Args:
         config: PEFT's; it is changed.
         saved_class: see `Family`.
     """
     config.inference_mode = True
+    config.base_model_name_or_path = folder_name(config.base_model_name_or_path)
     if isinstance(config.target_modules, set):
         config.target_modules = sorted(config.target_modules)
     save_file(weights, folder / WEIGHTS_NAME, metadata={"format": "pt"})
@@ -231,27 +314,42 @@ def merge(model: Any) -> Any:
 
     Raises: ValueError if the merged weights are not finite.
     """
+    _separate_shared_weights(model)
     return model.merge_and_unload(safe_merge=True)
 
 
-def save_merged(run: Path, folder: Path, dtype: str = "float32") -> None:
+def _separate_shared_weights(model: Any) -> None:
+    """Give each adapted module weights of its own; PEFT would add the adapters of embeddings and head to both."""
+    from peft.tuners.lora import LoraLayer
+
+    users = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    for module in model.modules():
+        if isinstance(module, LoraLayer) and users[id(module.get_base_layer().weight)] > 1:
+            layer = module.get_base_layer()
+            layer.weight = torch.nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
+            model.config.get_text_config().tie_word_embeddings = False  # as it is saved and read again
+
+
+def save_merged(run: Path, folder: Path, dtype: str = "float32", allow_pickle: bool = False) -> None:
     """Write base and adapter of `run` to `folder` as one model, with its processor and code.
 
     Args:
         run: folder or Hub id of an adapter.
         folder: new or empty.
         dtype: of the saved weights, a key of DTYPES.
+        allow_pickle: as in `load`.
 
     Raises: OSError or ValueError as `load` does, FileExistsError if `folder` contains files.
     """
     from .loading import load  # which imports this module
 
-    model, processor = load(run, device="cpu", dtype=DTYPES[dtype])
+    model, processor = load(run, device="cpu", dtype=DTYPES[dtype], allow_pickle=allow_pickle)
     if base_of(model) is None:
         raise ValueError(f"{str(run)!r} is a whole model, not an adapter: there is nothing to merge")
     with atomic_folder(folder) as unfinished:
-        merge(model).save_pretrained(unfinished, max_shard_size="5GB")
-        processor.save_pretrained(unfinished)
+        model = merge(model)
+        model.save_pretrained(unfinished, max_shard_size="5GB")
+        family_of(model).save_processor(processor, unfinished)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -262,10 +360,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder or Hub id of the adapter")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="new or empty folder for the whole model")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the saved weights")
+    parser.add_argument("--allow_pickle", action="store_true", help="also read pickled weights, an old format")
     arguments = parser.parse_args(argv)
 
     def command() -> None:
-        save_merged(arguments.run, arguments.folder, arguments.dtype)
+        save_merged(arguments.run, arguments.folder, arguments.dtype, arguments.allow_pickle)
         print(f"{arguments.folder}: merged model")
 
     return run_command(command, ValueError, OSError, ImportError)

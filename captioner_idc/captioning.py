@@ -5,13 +5,12 @@ caption(model, processor, [("before.png", "after.png")])
 """
 
 import contextlib
+import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 import torch
-
-from modeling_blip2idc.processing_blip2idc import load_named_image
 
 Pair = tuple[Any, Any]  # before, after: anything that the processor accepts as an image
 
@@ -26,8 +25,10 @@ def caption(
 ) -> list[str]:
     """Return one sentence per (before, after), in order; greedy unless a keyword of `generate` says otherwise.
 
+    A sentence is one line without control characters, which a terminal would obey.
+
     Args:
-        pairs: may be a generator; one batch is in memory at a time.
+        pairs: may be a generator; one batch is in memory at a time, each image at the size that the network sees.
         text: prompt instead of the one in the processor's settings.
 
     Raises: ImageError that names side and number of the pair; ValueError for an impossible batch_size.
@@ -35,14 +36,14 @@ def caption(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     options = {**length_limit(model, processor, generate_kwargs), **generate_kwargs}
-    # Decoded here, so that an error counts from the first pair and not from the batch's first.
-    images = (
-        (load_named_image(before, "before", index), load_named_image(after, "after", index))
+    # Loaded here, so that an error counts from the first pair and not from the batch's first.
+    loaded = (
+        processor.load_pair(before, after, f"pair {index} (counted from 0)")
         for index, (before, after) in enumerate(pairs)
     )
     sentences = []
     with _evaluation_mode(model):
-        while batch := list(islice(images, batch_size)):
+        while batch := list(islice(loaded, batch_size)):
             sentences += _caption_batch(model, processor, batch, text, options)
     return sentences
 
@@ -56,6 +57,15 @@ def generate_tokens(model: Any, inputs: Any, **options: Any) -> torch.Tensor:
     """
     with torch.inference_mode():
         return model.generate(**inputs.to(model.device), **options)
+
+
+def describe_empty(sentences: list[str]) -> str:
+    """Return how many sentences are empty, with a probable cause if it is most of them; "" if none is."""
+    empty = sentences.count("")
+    if not empty:
+        return ""
+    cause = ": the weights or the tokenizer of the model are probably damaged" if 2 * empty >= len(sentences) else ""
+    return f"{empty} of {len(sentences)} sentences are empty{cause}"
 
 
 def length_limit(model: Any, processor: Any, generate_kwargs: dict[str, Any]) -> dict[str, int]:
@@ -74,7 +84,12 @@ def _caption_batch(
     tokens = generate_tokens(model, processor(before=befores, after=afters, text=text), **options)
     if len(tokens) != len(batch):
         raise ValueError(f"{len(tokens)} sentences for {len(batch)} pairs: use num_return_sequences=1.")
-    return [sentence.strip() for sentence in processor.batch_decode(tokens, skip_special_tokens=True)]
+    return [_printable(sentence) for sentence in processor.batch_decode(tokens, skip_special_tokens=True)]
+
+
+def _printable(sentence: str) -> str:
+    kept = (each for each in sentence if each.isspace() or unicodedata.category(each) != "Cc")
+    return " ".join("".join(kept).split())
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ python -m captioner_idc.old_adapters OLD_DIR NEW_DIR --revision 59a1ef6c1e5117b3
 """
 
 import argparse
-import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ import torch
 from common_idc.atomic_files import atomic_folder
 from common_idc.commands import run_command
 
-from .adapters import CONFIG_NAME, write_adapter
-from .families import FAMILIES
-
-OLD_WEIGHTS_NAME = "adapter_model.bin"
+from .adapter_files import CONFIG_NAME, PICKLE_NAME, read_config, read_pickle
+from .adapters import write_adapter
+from .families import BLIP2_CLASS
 
 
 def convert(old: Path, new: Path, base: str | None = None, revision: str | None = None) -> dict[str, torch.Tensor]:
@@ -31,33 +29,33 @@ def convert(old: Path, new: Path, base: str | None = None, revision: str | None 
     """
     from peft import PeftConfig
 
-    for name in (CONFIG_NAME, OLD_WEIGHTS_NAME):
+    for name in (CONFIG_NAME, PICKLE_NAME):
         if not (old / name).is_file():
             raise ValueError(f"{str(old)!r} contains no {name}: give the folder of an adapter in the old format.")
+    read_config(old)
     config = PeftConfig.from_pretrained(str(old))
     config.base_model_name_or_path = base or config.base_model_name_or_path
     config.revision = revision or config.revision
-    weights = _read_old_weights(old / OLD_WEIGHTS_NAME, config)
+    weights = _read_old_weights(old / PICKLE_NAME, config)
     with atomic_folder(new) as unfinished:
-        write_adapter(unfinished, weights, config, FAMILIES["blip2"].saved_class)
+        write_adapter(unfinished, weights, config, BLIP2_CLASS)
     return weights
 
 
 def _read_old_weights(file: Path, config: Any) -> dict[str, torch.Tensor]:
-    try:
-        weights = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{str(file)!r} is damaged or contains more than tensors: download it again.") from error
-    plain = config.peft_type == "LORA" and isinstance(weights, dict) and len(weights) > 0
-    if not plain or not all(_is_lora(name, tensor, config.r) for name, tensor in weights.items()):
+    weights = read_pickle(file)
+    if not weights or not all(_is_lora(name, tensor, config.r) for name, tensor in weights.items()):
         raise ValueError(f"{str(file)!r} is not a plain LoRA adapter of the rank in its {CONFIG_NAME}.")
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{str(file)!r} contains numbers that are not finite, in {name!r}.")
     # copies: safetensors refuses tensors that share memory
     return {name: tensor.clone().contiguous() for name, tensor in weights.items()}
 
 
-def _is_lora(name: str, tensor: Any, rank: int) -> bool:
+def _is_lora(name: str, tensor: torch.Tensor, rank: int) -> bool:
     dim = {"lora_A": 0, "lora_B": 1}.get(name.split(".")[-2] if "." in name else "")
-    return dim is not None and isinstance(tensor, torch.Tensor) and tensor.ndim == 2 and tensor.shape[dim] == rank
+    return dim is not None and tensor.ndim == 2 and tensor.shape[dim] == rank
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m captioner_idc.old_adapters",
         description="Write a pickled LoRA adapter (PEFT 0.5) as safetensors.",
     )
-    parser.add_argument("old", type=Path, metavar="OLD_DIR", help=f"contains {CONFIG_NAME} and {OLD_WEIGHTS_NAME}")
+    parser.add_argument("old", type=Path, metavar="OLD_DIR", help=f"contains {CONFIG_NAME} and {PICKLE_NAME}")
     parser.add_argument("new", type=Path, metavar="NEW_DIR", help="new or empty folder")
     parser.add_argument("--base", metavar="ID", help="base model; default: the old config's")
     parser.add_argument("--revision", metavar="R", help="its revision on the Hub; default: the old config's, or none")

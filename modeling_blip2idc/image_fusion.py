@@ -1,31 +1,42 @@
 """The idea of the paper: two images become one picture, so that every attention layer of BLIP-2 sees both.
 
-`fuse` is all of it. `load_image` is the one decoder of the project: it turns any image into RGB.
+`fuse` is all of it. `load_image` is the one decoder of the project: it turns any image into RGB. `load_cell` is the
+same decoder for what the network sees: it makes each image as small as its place on the canvas at once.
 """
 
 import io
 import math
 import os
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFilter, ImageOps, UnidentifiedImageError
 
 Layout = Literal["vertical", "horizontal"]
 WHITE = (255, 255, 255, 255)
+LEAST_BLUR = 0.1  # sigma in pixels; below it, a neighbour would weigh less than e^-50
 MOST_BLUR = 5.0  # sigma in pixels; a 3x3 kernel is flat by then
+LARGEST_SIDE = 4096  # of a canvas, in pixels: its tensor has 200 MB
 
 
 class ImageError(ValueError):
     """An unreadable image; the message names it and says what to do."""
 
 
+@dataclass(frozen=True)
+class Cell:
+    """An image as the network sees it: blurred, and as large as its cell of the canvas."""
+
+    picture: Image.Image
+
+
 def fuse(before: Any, after: Any, layout: Layout, canvas: tuple[int, int], blur: float = 0.0) -> Image.Image:
     """Return one RGB picture of `canvas` (height, width): before on top or left, after below or right.
 
     Args:
-        before, after: anything that `load_image` takes.
+        before, after: anything that `load_cell` takes.
         blur: sigma in pixels of the original image of a 3x3 Gaussian, applied before resizing; 0 means none.
 
     Raises: ImageError for an unreadable image, ValueError for an impossible layout, canvas or blur.
@@ -35,9 +46,31 @@ def fuse(before: Any, after: Any, layout: Layout, canvas: tuple[int, int], blur:
     picture = Image.new("RGB", (canvas[1], canvas[0]))
     # Each image is resized straight into its cell: nothing bleeds across the seam, and sizes may differ.
     for index, image in enumerate((before, after)):
-        cell = _blurred(load_image(image), blur).resize((width, height), Image.Resampling.BICUBIC)
-        picture.paste(cell, (0, index * height) if layout == "vertical" else (index * width, 0))
+        cell = load_cell(image, (width, height), blur)
+        picture.paste(cell.picture, (0, index * height) if layout == "vertical" else (index * width, 0))
     return picture
+
+
+def load_cell(image: Any, size: tuple[int, int], blur: float = 0.0) -> Cell:
+    """Return an image at the size (width, height) of its cell; a `Cell` of this size is returned as it is.
+
+    A JPEG file of at least four times this size is decoded at a fraction of its own (at least twice the cell's, so
+    that the resizing decides how it looks), unless there is a blur, which counts pixels of the file.
+
+    Args:
+        image: a `Cell`, or anything that `load_image` takes.
+        blur: as for `fuse`.
+
+    Raises: ImageError for an unreadable image; ValueError for a `Cell` of another size.
+    """
+    if isinstance(image, Cell):
+        if image.picture.size != size:
+            raise ValueError(f"a cell has the size {image.picture.size}, this canvas needs {size}: load it again.")
+        return image
+    least = 2 * max(size) if blur < LEAST_BLUR else None
+    picture = _blurred(_load(image, least), blur).resize(size, Image.Resampling.BICUBIC)
+    picture.info = {}
+    return Cell(picture)
 
 
 def cell_size(layout: Layout, canvas: tuple[int, int]) -> tuple[int, int]:
@@ -49,6 +82,8 @@ def cell_size(layout: Layout, canvas: tuple[int, int]) -> tuple[int, int]:
         raise ValueError(f"layout must be 'vertical' or 'horizontal', got {layout!r}.")
     if len(canvas) != 2 or not all(isinstance(size, int) and size > 0 for size in canvas):
         raise ValueError(f"canvas must be two positive whole numbers, height and width; got {list(canvas)}.")
+    if max(canvas) > LARGEST_SIDE:
+        raise ValueError(f"canvas {list(canvas)} is too large: height and width are at most {LARGEST_SIDE} pixels.")
     height, width = canvas
     name, halved = ("height", height) if layout == "vertical" else ("width", width)
     if halved % 2:
@@ -67,8 +102,8 @@ def check_blur(blur: float) -> None:
 
 def _blurred(image: Image.Image, sigma: float) -> Image.Image:
     """Apply torchvision's GaussianBlur(3, sigma): edges are mirrored, values rounded."""
-    if sigma < 0.1:
-        return image  # a neighbour would weigh less than e^-50
+    if sigma < LEAST_BLUR:
+        return image
     side = math.exp(-0.5 / sigma**2)
     row = [side / (1 + 2 * side), 1 / (1 + 2 * side), side / (1 + 2 * side)]
     kernel = ImageFilter.Kernel((3, 3), [a * b for a in row for b in row], scale=1)
@@ -77,19 +112,44 @@ def _blurred(image: Image.Image, sigma: float) -> Image.Image:
     return mirrored.filter(kernel).crop((1, 1, image.width + 1, image.height + 1))
 
 
-def load_image(source: Any) -> Image.Image:
+def load_image(source: Any, least: int | None = None) -> Image.Image:
     """Return an RGB image from a path, the bytes of a file, a PIL image, an array or a tensor.
 
+    It also reads an image that `datasets` has not decoded, {"path": ..., "bytes": ...}, and names it by its path.
     Transparent parts become white, 16 bits become 8, and the EXIF orientation is applied.
+
+    Args:
+        least: pixels per side that a JPEG file must at least have when it is decoded at a fraction of its size; None
+            for its whole size.
 
     Raises: ImageError for what cannot be read or is not an image.
     """
+    image = _load(source, least)
+    if type(image) is Image.Image and not image.info:
+        return image
+    image = image.copy()  # of a file or of a caller's image
+    image.info = {}
+    return image
+
+
+def _load(source: Any, least: int | None) -> Image.Image:
+    """Return an upright RGB image, perhaps `source` itself.
+
+    Args:
+        least: pixels per side that a JPEG file must at least have when it is decoded at a fraction of its size; None
+            for its whole size.
+    """
     if type(source) is Image.Image and source.mode == "RGB" and not source.info:
-        return source  # nothing to convert, e.g. an image that this function returned
+        return source  # nothing to convert, e.g. an image that `load_image` returned
+    name = "the image"
+    if isinstance(source, dict):
+        name = repr(source["path"]) if source.get("path") else name
+        source = source.get("path") if source.get("bytes") is None else source["bytes"]
     if isinstance(source, (str, os.PathLike)):
-        return _from_file(source)
+        check_file(source)
+        return _decode(source, repr(os.fspath(source)), least)
     if isinstance(source, bytes):
-        return _from_file(io.BytesIO(source))
+        return _decode(io.BytesIO(source), name, least)
     if isinstance(source, Image.Image):
         return _to_rgb(source)
     if isinstance(source, torch.Tensor):
@@ -103,27 +163,36 @@ def load_image(source: Any) -> Image.Image:
     )
 
 
-def _from_file(file: str | os.PathLike | io.BytesIO) -> Image.Image:
-    in_memory = isinstance(file, io.BytesIO)
-    name = "the image" if in_memory else repr(os.fspath(file))
-    if not in_memory and not os.path.exists(file):
+def check_file(file: str | os.PathLike) -> None:
+    """Raise ImageError if a path cannot be that of an image, without opening it."""
+    name = repr(os.fspath(file))
+    if not os.path.exists(file):
         raise ImageError(f"{name} does not exist; check the path (relative paths start at {os.getcwd()!r}).")
+    if not os.path.isfile(file) and not os.path.isdir(file):  # to open a pipe may take for ever
+        raise ImageError(f"{name} is a pipe or a device; pass an image file.")
+
+
+def _decode(file: str | os.PathLike | io.BytesIO, name: str, least: int | None) -> Image.Image:
     try:
         with Image.open(file) as image:  # animated files open at their first frame
+            if least is not None:
+                image.draft(None, (least, least))  # JPEG only; square, because EXIF may turn it
             return _to_rgb(image)
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not an image that Pillow can read; convert it to PNG or JPEG.") from error
     except ImageError as error:
-        raise error if in_memory else ImageError(f"{name}: {error}") from error
+        raise ImageError(f"{name}: {error}") from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         # Pillow reports damaged files with each of these types.
         raise ImageError(f"{name} cannot be read ({error}); replace the file or save it again.") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Return a new RGB image, upright as its EXIF block says, without metadata."""
+    """Return an RGB image, upright as its EXIF block says; `image` itself if nothing is to be done."""
     try:
-        image = ImageOps.exif_transpose(image)
+        image.load()
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # exif_transpose would copy every other image too
+            image = ImageOps.exif_transpose(image)
     except Exception:  # any error that Pillow raises for a broken EXIF block; a broken picture fails in load
         image.load()
     if image.mode.startswith("I;16"):
@@ -133,9 +202,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, WHITE), rgba)
-    rgb = image.convert("RGB")
-    rgb.info = {}
-    return rgb
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_wide_values(values: np.ndarray) -> Image.Image:

@@ -61,19 +61,15 @@ class Blip2IdcForConditionalGeneration(Blip2ForConditionalGeneration, Generation
             **kwargs,
         )
         if targets is not None:
-            outputs.loss = _loss(outputs.logits, targets, num_items_in_batch)
+            outputs.loss = caption_loss(outputs.logits, targets, num_items_in_batch)
         return outputs
 
     def _targets(self, labels: torch.LongTensor) -> tuple[torch.LongTensor, dict[str, Any]]:
         """Return the tokens to compare the logits with, [B, T], and the arguments that limit the logits to these."""
         if self.language_model.config.is_encoder_decoder:
             return labels, {"decoder_input_ids": self.language_model.prepare_decoder_input_ids_from_labels(labels)}
-        following = labels[:, 1:]  # position t predicts token t + 1
-        if torch.compiler.is_compiling():  # how many columns remain depends on the data, which would break the graph
-            columns = torch.arange(following.shape[1], device=labels.device)
-        else:
-            columns = (following >= 0).any(dim=0).nonzero().squeeze(1)
-        return following[:, columns], {"logits_to_keep": columns}
+        targets, columns = labelled_targets(labels)
+        return targets, {"logits_to_keep": columns}
 
     @torch.no_grad()
     def generate(
@@ -96,6 +92,7 @@ class Blip2IdcForConditionalGeneration(Blip2ForConditionalGeneration, Generation
         self._check_batch(pixel_values, input_ids)
         self._check_image_tokens(input_ids == self.config.image_token_id)
         settings, kwargs = self._generation_settings(generation_config, kwargs)
+        self.check_length(input_ids.shape[1], settings.max_new_tokens or 0)
         output = super().generate(
             pixel_values=pixel_values,
             input_ids=input_ids,
@@ -122,6 +119,7 @@ class Blip2IdcForConditionalGeneration(Blip2ForConditionalGeneration, Generation
     def _check_batch(self, pixel_values: torch.Tensor, rows: torch.Tensor) -> None:
         if len(pixel_values) != len(rows):  # BLIP-2 would silently reuse the rows
             raise ValueError(f"{len(pixel_values)} canvases in pixel_values, but {len(rows)} rows of tokens.")
+        self.check_length(rows.shape[1])
 
     def _check_image_tokens(self, mask: torch.BoolTensor) -> None:
         if torch.compiler.is_compiling():
@@ -146,6 +144,23 @@ class Blip2IdcForConditionalGeneration(Blip2ForConditionalGeneration, Generation
             )
         return (height, width) != (image_size, image_size)
 
+    def check_length(self, tokens: int, new_tokens: int = 0) -> None:
+        """Raise ValueError if an input and new tokens are more than the language model has positions for.
+
+        T5 has none: its positions are relative.
+        """
+        positions = getattr(self.config.text_config, "max_position_embeddings", None)
+        if positions is not None and tokens + new_tokens > positions:
+            raise ValueError(
+                f"{tokens} tokens of image and prompt and {new_tokens} of caption are more than the {positions} "
+                "positions of the language model: shorten the prompt, or lower max_caption_length or max_new_tokens."
+            )
+
+    def end_token_ids(self) -> list[int]:
+        """Return the tokens that end a caption."""
+        ids = self._generation_settings(None, {})[0].eos_token_id
+        return ids if isinstance(ids, list) else [ids]
+
     def _generation_settings(
         self, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
     ) -> tuple[GenerationConfig, dict[str, Any]]:
@@ -160,7 +175,20 @@ class Blip2IdcForConditionalGeneration(Blip2ForConditionalGeneration, Generation
         return settings, settings.update(**kwargs)
 
 
-def _loss(
+def labelled_targets(labels: torch.LongTensor) -> tuple[torch.LongTensor, torch.LongTensor]:
+    """Return the tokens to compare a decoder's logits with, and the positions of these logits.
+
+    [B, T] -> [B, labelled] and [labelled]: the positions where some row has a label.
+    """
+    following = labels[:, 1:]  # position t predicts token t + 1
+    if torch.compiler.is_compiling():  # how many columns remain depends on the data, which would break the graph
+        columns = torch.arange(following.shape[1], device=labels.device)
+    else:
+        columns = (following >= 0).any(dim=0).nonzero().squeeze(1)
+    return following[:, columns], columns
+
+
+def caption_loss(
     logits: torch.Tensor, targets: torch.LongTensor, num_items_in_batch: torch.Tensor | int | None
 ) -> torch.Tensor:
     """Return the cross-entropy in float32; [B, T, V] and [B, T] -> scalar."""

@@ -16,7 +16,7 @@ from transformers import AutoConfig, BatchFeature, Blip2Config, Blip2Processor
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.utils import logging
 
-from .image_fusion import ImageError, Layout, cell_size, check_blur, fuse, load_image
+from .image_fusion import Cell, ImageError, Layout, cell_size, check_blur, fuse, load_cell
 
 logger = logging.get_logger(__name__)
 
@@ -59,7 +59,14 @@ class Blip2IdcProcessor(Blip2Processor):
         if not isinstance(image_processor, BlipImageProcessorPil):
             # Where torchvision is installed, the auto class chooses its back-end, whose pixels differ slightly.
             image_processor = BlipImageProcessorPil(**image_processor.to_dict())
-        super().__init__(image_processor, tokenizer, 32 if num_query_tokens is None else num_query_tokens)
+        num_query_tokens = 32 if num_query_tokens is None else num_query_tokens
+        if type(num_query_tokens) is not int or num_query_tokens < 1:
+            raise ValueError(f"num_query_tokens must be a whole number from 1, got {num_query_tokens!r}.")
+        if not isinstance(decoder_only, (bool, type(None))):
+            raise ValueError(f"decoder_only must be true or false, got {decoder_only!r}.")
+        super().__init__(image_processor, tokenizer, num_query_tokens)
+        if not isinstance(canvas, (list, tuple)):
+            raise ValueError(f"canvas must be a list of two whole numbers, height and width; got {canvas!r}.")
         cell_size(layout, canvas)
         check_blur(blur)
         if not isinstance(prompt, str):
@@ -94,8 +101,9 @@ class Blip2IdcProcessor(Blip2Processor):
     def from_blip2(cls, processor: "Blip2Processor | str | os.PathLike", **settings: Any) -> "Blip2IdcProcessor":
         """Return a processor made from a plain BLIP-2 processor, or from the folder or Hub id of a BLIP-2 model."""
         if isinstance(processor, (str, os.PathLike)):
-            settings = {**settings_of_model(AutoConfig.from_pretrained(processor)), **settings}
-            processor = Blip2Processor.from_pretrained(processor)
+            config = AutoConfig.from_pretrained(processor, trust_remote_code=False)
+            settings = {**settings_of_model(config), **settings}
+            processor = Blip2Processor.from_pretrained(processor, trust_remote_code=False)
         settings.setdefault("num_query_tokens", processor.num_query_tokens)
         return cls(processor.image_processor, processor.tokenizer, **settings)
 
@@ -114,7 +122,7 @@ class Blip2IdcProcessor(Blip2Processor):
         """Return model inputs for one pair or, from lists, for many; with `captions` they include labels.
 
         Args:
-            before, after: images as `load_image` takes them, or two lists of these.
+            before, after: images as `load_image` takes them or what `load_pair` returns, or two lists of these.
             captions: one per pair; the labels are -100 on image tokens, prompt, BOS and padding.
             text: prompt for this call, instead of the one in the settings; one for all pairs or one per pair.
 
@@ -122,7 +130,7 @@ class Blip2IdcProcessor(Blip2Processor):
 
         Raises: ValueError for arguments that do not match; ImageError that names side and pair of an unreadable image.
         """
-        befores, afters = _as_pairs(before, after)
+        befores, afters = as_pairs(before, after)
         prompts = self._prompts(text, len(befores))
         pictures = [self._picture(*pair, index) for index, pair in enumerate(zip(befores, afters, strict=True))]
         # [B, 3, H, W]; fuse has already given the pictures their size
@@ -130,17 +138,37 @@ class Blip2IdcProcessor(Blip2Processor):
         if captions is None:
             inputs = self._pad([self._prompt_tokens(prompt) for prompt in prompts], left=self.decoder_only)
         else:
-            inputs = self._training_inputs(prompts, _as_texts(captions, len(befores), "captions"))
+            inputs = self._training_inputs(prompts, as_texts(captions, len(befores), "captions"))
         return BatchFeature({"pixel_values": pixel_values, **inputs}, tensor_type=return_tensors)
+
+    def load_pair(self, before: Any, after: Any, name: str) -> tuple[Cell, Cell]:
+        """Return both images of a pair at the size of their cells, to be given to this processor as images.
+
+        Photographs loaded like this need little memory while they wait for their batch.
+
+        Args:
+            before, after: images as `load_image` takes them.
+            name: what errors call the pair.
+
+        Raises: ImageError that names pair and side of an unreadable image.
+        """
+        height, width = cell_size(self.layout, self.canvas)
+        cells = []
+        for side, image in (("before", before), ("after", after)):
+            try:
+                cells.append(load_cell(image, (width, height), self.blur))
+            except ImageError as error:
+                raise ImageError(f"{side} image of {name}: {error}") from error
+        return cells[0], cells[1]
 
     def _prompts(self, text: str | list[str] | None, count: int) -> list[str]:
         if text is None or isinstance(text, str):
             return [self.prompt if text is None else text] * count
-        return _as_texts(text, count, "text")
+        return as_texts(text, count, "text")
 
     def _picture(self, before: Any, after: Any, index: int) -> Image.Image:
-        images = [load_named_image(image, side, index) for side, image in (("before", before), ("after", after))]
-        return fuse(*images, layout=self.layout, canvas=self.canvas, blur=self.blur)
+        cells = self.load_pair(before, after, f"pair {index} (counted from 0)")
+        return fuse(*cells, layout=self.layout, canvas=self.canvas, blur=self.blur)
 
     def _training_inputs(self, prompts: list[str], captions: list[str]) -> dict[str, torch.Tensor]:
         given = [self._prompt_tokens(prompt) for prompt in prompts]
@@ -197,20 +225,13 @@ def settings_of_model(config: Blip2Config) -> dict[str, Any]:
     }
 
 
-def load_named_image(image: Any, side: str, index: int) -> Image.Image:
-    """Return `load_image(image)`; its error says which image of which pair it was."""
-    try:
-        return load_image(image)
-    except ImageError as error:
-        raise ImageError(f"{side} image of pair {index} (counted from 0): {error}") from error
-
-
 def _ends_with_eos(tokenizer: Any) -> bool:
     ids = tokenizer("a")["input_ids"]
     return bool(ids) and ids[-1] == tokenizer.eos_token_id
 
 
-def _as_pairs(before: Any, after: Any) -> tuple[list[Any], list[Any]]:
+def as_pairs(before: Any, after: Any) -> tuple[list[Any], list[Any]]:
+    """Return two lists of images. Raises: ValueError for one that is missing, or lists that do not match."""
     if before is None or after is None:
         raise ValueError(
             f"Both images are needed: before is {type(before).__name__}, after is {type(after).__name__}."
@@ -227,7 +248,8 @@ def _as_pairs(before: Any, after: Any) -> tuple[list[Any], list[Any]]:
     return befores, afters
 
 
-def _as_texts(texts: str | list[str], count: int, name: str) -> list[str]:
+def as_texts(texts: str | list[str], count: int, name: str) -> list[str]:
+    """Return a list of one text per pair. Raises: ValueError for another number, or something else than text."""
     texts = [texts] if isinstance(texts, str) else list(texts)
     for text in texts:
         if not isinstance(text, str):

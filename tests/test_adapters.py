@@ -1,4 +1,4 @@
-"""LoRA adapters: the paper's modules, only they are trained, and what is saved loads without our code."""
+"""LoRA adapters: they adapt the paper's modules, only they are trained, and once saved they load without our code."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def full_size() -> Blip2ForConditionalGeneration:
 
 
 def test_full_size_has_the_papers_modules_and_weights() -> None:
-    """177 modules, 12.53 M weights at rank 16: what the six released adapter_config.json resolve to."""
+    """The six released adapter_config.json resolve to 177 modules, with 12.53 M weights at rank 16."""
     with torch.device("meta"):
         model = add_lora(full_size(), rank=16, alpha=32, dropout=0.05, seed=0)
     names = adapted_modules(model)
@@ -78,9 +78,9 @@ def test_full_size_has_the_papers_modules_and_weights() -> None:
     assert not [name for name in names if name.endswith(".query") and "crossattention" not in name]
 
 
-def test_released_adapters_adapt_the_modules_that_ours_do() -> None:
+def test_released_adapters_adapt_the_same_modules_as_ours() -> None:
     if not ORIGINAL_ADAPTERS.is_dir():
-        pytest.skip("the six adapter_config.json of the paper's repository are not beside this one")
+        pytest.skip(f"the six adapter_config.json of the paper are not in {ORIGINAL_ADAPTERS}")
     with torch.device("meta"):
         ours = set(adapted_modules(add_lora(full_size(), rank=16, alpha=32, dropout=0.05, seed=0)))
     folders = sorted(path for path in ORIGINAL_ADAPTERS.iterdir() if path.is_dir())
@@ -117,7 +117,7 @@ def logits(model: Any, kind: Any = "opt") -> torch.Tensor:
 
 
 def train(model: Any, kind: Any = "opt", **options: Any) -> Any:
-    """Train two steps: the first moves B only, because A's gradient goes through B, which starts at zero."""
+    """Train two steps: the first changes only B, because A's gradient goes through B, which starts at zero."""
     optimizer = make_optimizer(model.train(), **{"learning_rate": 0.01, "weight_decay": 0.01, **options})
     for _ in range(2):
         model(**batch(kind)).loss.backward()
@@ -132,14 +132,14 @@ def base_tensors(model: Any) -> dict[str, torch.Tensor]:
 
 @VARIANTS
 @pytest.mark.parametrize("kind", ["opt", "t5"])
-def test_only_adapter_weights_move(kind: Any, variant: Any) -> None:
+def test_only_adapter_weights_change(kind: Any, variant: Any) -> None:
     model = add_lora(tiny_model(kind), rank=2, alpha=4, dropout=0.0, seed=0, variant=variant)
-    answers, base, adapter = logits(model, kind), base_tensors(model), adapter_weights(model)
+    start, base, adapter = logits(model, kind), base_tensors(model), adapter_weights(model)
     train(model, kind)
     after, moved = base_tensors(model), adapter_weights(model)
     assert base.keys() == after.keys() and all(torch.equal(base[name], after[name]) for name in base)
     assert adapter.keys() == moved.keys() and not [name for name in moved if torch.equal(moved[name], adapter[name])]
-    assert (logits(model, kind) - answers).abs().max() > 1e-3
+    assert (logits(model, kind) - start).abs().max() > 1e-3
 
 
 @VARIANTS
@@ -158,17 +158,19 @@ def test_parts_choose_what_is_adapted(parts: list[Any]) -> None:
     assert {of_part[name.split(".")[0]] for name in adapted_modules(model)} == set(parts)
 
 
-def test_unknown_choices_are_quoted() -> None:
-    with pytest.raises(ValueError, match="vision, qformer, language; got 'vit'"):
+def test_unknown_parts_and_variants_are_quoted() -> None:
+    with pytest.raises(ValueError, match="vision, qformer, language, embeddings; got 'vit'"):
         add_lora(tiny_model(), 2, 4, 0.0, 0, parts=["vision", "vit"])
-    with pytest.raises(ValueError, match="vision, qformer, language; got none"):
+    with pytest.raises(ValueError, match="vision, qformer, language, embeddings; got none"):
         add_lora(tiny_model(), 2, 4, 0.0, 0, parts=[])
+    with pytest.raises(ValueError, match="'pissa' cannot adapt the part 'embeddings'"):
+        add_lora(tiny_model(), 2, 4, 0.0, 0, parts=["embeddings"], variant="pissa")
     with pytest.raises(ValueError, match="variant 'lora\\+' is unknown: use one of lora, rslora, dora, pissa"):
         add_lora(tiny_model(), 2, 4, 0.0, 0, variant="lora+")
 
 
 @pytest.mark.parametrize("variant", ["lora", "pissa"])
-def test_same_seed_same_start_and_no_trace_on_global_chance(variant: Any) -> None:
+def test_initial_weights_depend_on_the_seed_and_not_on_the_global_generator(variant: Any) -> None:
     models = (add_lora(tiny_model(), 2, 4, 0.0, seed, variant=variant) for seed in (0, 0, 1))
     first, second, other = (model.state_dict() for model in models)
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -185,15 +187,22 @@ def test_weight_decay_and_learning_rate_are_as_given(variant: Any, ratio: float 
     model = add_lora(tiny_model(), rank=2, alpha=4, dropout=0.0, seed=0, variant=variant)
     optimizer = make_optimizer(model, learning_rate=1e-3, weight_decay=0.5, lora_plus_ratio=ratio)
     before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-    held = [p for group in optimizer.param_groups for p in group["params"]]
-    assert type(optimizer) is torch.optim.AdamW and len(held) == len(before) == len(set(map(id, held)))
-    for parameter in held:
+    optimized = [p for group in optimizer.param_groups for p in group["params"]]
+    assert type(optimizer) is torch.optim.AdamW and len(optimized) == len(before) == len(set(map(id, optimized)))
+    for parameter in optimized:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()  # without a gradient AdamW only shrinks, by rate x decay
     for name, parameter in model.named_parameters():
         if name in before:
             rate = 1e-3 * (ratio or 1) if "lora_B" in name or "magnitude" in name else 1e-3
             assert torch.allclose(parameter, before[name] * (1 - rate * 0.5), rtol=1e-6, atol=0), name
+
+
+def test_lora_plus_trains_embeddings_at_the_learning_rate() -> None:
+    model = add_lora(tiny_model(), rank=2, alpha=4, dropout=0.0, seed=0, parts=["embeddings"])
+    optimizer = make_optimizer(model, learning_rate=1e-3, weight_decay=0.0, lora_plus_ratio=16)
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert {rates[id(p)] for name, p in model.named_parameters() if "lora_embedding" in name} == {1e-3}
 
 
 @pytest.mark.parametrize("ratio", [0, -1.0, float("nan"), float("inf")])
@@ -209,7 +218,7 @@ def test_saved_adapter_loads_with_peft_alone(variant: Any, tmp_path: Path) -> No
     model = Blip2IdcForConditionalGeneration.from_pretrained(base)
     model = train(add_lora(model, rank=2, alpha=4, dropout=0.1, seed=0, variant=variant))
     save_adapter(model, tiny_processor(layout="horizontal"), run, base=str(base), revision=None)
-    assert model.training and model.peft_config["default"].r == 2  # training can go on
+    assert model.training and model.peft_config["default"].r == 2  # training can continue
     saved = json.loads((run / "adapter_config.json").read_text())
     assert saved["auto_mapping"]["base_model_class"] == "Blip2ForConditionalGeneration"
     assert saved["base_model_name_or_path"] == str(base) and saved["inference_mode"] is True
@@ -224,7 +233,7 @@ def test_saved_adapter_loads_with_peft_alone(variant: Any, tmp_path: Path) -> No
     wanted = logits(model)
     assert (logits(bare) - wanted).abs().max() > 1e-2
     for loaded in (plain, ours):
-        # PiSSA's base lost a part that the plain adapter takes off again: equal but for rounding
+        # PiSSA subtracts the initial adapter from the base, the plain adapter does so itself: equal up to rounding
         assert (logits(loaded) - wanted).abs().max() < (1e-5 if variant == "pissa" else 1e-30)
     assert (logits(merge(model)) - wanted).abs().max() < 1e-5
 
@@ -242,6 +251,36 @@ def test_merged_model_is_a_plain_one(variant: Any, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == ["model.safetensors"]
 
 
+@pytest.mark.parametrize("variant", ["lora", "rslora", "dora"])
+@pytest.mark.parametrize(("kind", "own_head"), [("opt", False), ("t5", False), ("t5", True)])
+def test_embeddings_and_head_are_adapted_loaded_and_merged(
+    kind: Any, own_head: bool, variant: Any, tmp_path: Path
+) -> None:
+    """Both share one matrix in OPT, while FLAN-T5 has a head of its own: no adapter may be added to both."""
+    base, run, whole = tmp_path / "base", tmp_path / "run", tmp_path / "whole"
+    model = tiny_model(kind)
+    if own_head:
+        model.language_model.lm_head.weight = torch.nn.Parameter(model.language_model.lm_head.weight + 0.5)
+    model.save_pretrained(base)
+    tiny_processor(kind).save_pretrained(base)
+    model, processor = load(base, device="cpu")
+    model = add_lora(model, 2, 4, 0.0, 0, parts=["embeddings"], variant=variant)
+    used = ["decoder.embed_tokens", "lm_head"] if kind == "t5" else ["model.decoder.embed_tokens", "lm_head"]
+    names = adapted_modules(model)
+    assert {name.removeprefix("language_model.") for name in names} - {"shared"} == set(used) and len(names) > 1
+    start = logits(model, kind)
+    train(model, kind, learning_rate=0.05)
+    wanted = logits(model, kind)
+    assert (wanted - start).abs().max() > 0.1
+    save_adapter(model, processor, run, base=str(base), revision=None)
+    plain = PeftModel.from_pretrained(Blip2ForConditionalGeneration.from_pretrained(base), run)
+    for loaded in (plain, load(run, device="cpu")[0]):
+        assert (logits(loaded, kind) - wanted).abs().max() < 1e-5
+    assert main([str(run), str(whole)]) == 0
+    for merged in (load(whole, device="cpu")[0], Blip2ForConditionalGeneration.from_pretrained(whole)):
+        assert (logits(merged, kind) - wanted).abs().max() < 1e-4
+
+
 def test_merging_refuses_nans() -> None:
     model = add_lora(tiny_model(), rank=2, alpha=4, dropout=0.0, seed=0)
     next(p for name, p in model.named_parameters() if "lora_B" in name).data[0, 0] = float("nan")
@@ -249,8 +288,8 @@ def test_merging_refuses_nans() -> None:
         merge(model)
 
 
-def test_plain_form_of_pissa_is_pefts(tmp_path: Path) -> None:
-    """Own conversion against the library's, which needs the first adapter on disk and leaves training mode."""
+def test_plain_form_of_pissa_is_the_one_of_peft(tmp_path: Path) -> None:
+    """Compare our conversion with PEFT's, which needs the initial adapter on disk and switches to eval mode."""
     model = add_lora(tiny_model(), rank=2, alpha=4, dropout=0.0, seed=0, variant="pissa")
     model.save_pretrained(tmp_path / "start")
     train(model)
@@ -265,13 +304,13 @@ def test_plain_form_of_pissa_is_pefts(tmp_path: Path) -> None:
 
 
 @VARIANTS
-def test_weights_of_a_checkpoint_are_the_adapters_and_only_they(variant: Any) -> None:
+def test_weights_of_a_checkpoint_are_those_of_the_adapter_only(variant: Any) -> None:
     model = train(add_lora(tiny_model(), rank=2, alpha=4, dropout=0.0, seed=0, variant=variant))
     weights = adapter_weights(model)
     assert sum(tensor.numel() for tensor in weights.values()) == count_parameters(model)[0]
     assert all("lora_" in name and ".default" not in name and t.device.type == "cpu" for name, t in weights.items())
     wanted = logits(model)
-    train(model)  # copies: more steps leave them alone
+    train(model)  # further steps do not change the copies
     assert (logits(model) - wanted).abs().max() > 1e-4
     set_peft_model_state_dict(model, weights)
     assert torch.equal(logits(model), wanted)
@@ -281,7 +320,7 @@ def test_weights_of_a_checkpoint_are_the_adapters_and_only_they(variant: Any) ->
     assert from_elsewhere.keys() == weights.keys() and all((tensor == 7).all() for tensor in from_elsewhere.values())
 
 
-RESUMES = """
+RESUMING = """
 import sys, torch
 sys.path.insert(0, "tests")
 import test_adapters as t
@@ -294,14 +333,14 @@ t.save_adapter(model, t.tiny_processor(), t.Path(sys.argv[4]), base="base", revi
 
 @pytest.mark.parametrize("variant", ["dora", "pissa"])
 def test_another_process_gets_the_very_same_model(variant: Any, root: Path, tmp_path: Path) -> None:
-    """From the seed and a checkpoint of the adapter's weights alone, although PiSSA changes the base as well."""
+    """The seed and a checkpoint of the adapter's weights suffice, although PiSSA changes the base as well."""
     model = train(add_lora(tiny_model(), rank=2, alpha=4, dropout=0.0, seed=5, variant=variant))
     save_file(adapter_weights(model), tmp_path / "checkpoint.safetensors")
     save_adapter(model, tiny_processor(), tmp_path / "here", base="base", revision=None)
     places = [str(tmp_path / name) for name in ("checkpoint.safetensors", "model.safetensors", "there")]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     done = subprocess.run(
-        [sys.executable, "-c", RESUMES, variant, *places], cwd=root, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", RESUMING, variant, *places], cwd=root, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     other = load_file(places[1])
@@ -311,7 +350,7 @@ def test_another_process_gets_the_very_same_model(variant: Any, root: Path, tmp_
 
 
 @VARIANTS
-def test_training_goes_on_from_a_saved_adapter(variant: Any, tmp_path: Path) -> None:
+def test_training_continues_from_a_saved_adapter(variant: Any, tmp_path: Path) -> None:
     first = train(add_lora(tiny_model(), rank=2, alpha=4, dropout=0.0, seed=0, variant=variant))
     save_adapter(first, tiny_processor(), tmp_path / "first", base="base", revision=None)
     second = load_adapter(tiny_model(), str(tmp_path / "first"), trainable=True)
@@ -341,7 +380,7 @@ def test_adapters_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             with pytest.raises(ValueError, match="does not fit this model"):
                 load_adapter(tiny_model(), str(tmp_path), trainable=trainable)
                 pytest.fail(name)
-    with pytest.raises(ValueError, match="nowhere"):
+    with pytest.raises(OSError, match="nowhere' does not exist"):
         load_adapter(tiny_model(), str(tmp_path / "nowhere"))
 
 
@@ -381,7 +420,7 @@ def test_command_writes_the_whole_model(root: Path, tmp_path: Path) -> None:
     assert (whole / "modeling_blip2idc.py").is_file() and not list(tmp_path.glob(".*"))
 
 
-def test_command_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_reports_errors_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base, run = tmp_path / "base", tmp_path / "run"
     save_plain_blip2(base)
     save_adapter(add_lora(tiny_model(), 2, 4, 0.0, 0), tiny_processor(), run, base=str(base), revision=None)

@@ -1,10 +1,11 @@
-"""Captions from Python and from the command line: order, files, errors of one line, and real photographs."""
+"""Captions from Python and from the command line: order, files, one-line errors, and real photographs."""
 
 import csv
 import json
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 from tiny_models import save_plain_blip2, save_tiny, tiny_model, tiny_processor
 
+from captioner_idc import __main__ as command
 from captioner_idc import captioning
 from captioner_idc.__main__ import SHIPPED_NOTE, main
 from captioner_idc.loading import SHIPPED, load
@@ -33,7 +35,7 @@ def image(seed: int) -> Image.Image:
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a model, a plain BLIP-2, images, lists of pairs and a file that is no image."""
+    """Return a folder with a model, a plain BLIP-2, images and a file that is not an image."""
     folder = tmp_path_factory.mktemp("work")
     save_tiny(folder / "model", max_caption_length=6)
     save_plain_blip2(folder / "plain", "t5")
@@ -146,15 +148,15 @@ def test_load_refuses_a_processor_that_does_not_fit_its_model(work: Path, tmp_pa
             load(tmp_path, device="cpu")
 
 
-def test_load_refuses_what_is_no_blip2(work: Path, tmp_path: Path) -> None:
+def test_load_refuses_models_other_than_blip2(work: Path, tmp_path: Path) -> None:
     tiny_model().language_model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="a model of type 'opt': use one of type blip-2, blip2idc"):
+    with pytest.raises(ValueError, match="a model of type 'opt', .*: use one of type blip-2, blip2idc"):
         load(tmp_path, device="cpu")
 
 
 @pytest.fixture(scope="module")
 def adapter(work: Path) -> Path:
-    """A LoRA adapter for work/model whose weights are not zero, named by a relative path, with its own processor."""
+    """Return a nonzero LoRA adapter with its own processor, whose base model is the relative path `model`."""
     model = peft.get_peft_model(
         Blip2IdcForConditionalGeneration.from_pretrained(work / "model"),
         peft.LoraConfig(r=2, lora_alpha=64, target_modules=["qkv", "q_proj"]),
@@ -183,7 +185,7 @@ def test_adapter_names_its_base_and_its_processor_wins(
     assert captioning.caption(base, processor, pairs_of(3)) != sentences[0]
     for file in ("adapter_config.json", "adapter_model.safetensors"):
         (tmp_path / file).write_bytes((adapter / file).read_bytes())
-    assert load(tmp_path, device="cpu")[1].layout == "vertical"  # no processor beside it: the base's
+    assert load(tmp_path, device="cpu")[1].layout == "vertical"  # no processor next to it: the base's
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OSError, match=r"base model 'model'.*relative paths start at .*pass both base and adapter"):
         load(adapter, device="cpu")
@@ -242,7 +244,7 @@ def test_adapter_alone_is_enough_on_the_command_line(
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 def test_pairs_file_gives_json_lines_in_order(suffix: str, work: Path, tmp_path: Path, capsys, monkeypatch) -> None:
     rows = [{"pair_id": f"p{index}", "before": f"{index}.png", "after": f"{index + 1}.png"} for index in range(3)]
-    path = work / "images" / f"pairs.{suffix}"  # image paths start at the file's folder, not at the current one
+    path = work / "images" / f"pairs.{suffix}"  # image paths are relative to the file's folder, not to the current one
     if suffix == "csv":
         with path.open("w", encoding="utf-8-sig", newline="") as file:
             writer = csv.DictWriter(file, rows[0])
@@ -279,13 +281,14 @@ BAD_LISTS = {
     "empty.csv": ("", "empty.csv, line 1: column 'before' is missing"),
     "header.csv": ("before,after\n", "header.csv contains no pairs"),
     "short.csv": ("before,after\n0.png,1.png\n2.png\n", "short.csv, line 3: 'after' is missing"),
-    "absent.csv": (
-        "before,after\n0.png,1.png\n0.png,9.png\n",
-        "absent.csv, line 3: after image '9.png' does not exist",
+    "twice.csv": ("before,after,before\n0.png,1.png,2.png\n", "line 1: column 'before' is given more than once"),
+    "quote.csv": ('before,after,note\n0.png,1.png,"never closed\n1.png,2.png,\n', "quote.csv is not a CSV file"),
+    "broken.jsonl": ('{"before": "0.png", "after": "1.png"}\n{"before"\n', "broken.jsonl, line 2: not valid JSON"),
+    "deep.jsonl": ("[" * 100_000, "deep.jsonl, line 1: not valid JSON"),
+    "twice.jsonl": (
+        '{"before": "0.png", "after": "1.png"}\n{"before": "0.png", "after": "1.png", "before": "2.png"}\n',
+        "twice.jsonl, line 2: not valid JSON (the key 'before' is given 2 times)",
     ),
-    "text.csv": ("before,after\n0.png,1.png\ntext.png,1.png\n", "text.csv, line 3: "),
-    "text.jsonl": ('{"before": "0.png", "after": "1.png"}\n\n{"before": "0.png", "after": "text.png"}\n', "line 3: "),
-    "broken.jsonl": ('{"before": "0.png", "after": "1.png"}\n{"before"\n', "broken.jsonl, line 2: not JSON"),
     "list.jsonl": ("[1]\n", "list.jsonl, line 1: not an object"),
     "key.jsonl": ('{"before": "0.png"}\n', "key.jsonl, line 1: 'after' is missing"),
     "number.jsonl": ('{"before": 1, "after": "1.png"}\n', "number.jsonl, line 1: 'before' is missing"),
@@ -317,6 +320,7 @@ def test_bad_lists_of_pairs_name_the_line(name: str, work: Path, capsys: pytest.
         (["--pairs", "x.csv"], "x.csv does not exist; check the path of --pairs"),
         (["0.png", "1.png", "--output", "x.jsonl"], "--output goes with --pairs"),
         (["--pairs", "x.csv", "--output", "no/x.jsonl"], "the folder of --output no/x.jsonl does not exist"),
+        (["--pairs", "x.jsonl", "--output", "./x.jsonl"], "--output x.jsonl would replace the list of pairs"),
         (["0.png", "1.png", "--batch_size", "0"], "--batch_size must be at least 1, got 0"),
         (["0.png", "1.png", "--device", "gpu"], "--device gpu cannot be used here"),
         (["0.png", "1.png", "--model", "."], "cannot load model '.'; give --model a folder"),
@@ -350,7 +354,7 @@ REAL_PAIRS = {
 }
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the real photographs (../shared/data) are not on this machine")
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"the real photographs are not in {DATA}")
 def test_real_photographs_of_every_format(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     rows = [
         {"before": str(DATA / folder / before), "after": str(DATA / folder / after)}
@@ -365,7 +369,7 @@ def test_real_photographs_of_every_format(work: Path, tmp_path: Path, capsys: py
 
 
 def test_captions_see_before_and_after_in_this_order(work: Path) -> None:
-    """The same tokens as processor and generate give, and not those of the exchanged pair."""
+    """The model gets the pixels of the pair, and not those of the exchanged pair."""
     model, processor = load(work / "model", device="cpu")
     generator = np.random.default_rng(0)
     seen = []
@@ -377,7 +381,7 @@ def test_captions_see_before_and_after_in_this_order(work: Path) -> None:
     assert not torch.equal(seen[0], processor(before=after, after=before)["pixel_values"])
 
 
-def test_the_shipped_captioner_is_the_default_and_asks_nobody(
+def test_the_shipped_captioner_is_the_default_and_needs_no_network(
     root: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def connect(*_: object) -> None:
@@ -394,7 +398,7 @@ def test_the_shipped_captioner_is_the_default_and_asks_nobody(
     assert printed.out == captioning.caption(model, processor, [images])[0] + "\n" != "\n"
 
 
-def test_missing_peft_is_one_line_that_names_the_extra(
+def test_missing_peft_is_reported_in_one_line_with_the_extra(
     work: Path, adapter: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
@@ -404,7 +408,7 @@ def test_missing_peft_is_one_line_that_names_the_extra(
 
 
 def test_each_image_is_converted_once(work: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    """It holds for the processor (training), caption() and the command."""
+    """This applies to the processor (training), caption() and the command."""
     counted = []
     convert = image_fusion._to_rgb
     monkeypatch.setattr(image_fusion, "_to_rgb", lambda image: counted.append(image) or convert(image))
@@ -420,3 +424,110 @@ def test_each_image_is_converted_once(work: Path, monkeypatch: pytest.MonkeyPatc
         counted.clear()
         use()
         assert len(counted) == 2
+
+
+def test_only_one_image_has_its_whole_size_at_a_time(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory does not depend on the size of photographs times the batch."""
+    paths = [tmp_path / f"{index}.png" for index in range(6)]
+    for index, path in enumerate(paths):
+        image(index).resize((200, 150)).save(path)
+    convert, whole = image_fusion._to_rgb, []
+
+    def watched(image: Image.Image) -> Image.Image:
+        assert not [reference for reference in whole if reference() is not None]
+        converted = convert(image)
+        whole.append(weakref.ref(converted))
+        return converted
+
+    monkeypatch.setattr(image_fusion, "_to_rgb", watched)
+    model, processor = load(work / "model", device="cpu")
+    captioning.caption(model, processor, zip(paths[::2], paths[1::2], strict=True))
+    rows = [{"path": path.name, "bytes": path.read_bytes()} for path in paths]
+    captioning.caption(model, processor, zip(rows[::2], rows[1::2], strict=True))
+    processor(before=paths[::2], after=paths[1::2], captions=["a ball"] * 3)
+    assert len(whole) == 18
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_captioning_and_training_see_the_same_pixels(
+    suffix: str, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / f"{index}.{suffix}" for index in range(2)]
+    for index, path in enumerate(paths):
+        image(index).resize((640, 480)).save(path)
+    rows = [{"path": path.name, "bytes": path.read_bytes()} for path in paths]
+    model, processor = load(work / "model", device="cpu")
+    trained = processor(before=rows[0], after=rows[1], captions="a ball")["pixel_values"]
+    seen, generate = [], model.generate
+    model.generate = lambda **inputs: seen.append(inputs["pixel_values"]) or generate(**inputs)
+    for pair in (paths, [path.read_bytes() for path in paths], rows):
+        captioning.caption(model, processor, [pair])
+    monkeypatch.setattr(command, "load", lambda *_, **__: (model, processor))
+    assert main([*map(str, paths), "--model", "m"]) == 0
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"before": paths[0].name, "after": paths[1].name}))
+    assert main(["--pairs", str(tmp_path / "pairs.jsonl"), "--model", "m"]) == 0
+    assert len(seen) == 5 and all(torch.equal(pixels, trained) for pixels in seen)
+
+
+def test_a_sentence_is_one_line_that_no_terminal_obeys(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, processor = load(work / "model", device="cpu")
+    decoded = {
+        " the\x1b[31m red\x07 ball\x7f\n": "the[31m red ball",
+        "a\tball\r\nmoved\x85to\x9b2J the\u2028left \x00 side": "a ball moved to2J the left side",
+        "\x1b\x08 ": "",
+        "größer 变 \N{GRINNING FACE}": "größer 变 \N{GRINNING FACE}",
+    }
+    monkeypatch.setattr(type(processor), "batch_decode", lambda *_, **__: list(decoded))
+    assert captioning.caption(model, processor, pairs_of(4)) == list(decoded.values())
+
+
+def test_empty_sentences_are_described() -> None:
+    assert captioning.describe_empty(["a", "b"]) == captioning.describe_empty([]) == ""
+    assert captioning.describe_empty(["a", "", "b"]) == "1 of 3 sentences are empty"
+    assert captioning.describe_empty(["", "b"]) == (
+        "1 of 2 sentences are empty: the weights or the tokenizer of the model are probably damaged"
+    )
+
+
+def test_the_command_warns_of_empty_sentences(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(command, "caption", lambda model, processor, pairs, **_: ["" for _ in pairs])
+    monkeypatch.chdir(work / "images")
+    Path("empty.csv").write_text("before,after\n0.png,1.png\n1.png,2.png\n")
+    for arguments, count in ((["0.png", "1.png"], "1 of 1"), (["--pairs", "empty.csv"], "2 of 2")):
+        assert main([*arguments, "--model", "../model", "--device", "cpu"]) == 0
+        assert capsys.readouterr().err.startswith(
+            f"warning: {count} sentences are empty: the weights or the tokenizer"
+        )
+
+
+@pytest.mark.parametrize("option", [[], ["--allow_pickle"]])
+def test_pickled_weights_need_an_option(option: list[str], work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    loaded = load(work / "model", device="cpu")
+    monkeypatch.setattr(command, "load", lambda *_, **options: given.append(options) or loaded)
+    monkeypatch.chdir(work / "images")
+    assert main(["0.png", "1.png", "--model", "../model", *option]) == 0
+    assert given[0]["allow_pickle"] is bool(option)
+
+
+def test_a_missing_image_is_found_before_the_model_is_loaded(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(command, "load", None)
+    monkeypatch.chdir(work / "images")
+    os.mkfifo("pipe.png")
+    for name, message in (("no.png", "'no.png' does not exist"), ("pipe.png", "'pipe.png' is a pipe or a device")):
+        assert main(["0.png", name]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_remarks_of_pillow_without_a_file_name_are_not_printed(work: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0")  # cut off
+    with pytest.warns(UserWarning, match="Corrupt EXIF data"):
+        image_fusion.load_image(tmp_path / "a.jpg")
+    result = run_command(work, str(tmp_path / "a.jpg"), "images/1.png", "--model", "model", "--device", "cpu")
+    assert (result.returncode, result.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""One contract for all families: what every captioner does the same way, on a tiny random model of each."""
+"""The contract of all families, checked on a tiny random model of each."""
 
 import json
 import re
@@ -39,7 +39,7 @@ def test_every_family_has_a_tiny_captioner() -> None:
 
 
 @CAPTIONERS
-def test_labels_and_loss_are_of_caption_tokens_alone(captioner: str, tmp_path: Path) -> None:
+def test_labels_and_loss_cover_only_caption_tokens(captioner: str, tmp_path: Path) -> None:
     model, processor = loaded(captioner, tmp_path / "model")
     inputs = processor(before=[A, B], after=[B, A], captions=[SHORT, LONG], text=["", "what changed?"])
     scored = [row[row >= 0].tolist() for row in inputs["labels"]]
@@ -60,20 +60,20 @@ def test_the_order_of_the_images_matters(captioner: str, tmp_path: Path) -> None
 
 
 @CAPTIONERS
-def test_generated_tokens_are_the_new_ones(captioner: str, tmp_path: Path) -> None:
+def test_generation_returns_only_new_tokens(captioner: str, tmp_path: Path) -> None:
     model, processor = loaded(captioner, tmp_path / "model")
     inputs = processor(before=[A, B], after=[B, A], text=["", "what changed?"])
     tokens = generate_tokens(model, inputs, max_new_tokens=5, eos_token_id=None)
     assert tokens.shape == (2, 5)
     again = generate_tokens(model, inputs, max_new_tokens=5, eos_token_id=None)
-    assert torch.equal(tokens, again), "greedy unless asked"
+    assert torch.equal(tokens, again), "decoding is greedy by default"
 
 
 @CAPTIONERS
-def test_settings_are_saved_and_changed_as_one_unit(captioner: str, tmp_path: Path) -> None:
-    _, processor = loaded(captioner, tmp_path / "model", processor={"prompt": "what changed?"})
+def test_settings_survive_saving_and_unknown_ones_are_refused(captioner: str, tmp_path: Path) -> None:
+    model, processor = loaded(captioner, tmp_path / "model", processor={"prompt": "what changed?"})
     assert processor.settings["prompt"] == "what changed?"
-    processor.save_pretrained(tmp_path / "model")
+    family_of(model).save_processor(processor, tmp_path / "model")
     assert loaded(captioner, tmp_path / "model")[1].settings == processor.settings
     assert json.loads(json.dumps(processor.settings)) == processor.settings
     with pytest.raises(ValueError, match="unknown processor setting 'size'"):
@@ -81,7 +81,7 @@ def test_settings_are_saved_and_changed_as_one_unit(captioner: str, tmp_path: Pa
 
 
 @CAPTIONERS
-def test_lora_reaches_every_part_and_only_it_is_trained(captioner: str, tmp_path: Path) -> None:
+def test_lora_reaches_every_part_and_nothing_else_is_trained(captioner: str, tmp_path: Path) -> None:
     model, processor = loaded(captioner, tmp_path / "model")
     names = [name for name, _ in model.named_modules()]
     for part, pattern in family_of(model).lora_targets.items():
@@ -102,11 +102,12 @@ def test_lora_reaches_every_part_and_only_it_is_trained(captioner: str, tmp_path
     save_adapter(adapted, processor, tmp_path / "run", base=str(tmp_path / "model"), revision=None)
     again, _ = load(tmp_path / "run", device="cpu")
     with torch.no_grad():
-        assert torch.equal(again(**inputs).logits, adapted.eval()(**inputs).logits)
+        # the same weights at other addresses may be summed in another order
+        torch.testing.assert_close(again(**inputs).logits, adapted.eval()(**inputs).logits, rtol=0, atol=1e-5)
 
 
 @CAPTIONERS
-def test_a_saved_adapter_is_continued_when_asked(captioner: str, tmp_path: Path) -> None:
+def test_a_saved_adapter_is_trainable_only_on_request(captioner: str, tmp_path: Path) -> None:
     model, processor = loaded(captioner, tmp_path / "model")
     adapted = add_lora(model, 2, 4, 0.0, 0, parts=list(family_of(model).lora_targets))
     save_adapter(adapted, processor, tmp_path / "run", base=str(tmp_path / "model"), revision=None)
@@ -148,5 +149,7 @@ def test_the_snippets_of_the_card_run_and_give_the_same_sentence(
 
 
 def test_unknown_model_types_are_refused_in_one_line() -> None:
-    with pytest.raises(ValueError, match="'somewhere' contains .* type 'opt': use one of type blip-2"):
+    with pytest.raises(
+        ValueError, match="'somewhere' contains .* type 'opt', .* not a model of images and text.*: use one"
+    ):
         family_of_type("opt", "somewhere")

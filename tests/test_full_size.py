@@ -1,4 +1,4 @@
-"""measurements/full_size.py: the shape of BLIP-2 OPT-2.7B, and a smaller one made by the same code that captions."""
+"""measurements/full_size.py: the architecture of BLIP-2 OPT-2.7B, and a small checkpoint written by the same code."""
 
 import importlib.util
 import json
@@ -24,7 +24,7 @@ def full_size(root: Path) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def small(full_size: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return few and narrow layers, full vocabulary; shards of 1 MB, which the embedding alone exceeds."""
+    """Return a checkpoint of few, narrow layers with the full vocabulary, in shards smaller than the embedding."""
     config = full_size.full_size_config()
     small, text = tiny_config(), config.text_config
     for name in ("hidden_size", "word_embed_proj_dim", "ffn_dim", "num_hidden_layers", "num_attention_heads"):
@@ -42,7 +42,7 @@ def test_shape_is_that_of_blip2_opt(full_size: ModuleType) -> None:
     with torch.device("meta"):
         model = Blip2ForConditionalGeneration(config)
     parameters = sum(p.numel() for p in model.parameters())
-    assert parameters == 3_744_761_856  # 7.49 GB; public descriptions of the real one say 3.74 billion
+    assert parameters == 3_744_761_856  # 7.49 GB; the published model has 3.74 billion
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     assert shapes["query_tokens"] == (1, 32, 768)
     assert shapes["vision_model.encoder.layers.38.self_attn.qkv.weight"] == (4224, 1408)
@@ -67,7 +67,7 @@ def test_folder_is_a_sharded_checkpoint_in_bfloat16(small: Path, full_size: Modu
     assert plain.vision_model.post_layernorm.weight.eq(1).all() and plain.vision_model.post_layernorm.bias.eq(0).all()
 
 
-def test_tokenizer_has_opts_numbers(small: Path) -> None:
+def test_tokenizer_has_the_token_ids_of_opt(small: Path) -> None:
     tokenizer = AutoProcessor.from_pretrained(small).tokenizer
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (2, 2, 1)
     assert tokenizer.convert_tokens_to_ids("<image>") == 50265 and len(tokenizer) == 50266
@@ -76,7 +76,7 @@ def test_tokenizer_has_opts_numbers(small: Path) -> None:
     assert tokenizer("zebra")["input_ids"][0] == 2
 
 
-def test_small_one_loads_and_captions(small: Path, root: Path) -> None:
+def test_small_checkpoint_loads_and_captions(small: Path, root: Path) -> None:
     model, processor = load(small, device="cpu", dtype=torch.bfloat16)
     assert (processor.image_token_id, processor.decoder_only, model.config.image_token_id) == (50265, True, 50265)
     pair = (root / "docs" / "before.png", root / "docs" / "after.png")
@@ -84,15 +84,15 @@ def test_small_one_loads_and_captions(small: Path, root: Path) -> None:
     assert len(sentence) == 1 and isinstance(sentence[0], str)
     inputs = processor(before=pair[0], after=pair[1], captions="the red circle is gone")
     loss = model(**inputs.to(torch.bfloat16)).loss
-    assert torch.isfinite(loss) and 9 < loss < 12.5  # about ln(50304) = 10.8, as nothing is known yet
+    assert torch.isfinite(loss) and 9 < loss < 12.5  # about ln(50304) = 10.8: the weights are random
 
 
-def test_wrong_places_are_refused(
+def test_unsuitable_folders_are_refused(
     full_size: ModuleType, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    for place, message in ((root / "runs" / "x", "is inside the repository"), (tmp_path, "is there already")):
-        assert full_size.main([str(place)]) == 2
+    for folder, message in ((root / "runs" / "x", "is inside the repository"), (tmp_path, "is there already")):
+        assert full_size.main([str(folder)]) == 2
         assert message in capsys.readouterr().err and not (root / "runs" / "x").exists()
     monkeypatch.setattr(full_size.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 3.21e9}))
     assert full_size.main([str(tmp_path / "new" / "deep")]) == 2
@@ -112,7 +112,7 @@ def test_failure_leaves_nothing(full_size: ModuleType, tmp_path: Path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
-def test_commands_it_prints_are_understood(full_size: ModuleType, tmp_path: Path) -> None:
+def test_printed_commands_can_be_parsed(full_size: ModuleType, tmp_path: Path) -> None:
     import shlex
 
     import train
@@ -123,5 +123,5 @@ def test_commands_it_prints_are_understood(full_size: ModuleType, tmp_path: Path
     assert len(commands) == 3
     config = train.parse_config(commands[0][2:])
     assert config.model == str(tmp_path / "a b") and config.benchmark_options["train"] == 4
-    for words in commands[1:]:
-        assert _parse_arguments(words[1:]).after == "docs/after.png"
+    for arguments in commands[1:]:
+        assert _parse_arguments(arguments[1:]).after == "docs/after.png"

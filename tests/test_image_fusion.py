@@ -1,5 +1,6 @@
 """The fused picture: order of the images, layouts, and every kind of image a user may have."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from modeling_blip2idc.image_fusion import ImageError, fuse, load_image
+from modeling_blip2idc import image_fusion
+from modeling_blip2idc.image_fusion import Cell, ImageError, fuse, load_cell, load_image
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -49,6 +51,8 @@ def test_each_image_is_resized_on_its_own_into_its_cell() -> None:
         ("vertical", (7, 8), r"height of canvas \[7, 8\] cannot be halved"),
         ("horizontal", (8, 7), r"width of canvas \[8, 7\] cannot be halved"),
         ("vertical", (0, 8), r"positive whole numbers.*\[0, 8\]"),
+        ("vertical", (4098, 8), r"canvas \[4098, 8\] is too large: height and width are at most 4096"),
+        ("horizontal", (8, 10**6), r"canvas \[8, 1000000\] is too large"),
         ("diagonal", (8, 8), "'vertical' or 'horizontal', got 'diagonal'"),
     ],
 )
@@ -58,7 +62,7 @@ def test_impossible_canvas_is_quoted(layout: str, canvas: tuple[int, int], messa
 
 
 def blurred(image: Image.Image, sigma: float) -> np.ndarray:
-    """Return the paper's transform written out: a 3x3 Gaussian over the mirrored image."""
+    """Apply the paper's transform explicitly: a 3x3 Gaussian over the mirrored image."""
     side = torch.exp(torch.tensor(-0.5 / sigma**2, dtype=torch.float64))
     row = torch.stack([side, torch.ones_like(side), side]) / (1 + 2 * side)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[:, None].double()  # [3, 1, H, W]
@@ -92,7 +96,7 @@ def test_no_blur_is_the_default_and_tiny_images_can_be_blurred() -> None:
         )
 
 
-def test_sigma_counts_pixels_of_the_file_however_large(tmp_path: Path) -> None:
+def test_blur_sigma_is_in_pixels_of_the_whole_file(tmp_path: Path) -> None:
     """A JPEG decoded at a fraction of its size would be blurred more."""
     stripes = np.zeros((512, 512, 3), np.uint8)
     stripes[:, ::2] = 255
@@ -216,7 +220,7 @@ def test_arrays_and_tensors(array: np.ndarray | torch.Tensor, color: tuple[int, 
         (None, "a NoneType is not an image"),
     ],
 )
-def test_what_is_no_image_is_quoted(source: object, message: str) -> None:
+def test_inputs_that_are_not_images_are_quoted(source: object, message: str) -> None:
     with pytest.raises(ImageError, match=message):
         load_image(source)
 
@@ -237,15 +241,133 @@ def test_unreadable_files_are_named_with_advice(tmp_path: Path, monkeypatch: pyt
         load_image(tmp_path / "whole.jpg")
 
 
-# Orientation 6, and a resolution that is no number: Pillow stumbles over it when it has turned the picture.
+# Orientation 6, and a resolution that is not a number, at which Pillow fails after it has turned the picture.
 BROKEN_EXIF = bytes.fromhex(
     "4578696600004d4d002a000000080004010e0002000000060000003e011200030000000100060000011a000700000001000000448769000400"
     "0000010000004c0000000068656c6c6f0000000048000000010002829a0003000000020001001e90000007000000043032333000000000"
 )
 
 
-def test_a_broken_exif_block_leaves_the_picture_whole(tmp_path: Path) -> None:
+def test_a_picture_with_a_broken_exif_block_is_read_unturned(tmp_path: Path) -> None:
     Image.new("RGB", (40, 30), (200, 10, 10)).save(tmp_path / "a.jpg", exif=BROKEN_EXIF)
     with Image.open(tmp_path / "a.jpg") as image, pytest.raises(TypeError):
         ImageOps.exif_transpose(image)
     assert load_image(tmp_path / "a.jpg").size == (40, 30)
+
+
+def photograph(size: tuple[int, int]) -> Image.Image:
+    """Return smooth areas, hard edges and a little noise."""
+    generator = np.random.default_rng(0)
+    coarse = Image.fromarray(generator.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    image = coarse.resize(size, Image.Resampling.BICUBIC)
+    image.paste(coarse.resize((size[0] // 3, size[1] // 3), Image.Resampling.NEAREST), (size[0] // 4, size[1] // 4))
+    noise = generator.normal(0, 4, (size[1], size[0], 3))
+    return Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
+
+
+def difference(image: Image.Image, other: Image.Image) -> float:
+    return float(np.abs(np.asarray(image).astype(int) - np.asarray(other)).mean())
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Return the sizes at which images are decoded, in the order of decoding."""
+    sizes, convert = [], image_fusion._to_rgb
+    monkeypatch.setattr(image_fusion, "_to_rgb", lambda image: sizes.append(image.size) or convert(image))
+    return sizes
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(mode: str, tmp_path: Path, decoded: list) -> None:
+    path = tmp_path / "photograph.jpg"
+    photograph((1600, 1200)).convert(mode).save(path, quality=90)
+    whole = load_image(path)
+    assert whole.size == (1600, 1200)
+    decoded.clear()
+    for size, seen in (((96, 48), (400, 300)), ((224, 112), (800, 600)), ((400, 300), (1600, 1200))):
+        expected = whole.resize(size, Image.Resampling.BICUBIC)
+        for source in (path, path.read_bytes(), {"path": "a.jpg", "bytes": path.read_bytes()}):
+            cell = load_cell(source, size).picture
+            assert cell.size == size and difference(cell, expected) < 0.5  # of 255 levels
+            assert decoded.pop() == seen, "at least twice the size of the cell"
+        assert difference(load_cell(path, size).picture, expected.rotate(180)) > 20
+        decoded.clear()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_holds_for_jpegs_at_a_fraction_of_their_size(
+    orientation: int, tmp_path: Path, decoded: list
+) -> None:
+    exif, path = Image.Exif(), tmp_path / "turned.jpg"
+    exif[0x0112] = orientation
+    photograph((1600, 800)).save(path, quality=90, exif=exif)
+    whole = load_image(path)
+    assert whole.size == ((1600, 800) if orientation < 5 else (800, 1600))
+    decoded.clear()
+    assert difference(load_cell(path, (96, 48)).picture, whole.resize((96, 48), Image.Resampling.BICUBIC)) < 0.5
+    assert decoded == [(400, 200)]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "bmp", "webp", "gif"])
+def test_other_files_give_exactly_the_resized_image(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"whole.{suffix}"
+    photograph((1000, 600)).save(path)
+    assert load_cell(path, (32, 16)).picture == load_image(path).resize((32, 16), Image.Resampling.BICUBIC)
+
+
+def test_a_cell_is_accepted_as_it_is_and_only_at_its_size() -> None:
+    cell = load_cell(photograph((60, 40)), (6, 4), blur=1)
+    assert load_cell(cell, (6, 4), blur=1) is cell, "not blurred a second time"
+    assert fuse(cell, cell, "vertical", (8, 6), blur=1).crop((0, 4, 6, 8)) == cell.picture
+    with pytest.raises(ValueError, match=r"a cell has the size \(6, 4\), this canvas needs \(4, 6\)"):
+        fuse(cell, cell, "horizontal", (6, 8))
+    with pytest.raises(ImageError, match="a Cell is not an image"):
+        load_image(Cell(Image.new("RGB", (6, 4))))
+
+
+def test_images_that_are_not_decoded_yet_are_read_and_named(tmp_path: Path) -> None:
+    solid(RED).save(tmp_path / "red.png")
+    data = (tmp_path / "red.png").read_bytes()
+    for image in (
+        {"path": None, "bytes": data},
+        {"path": "elsewhere.png", "bytes": data},
+        {"path": str(tmp_path / "red.png"), "bytes": None},
+    ):
+        assert close(load_image(image), RED)
+    for image, message in (
+        ({"path": "a.png", "bytes": b"x"}, "'a.png' is not an image"),
+        ({"path": "a.png", "bytes": data[:50]}, "'a.png' cannot be read"),
+        ({"path": None, "bytes": b"x"}, "^the image is not an image"),
+        ({"path": "no.png", "bytes": None}, "'no.png' does not exist"),
+        ({"path": None, "bytes": None}, "a NoneType is not an image"),
+    ):
+        with pytest.raises(ImageError, match=message):
+            load_image(image)
+
+
+def test_the_caller_s_image_stays_as_it_is(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photograph((1600, 800)).save(tmp_path / "turned.jpg", exif=exif)
+    with Image.open(tmp_path / "turned.jpg") as image:
+        loaded, cell = load_image(image), load_cell(image, (48, 96)).picture
+        assert image.size == (1600, 800) and image.getexif()[0x0112] == 6
+    assert loaded.size == (800, 1600) and type(loaded) is Image.Image and not loaded.info
+    assert cell == loaded.resize((48, 96), Image.Resampling.BICUBIC), "an opened image is decoded as a whole"
+    noted = solid(RED)
+    noted.info = {"comment": "mine"}
+    assert not load_image(noted).info and noted.info == {"comment": "mine"}
+
+
+def test_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", "/dev/zero"):
+        with pytest.raises(ImageError, match=f"'{path}' is a pipe or a device; pass an image file"):
+            load_image(path)
+
+
+@pytest.mark.parametrize("values", [[-1.0, 2.0], [float("nan"), 1.0], [0.0, 70_000.0], [0.0, float("inf")]])
+def test_values_that_are_no_grey_levels_are_refused_with_the_file(values: list[float], tmp_path: Path) -> None:
+    Image.fromarray(np.array([values], np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(ImageError, match=r"a\.tif': values from .* are not grey levels"):
+        load_image(tmp_path / "a.tif")

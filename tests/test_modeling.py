@@ -1,4 +1,4 @@
-"""The model: BLIP-2's numbers, the checks against running blind, generation, and life without this package."""
+"""The model: equality with BLIP-2, refused inputs, generation, and use without this package."""
 
 import json
 import os
@@ -39,7 +39,7 @@ A, B = image(0), image(1)
 
 
 def labelled(kind: str, inputs: dict[str, torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
-    """Return those of a decoder-only model's logits that predict a token with a label."""
+    """Return the logits that predict a token with a label; for T5, these are all."""
     return logits if kind == "t5" else logits[:, :-1][:, (inputs["labels"][:, 1:] != -100).any(dim=0)]
 
 
@@ -65,8 +65,8 @@ def test_plain_blip2_folder_loads_whole_and_gives_bit_equal_logits(kind: str, tm
 
 
 @KINDS
-def test_the_loss_of_parts_adds_up_and_padding_is_no_part_of_it(kind: str) -> None:
-    """Sums over a common number of tokens: however a step is cut into batches, and however these are padded."""
+def test_the_loss_of_parts_adds_up_and_ignores_padding(kind: str) -> None:
+    """The loss of a step does not depend on how it is split into batches and how these are padded."""
     model, processor = tiny_model(kind), tiny_processor(kind)
     captions = ["nothing has changed", "the red ball was added to the left of the cube", "a cube"]
     whole = processor(before=[A, B, A], after=[B, A, A], captions=captions)
@@ -82,8 +82,8 @@ def test_the_loss_of_parts_adds_up_and_padding_is_no_part_of_it(kind: str) -> No
     with torch.no_grad():
         summed = sum(model(**part, num_items_in_batch=tokens).loss for part in parts)
         assert summed.item() == pytest.approx(model(**whole).loss.item(), abs=1e-5)
-        nothing = {**whole, "labels": torch.full_like(whole["labels"], -100)}
-        assert model(**nothing, num_items_in_batch=tokens).loss == 0
+        unlabelled = {**whole, "labels": torch.full_like(whole["labels"], -100)}
+        assert model(**unlabelled, num_items_in_batch=tokens).loss == 0
 
 
 def test_the_head_sees_only_positions_with_labels() -> None:
@@ -121,7 +121,7 @@ def test_wrong_number_of_image_tokens_is_refused(kind: str, tokens: list[int], f
         assert "Blip2IdcProcessor" in str(error.value)
 
 
-def test_each_row_is_counted_not_the_sum() -> None:
+def test_image_tokens_are_counted_per_row() -> None:
     rows = torch.tensor([[IMAGE_TOKEN] * 3 + [0, 0, 0], [IMAGE_TOKEN] * 5 + [0]])
     model = tiny_model()
     for call in (model.forward, model.generate):
@@ -131,7 +131,7 @@ def test_each_row_is_counted_not_the_sum() -> None:
             call(pixel_values=torch.zeros(3, 3, 32, 32), input_ids=rows)
 
 
-def test_missing_input_ids_are_refused() -> None:
+def test_input_ids_are_required_and_embeddings_are_for_forward_only() -> None:
     model, inputs = tiny_model(), tiny_processor()(before=A, after=B)
     with pytest.raises(ValueError, match="input_ids is missing.*Blip2IdcProcessor"):
         model(pixel_values=inputs["pixel_values"])
@@ -148,10 +148,10 @@ def test_missing_input_ids_are_refused() -> None:
 
 
 @KINDS
-def test_own_generation_config_counts_also_after_reloading(kind: str, tmp_path: Path) -> None:
+def test_the_models_generation_config_is_used_also_after_reloading(kind: str, tmp_path: Path) -> None:
     model, inputs = tiny_model(kind), tiny_processor(kind)(before=A, after=B)
     first = model.generate(**inputs, max_new_tokens=9)[0].tolist()
-    assert len(first) == 9, "choose other weights: the tests below need a model that goes on talking"
+    assert len(first) == 9, "choose another seed: the checks below need a sentence of nine tokens"
     model.generation_config.max_new_tokens = 3
     assert model.generate(**inputs)[0].tolist() == first[:3]
     model.generation_config.eos_token_id = first[1]
@@ -161,7 +161,7 @@ def test_own_generation_config_counts_also_after_reloading(kind: str, tmp_path: 
     reloaded = Blip2IdcForConditionalGeneration.from_pretrained(tmp_path)
     assert reloaded.generate(**inputs)[0].tolist() == expected
     assert model.generate(**inputs, max_new_tokens=9, eos_token_id=EOS)[0].tolist() == first
-    assert model.generation_config.max_new_tokens == 3  # a call leaves no trace
+    assert model.generation_config.max_new_tokens == 3  # a call does not change the config
 
 
 @KINDS
@@ -212,13 +212,13 @@ def test_batched_and_single_generation_agree(kind: str) -> None:
 
 
 @KINDS
-def test_other_canvases_are_interpolated_without_being_asked(kind: str) -> None:
+def test_position_embeddings_are_interpolated_for_other_canvases(kind: str) -> None:
     model, processor = tiny_model(kind), tiny_processor(kind, canvas=(64, 32))
     inputs = processor(before=A, after=B, captions="nothing has changed")
     with torch.no_grad():
-        asked = Blip2ForConditionalGeneration.forward(model, **inputs, interpolate_pos_encoding=True)
+        expected = Blip2ForConditionalGeneration.forward(model, **inputs, interpolate_pos_encoding=True)
         own = model(**inputs)
-    assert torch.equal(own.logits, labelled(kind, inputs, asked.logits))
+    assert torch.equal(own.logits, labelled(kind, inputs, expected.logits))
     assert own.vision_outputs.last_hidden_state.shape[1] == 8 * 4 + 1
     prompt = processor(before=A, after=B)
     assert torch.equal(
@@ -228,8 +228,8 @@ def test_other_canvases_are_interpolated_without_being_asked(kind: str) -> None:
     # A smaller canvas would pass through BLIP-2 with the wrong positions and no error.
     small = tiny_processor(kind, canvas=(16, 32))(before=A, after=B, captions="nothing has changed")
     with torch.no_grad():
-        asked = Blip2ForConditionalGeneration.forward(model, **small, interpolate_pos_encoding=True)
-        assert torch.equal(model(**small).logits, labelled(kind, small, asked.logits))
+        expected = Blip2ForConditionalGeneration.forward(model, **small, interpolate_pos_encoding=True)
+        assert torch.equal(model(**small).logits, labelled(kind, small, expected.logits))
 
 
 def test_canvas_must_be_a_multiple_of_the_patch_size() -> None:
@@ -281,7 +281,7 @@ for folder in sys.argv[1:]:
             "classes": [type(each).__name__ for each in (model, processor, config)],
             "remote": all(type(each).__module__.startswith("transformers_modules.") for each in (model, processor)),
         })
-    model.save_pretrained(folder + "-again")  # the code travels on
+    model.save_pretrained(folder + "-again")  # copies the code too
     processor.save_pretrained(folder + "-again")
 print(json.dumps(answers))
 """
@@ -301,7 +301,7 @@ def run_without_package(folder: Path, models: list[str]) -> list[dict]:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def test_saved_folders_work_where_this_package_is_not(tmp_path: Path) -> None:
+def test_saved_folders_work_without_this_package(tmp_path: Path) -> None:
     A.save(tmp_path / "a.png")
     B.save(tmp_path / "b.png")
     expected = []
@@ -338,12 +338,12 @@ def test_remote_files_import_siblings_by_one_dot_and_few_packages() -> None:
         for line in (source / f"{name}.py").read_text().splitlines():
             words = line.split()
             if line.startswith(("import ", "from ")):
-                root = words[1]
-                known = root[1:] in REMOTE_FILES if root.startswith(".") else root.split(".")[0] in allowed
-                assert known, f"{name}: {line}"
+                module = words[1]
+                is_allowed = module[1:] in REMOTE_FILES if module.startswith(".") else module.split(".")[0] in allowed
+                assert is_allowed, f"{name}: {line}"
 
 
-def test_the_package_is_exactly_what_travels_with_the_weights(tmp_path: Path) -> None:
+def test_all_code_of_the_package_is_saved_with_the_weights(tmp_path: Path) -> None:
     tiny_model().save_pretrained(tmp_path)
     tiny_processor().save_pretrained(tmp_path)
     source = Path(sys.modules["modeling_blip2idc"].__file__).parent

@@ -1,4 +1,4 @@
-"""What the model is given: pixels, tokens and labels, and what is saved of it."""
+"""The processor: pixels, tokens and labels, and its saved settings."""
 
 import inspect
 import json
@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_models import QUERY_TOKENS, save_plain_blip2, tiny_plain_processor, tiny_processor, tiny_tokenizer
 
 from modeling_blip2idc import Blip2IdcProcessor, processing_blip2idc
-from modeling_blip2idc.image_fusion import ImageError, fuse
+from modeling_blip2idc.image_fusion import ImageError, fuse, load_image
 
 IMAGE_TOKEN, BOS, PAD, EOS = 3, 0, 1, 2
 IGNORED = -100
@@ -35,7 +35,7 @@ def test_swapping_the_images_changes_the_pixels() -> None:
     pixels, swapped = processor(before=A, after=B)["pixel_values"], processor(before=B, after=A)["pixel_values"]
     assert pixels.shape == (1, 3, 32, 32)
     assert not torch.equal(pixels, swapped)
-    assert not torch.allclose(pixels[:, :, :16], pixels[:, :, 16:])  # the two halves hold different images
+    assert not torch.allclose(pixels[:, :, :16], pixels[:, :, 16:])  # the two halves contain different images
     assert torch.equal(pixels[:, :, :16], swapped[:, :, 16:])
 
 
@@ -77,7 +77,7 @@ def test_opt_labels_score_caption_and_eos_only(pad_is_eos: bool) -> None:
     ]
 
 
-def test_opt_prompt_is_not_scored_and_the_caption_goes_on_after_it() -> None:
+def test_opt_prompt_is_not_scored_and_the_caption_follows_it() -> None:
     inputs = tiny_processor(prompt="what changed?")(before=A, after=B, captions=SHORT)
     prompt, caption = ids("what changed?"), ids(" " + SHORT)
     assert inputs["input_ids"].tolist() == [[*HEAD, BOS, *prompt, *caption, EOS]]
@@ -134,9 +134,9 @@ def test_long_captions_are_cut_with_eos_and_one_warning(monkeypatch: pytest.Monk
 def test_one_pair_equals_a_batch_of_one(tmp_path: Path) -> None:
     processor = tiny_processor()
     A.save(tmp_path / "a.png")
-    one = processor(before=str(tmp_path / "a.png"), after=np.asarray(B), captions=SHORT, text="what?")
-    many = processor(before=[A], after=[B], captions=[SHORT], text=["what?"])
-    assert all(torch.equal(one[name], many[name]) for name in many)
+    single = processor(before=str(tmp_path / "a.png"), after=np.asarray(B), captions=SHORT, text="what?")
+    batch = processor(before=[A], after=[B], captions=[SHORT], text=["what?"])
+    assert all(torch.equal(single[name], batch[name]) for name in batch)
 
 
 @pytest.mark.parametrize(
@@ -152,16 +152,42 @@ def test_one_pair_equals_a_batch_of_one(tmp_path: Path) -> None:
         ({"before": A, "after": B, "captions": [None]}, "captions must be strings, got None"),
     ],
 )
-def test_what_does_not_match_is_quoted(arguments: dict, message: str) -> None:
+def test_mismatched_inputs_are_quoted(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tiny_processor()(**arguments)
 
 
-def test_unreadable_image_is_named_with_its_place(tmp_path: Path) -> None:
+def test_unreadable_image_is_named_with_its_position(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"after image of pair 1 .*x\.png' does not exist"):
         tiny_processor()(before=[A, A], after=[B, tmp_path / "x.png"])
     with pytest.raises(ImageError, match=r"before image of pair 0 .*dtype int64"):
         tiny_processor()(before=[np.zeros((3, 3), np.int64)], after=[B])
+
+
+def test_a_pair_can_be_loaded_before_the_call_under_a_name_of_its_own(tmp_path: Path) -> None:
+    for settings in ({}, {"layout": "horizontal", "canvas": (64, 32), "blur": 2.0}):
+        processor = tiny_processor(**settings)
+        before, after = processor.load_pair(A, B, "pair_id '7'")
+        loaded = processor(before=[before], after=[after])["pixel_values"]
+        assert torch.equal(loaded, processor(before=A, after=B)["pixel_values"]), "blurred once"
+    (tmp_path / "x.png").write_text("no image")
+    with pytest.raises(ImageError, match=r"^after image of pair_id '7': '.*x\.png' is not an image"):
+        processor.load_pair(A, tmp_path / "x.png", "pair_id '7'")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_paths_bytes_and_undecoded_rows_give_the_same_pixels(suffix: str, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.{suffix}" for name in "ab"]
+    for path, seed in zip(paths, (0, 1), strict=True):
+        image(seed, (16, 12)).resize((640, 480)).save(path, quality=90)
+    processor = tiny_processor()
+    pixels = processor(before=paths[0], after=paths[1])["pixel_values"]
+    for read in (str, Path.read_bytes, lambda path: {"path": path.name, "bytes": path.read_bytes()}):
+        before, after = map(read, paths)
+        assert torch.equal(processor(before=[before], after=[after])["pixel_values"], pixels)
+    whole = processor(before=load_image(paths[0]), after=load_image(paths[1]))["pixel_values"]
+    assert torch.equal(pixels, whole) == (suffix == "png")
+    assert (pixels - whole).abs().mean() < 0.01, "of a range of about 4"
 
 
 def test_settings_survive_saving(tmp_path: Path) -> None:
@@ -198,13 +224,13 @@ def test_blur_is_part_of_the_picture_and_absent_from_older_files(tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", ["opt", "t5"])
-def test_from_blip2_takes_the_numbers_from_the_model_folder(kind: str, tmp_path: Path) -> None:
+def test_from_blip2_reads_the_settings_of_the_model_folder(kind: str, tmp_path: Path) -> None:
     processor = Blip2IdcProcessor.from_blip2(save_plain_blip2(tmp_path, kind), prompt="what?")
     assert (processor.num_query_tokens, processor.decoder_only) == (QUERY_TOKENS, kind == "opt")
     assert processor.canvas == [32, 32] and processor.prompt == "what?"
 
 
-def test_from_blip2_repairs_processors_older_than_the_image_token() -> None:
+def test_from_blip2_completes_processors_older_than_the_image_token() -> None:
     plain = tiny_plain_processor()
     plain.num_query_tokens = None
     processor = Blip2IdcProcessor.from_blip2(plain)
@@ -216,12 +242,20 @@ def test_from_blip2_repairs_processors_older_than_the_image_token() -> None:
 def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="cannot be halved"):
         tiny_processor(canvas=(33, 32))
+    with pytest.raises(ValueError, match="canvas .* is too large: height and width are at most 4096"):
+        tiny_processor().with_settings(canvas=[10**6, 10**6])
     with pytest.raises(ValueError, match="layout must be"):
         tiny_processor(layout="diagonal")
     with pytest.raises(ValueError, match="blur must be .* got -1"):
         tiny_processor(blur=-1)
     with pytest.raises(ValueError, match="max_caption_length must be a whole number from 2"):
         tiny_processor(max_caption_length=1)
+    with pytest.raises(ValueError, match="num_query_tokens must be a whole number from 1, got '8'"):
+        tiny_processor(num_query_tokens="8")
+    with pytest.raises(ValueError, match="decoder_only must be true or false, got 'yes'"):
+        tiny_processor(decoder_only="yes")
+    with pytest.raises(ValueError, match="canvas must be a list of two whole numbers.* got 32"):
+        tiny_processor().with_settings(canvas=32)
 
 
 # setting -> a changed value; each must reach pixels, tokens or labels
@@ -236,7 +270,7 @@ CHANGES = {
 }
 
 
-def test_settings_are_the_whole_of_what_the_network_sees() -> None:
+def test_every_argument_of_the_processor_is_a_setting_with_a_test() -> None:
     arguments = set(inspect.signature(Blip2IdcProcessor.__init__).parameters)
     assert set(tiny_processor().settings) == set(CHANGES) == arguments - {"self", "image_processor", "tokenizer"}
 
@@ -246,7 +280,7 @@ def test_each_setting_reaches_its_use(name: str, tmp_path: Path) -> None:
     processor = tiny_processor()
     changed = processor.with_settings(**{name: CHANGES[name]})
     assert changed.settings == {**processor.settings, name: CHANGES[name]}
-    assert processor.settings == tiny_processor().settings, "the original is left as it was"
+    assert processor.settings == tiny_processor().settings, "the original is unchanged"
     first, second = (each(before=A, after=B, captions=LONG) for each in (processor, changed))
     assert any(first[key].shape != second[key].shape or not torch.equal(first[key], second[key]) for key in first)
     changed.save_pretrained(tmp_path)

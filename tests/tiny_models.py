@@ -1,10 +1,12 @@
-"""Random BLIP-2 models of a few thousand weights, with tokenizer and processor, built in code without any network."""
+"""Random BLIP-2 models of a few thousand weights, with tokenizer and processor, built in code without a network."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from tiny_chat_models import CHAT_FAMILIES, save_chat
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     Blip2Config,
@@ -31,7 +33,7 @@ SENTENCES = (
 
 
 def tiny_tokenizer(kind: Kind = "opt", pad_is_eos: bool = False) -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE, so that any text can be written; ids: 0 BOS, 1 padding, 2 EOS, 3 `<image>`."""
+    """Return a byte-level BPE tokenizer, which can encode any text; ids: 0 BOS, 1 padding, 2 EOS, 3 `<image>`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -107,13 +109,13 @@ def tiny_config(kind: Kind = "opt") -> Blip2Config:
 
 def tiny_plain_blip2(kind: Kind = "opt", seed: int = 0) -> Blip2ForConditionalGeneration:
     """Return a plain BLIP-2 model, in evaluation mode."""
-    return _spread_weights(Blip2ForConditionalGeneration(tiny_config(kind)), seed)
+    return _draw_larger_weights(Blip2ForConditionalGeneration(tiny_config(kind)), seed)
 
 
 def tiny_model(kind: Kind = "opt", seed: int = 0) -> Blip2IdcForConditionalGeneration:
     """Return our model with the weights of `tiny_plain_blip2(kind, seed)`, in evaluation mode."""
     values = {name: value for name, value in tiny_config(kind).to_dict().items() if name != "model_type"}
-    return _spread_weights(Blip2IdcForConditionalGeneration(Blip2IdcConfig(**values)), seed)
+    return _draw_larger_weights(Blip2IdcForConditionalGeneration(Blip2IdcConfig(**values)), seed)
 
 
 def tiny_processor(kind: Kind = "opt", pad_is_eos: bool = False, **settings: Any) -> Blip2IdcProcessor:
@@ -129,21 +131,21 @@ def tiny_plain_processor(kind: Kind = "opt", pad_is_eos: bool = False) -> Blip2P
 
 
 def save_plain_blip2(folder: Path, kind: Kind = "opt", seed: int = 0) -> Path:
-    """Return a folder as a BLIP-2 checkpoint comes from the Hub: model and processor."""
+    """Save a plain BLIP-2 model and processor, as in a checkpoint on the Hub; return the folder."""
     tiny_plain_blip2(kind, seed).save_pretrained(folder)
     tiny_plain_processor(kind).save_pretrained(folder)
     return folder
 
 
 def save_tiny(folder: Path, kind: Kind = "opt", seed: int = 0, **settings: Any) -> Path:
-    """Return a folder of our own model and processor."""
+    """Save our own model and processor; return the folder."""
     tiny_model(kind, seed).save_pretrained(folder)
     tiny_processor(kind, **settings).save_pretrained(folder)
     return folder
 
 
-def _spread_weights(model: Blip2ForConditionalGeneration, seed: int) -> Blip2ForConditionalGeneration:
-    """Enlarge the weights: with BLIP-2's own start values the sentence would hardly depend on the images."""
+def _draw_larger_weights(model: Blip2ForConditionalGeneration, seed: int) -> Blip2ForConditionalGeneration:
+    """Draw larger weights: with BLIP-2's own initialization the caption would hardly depend on the images."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in sorted(model.named_parameters()):
         if parameter.ndim > 1 or name == "query_tokens":
@@ -151,8 +153,9 @@ def _spread_weights(model: Blip2ForConditionalGeneration, seed: int) -> Blip2For
     return model.eval()
 
 
-# family, or family-variant -> writes a tiny captioner of it into a folder
+# family or family-variant -> function that saves a tiny captioner of it in a folder
 TINY_CAPTIONERS: dict[str, Callable[[Path], Path]] = {
     "blip2-opt": lambda folder: save_tiny(folder, "opt"),
     "blip2-t5": lambda folder: save_tiny(folder, "t5"),
+    **{family: partial(save_chat, family=family) for family in CHAT_FAMILIES},
 }

@@ -1,0 +1,398 @@
+"""`blip2idc --pairs`: no sentence is lost by a broken image, a full disk, Ctrl-C or a kill, and none is mixed up."""
+
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_models import save_tiny
+
+from captioner_idc import __main__ as command
+from captioner_idc.__main__ import main
+from captioner_idc.pair_lists import PairListError, PartialOutput, read_pairs
+
+ROOT = Path(__file__).resolve().parents[1]
+COUNT = 7  # pairs of the list, in batches of 2
+
+
+def draw(path: Path, seed: int) -> None:
+    blocks = np.random.default_rng(seed).integers(0, 2, (4, 4, 3), dtype=np.uint8) * 255
+    Image.fromarray(blocks).resize((32, 32), Image.Resampling.NEAREST).save(path)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model"), max_caption_length=6)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Return a folder with images and pairs.csv."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for index in range(COUNT + 1):
+        draw(folder / f"{index}.png", index)
+    lines = [f"{index}.png,{index + 1}.png" for index in range(COUNT)]
+    (folder / "pairs.csv").write_text("\n".join(["before,after", *lines]) + "\n")
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Return the path of an output in an empty folder."""
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "out.jsonl"
+
+
+@pytest.fixture
+def arguments(model: Path, data: Path, out: Path) -> list[str]:
+    options = {"--pairs": data / "pairs.csv", "--model": model, "--output": out, "--batch_size": 2, "--device": "cpu"}
+    return [str(word) for option in options.items() for word in option]
+
+
+@pytest.fixture
+def unbroken(arguments: list[str], out: Path, capsys: pytest.CaptureFixture) -> str:
+    """Return the output of a run that nothing interrupts; the folder is empty again."""
+    assert main(arguments) == 0
+    assert capsys.readouterr() == ("", "") and listing(out) == ["out.jsonl"]
+    text = out.read_text(encoding="utf-8")
+    assert len({json.loads(line)["prediction"] for line in text.splitlines()}) > 1
+    out.unlink()
+    return text
+
+
+def listing(out: Path) -> list[str]:
+    return sorted(path.name for path in out.parent.iterdir())
+
+
+@contextmanager
+def caption_replaced(replacement: Callable) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "caption", replacement)
+        yield
+
+
+class Interrupting:
+    """`caption` that raises an error in place of its last call."""
+
+    def __init__(self, calls: int, error: BaseException | None = None):
+        self.calls, self.error, self.sizes, self.caption = calls, error, [], command.caption
+
+    def __call__(self, model: object, processor: object, pairs: list, **options: object) -> list[str]:
+        self.sizes.append(len(pairs))
+        if len(self.sizes) == self.calls:
+            raise self.error
+        return self.caption(model, processor, pairs, **options)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 30, 10_000])
+def test_an_interrupted_list_continues_in_the_same_batches(
+    cut: int, unbroken: str, arguments: list[str], out: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with caption_replaced(Interrupting(3, KeyboardInterrupt())):
+        assert main(arguments) == 130
+    assert capsys.readouterr().err.endswith("interrupted: run the same command again to continue\n")
+    assert listing(out) == [".out.jsonl.partial"]
+    partial = out.with_name(".out.jsonl.partial")
+    content = partial.read_bytes()
+    partial.write_bytes(content[: max(len(content) - cut, 0)])  # what a killed process was writing
+    with caption_replaced(Interrupting(2, KeyboardInterrupt())):  # after one batch more
+        assert main(arguments) == 130
+    done = {0: 4, 1: 4, 30: 3, 10_000: 0}[cut]  # without its line end, the last line is whole
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"continuing after {done} of {COUNT} pairs\n" if done else "\ninterrupted")
+    counted, done = Interrupting(0), done // 2 * 2 + 2
+    with caption_replaced(counted):
+        assert main(arguments) == 0
+    assert counted.sizes == [2, 2, 2, 1][done // 2 :]
+    assert capsys.readouterr().err == f"continuing after {done} of {COUNT} pairs\n"
+    assert out.read_text(encoding="utf-8") == unbroken and listing(out) == ["out.jsonl"]
+
+
+# For each n: a process is killed before its n-th change in the output's folder, then another one continues.
+KILLS = """
+import os, signal, sys
+from pathlib import Path
+from captioner_idc.__main__ import main  # nothing is computed before the forks
+out, arguments = Path(sys.argv[1]), sys.argv[2:]
+def run(kill_before):
+    def kill(event, values):
+        nonlocal kill_before
+        opened = event == "open" and isinstance(values[2], int) and values[2] & (os.O_WRONLY | os.O_RDWR)
+        if (opened or event in ("os.rename", "os.remove")) and str(values[0]).startswith(str(out.parent)):
+            kill_before -= 1
+            if not kill_before:
+                os.kill(os.getpid(), signal.SIGKILL)
+    child = os.fork()
+    if not child:
+        sys.addaudithook(kill)
+        os._exit(main(arguments))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+count = 1
+while code := run(count):
+    leftovers = sorted(os.listdir(out.parent))
+    again, same = run(0), out.read_bytes() == Path(f"{out.parent}.txt").read_bytes()
+    print(code, again, same, leftovers, os.listdir(out.parent))
+    out.unlink()
+    count += 1
+print("unbroken:", code)
+"""
+
+
+def test_a_kill_before_any_file_operation_loses_nothing(unbroken: str, arguments: list[str], out: Path) -> None:
+    Path(f"{out.parent}.txt").write_text(unbroken)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLS, out, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    *killed, last = done.stdout.splitlines()
+    assert last == "unbroken: 0"
+    for line in killed:
+        assert line.startswith("-9 0 True ") and line.endswith(" ['out.jsonl']"), line
+    left = [line.split("True ")[1] for line in killed]
+    assert len(killed) >= 8, done.stdout  # the check, four batches, output, its name, the end of the partial file
+    assert any(".tmp'" in line for line in left) and any(".partial', 'out.jsonl'" in line for line in left)
+
+
+def test_pairs_whose_images_cannot_be_read_are_named_and_skipped(
+    unbroken: str, arguments: list[str], data: Path, out: Path, capsys: pytest.CaptureFixture
+) -> None:
+    good = {name: (data / name).read_bytes() for name in ("1.png", "6.png")}
+    (data / "1.png").unlink()
+    (data / "6.png").write_bytes(good["6.png"][:60])
+    assert main(arguments) == 1
+    printed = capsys.readouterr()
+    absent, also_absent, cut, also_cut, last = printed.err.splitlines()
+    assert absent == (
+        f"skipped: {data}/pairs.csv, line 2: after image '1.png' does not exist; paths are relative to the folder of "
+        "pairs.csv."
+    )
+    assert also_absent.startswith(f"skipped: {data}/pairs.csv, line 3: before image '1.png' does not exist")
+    assert cut.startswith(f"skipped: {data}/pairs.csv, line 7: after image of pair '5': '{data}/6.png' cannot be read")
+    assert also_cut.startswith(f"skipped: {data}/pairs.csv, line 8: before image of pair '6': '{data}/6.png' cannot")
+    assert last == (f"skipped 4 of {COUNT} pairs; correct the images named above and run the same command again")
+    expected = unbroken.splitlines()
+    assert out.read_text(encoding="utf-8").splitlines() == expected[2:5]
+    for name, content in good.items():
+        (data / name).write_bytes(content)
+    counted = Interrupting(0)
+    with caption_replaced(counted):
+        assert main(arguments) == 0
+    assert counted.sizes == [2, 2, 1], "only the batches with a missing sentence"
+    assert out.read_text(encoding="utf-8") == unbroken and listing(out) == ["out.jsonl"]
+
+
+def test_bad_pairs_are_skipped_on_standard_output_too(
+    unbroken: str, arguments: list[str], data: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (data / "7.png").write_text("no image")
+    without_output = [word for word in arguments if word != "--output" and not word.endswith("out.jsonl")]
+    assert main(without_output) == 1
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == unbroken.splitlines()[:6]
+    assert "line 8: after image of pair '6'" in printed.err and "skipped 1 of 7 pairs" in printed.err
+
+
+@pytest.mark.parametrize("content", [None, "no image"])
+def test_a_list_without_any_readable_pair_writes_nothing(
+    content: str | None,
+    arguments: list[str],
+    data: Path,
+    out: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out.write_text("of an earlier run")
+    for path in data.glob("*.png"):
+        path.unlink() if content is None else path.write_text(content)
+    if content is None:
+        monkeypatch.setattr(command, "load", None)  # it is found before that
+    assert main(arguments) == 2
+    *skipped, last = capsys.readouterr().err.splitlines()
+    assert len(skipped) == COUNT and last.startswith("error: ") and "correct the" in last
+    assert listing(out) == ["out.jsonl"] and out.read_text() == "of an earlier run"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (["--text", "what changed?"], "prompt"),
+        (["--num_beams", "2"], "decoding"),
+        (["--model", "OTHER"], "model"),
+        (["--model", "HORIZONTAL"], "processor"),
+        (["--pairs", "LIST"], "list of pairs"),
+    ],
+)
+def test_sentences_of_other_settings_are_never_mixed(
+    change: list[str],
+    named: str,
+    unbroken: str,
+    arguments: list[str],
+    data: Path,
+    out: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    with caption_replaced(Interrupting(3, KeyboardInterrupt())):
+        assert main(arguments) == 130
+    capsys.readouterr()
+    kept = out.with_name(".out.jsonl.partial").read_bytes()
+    (data / "other.csv").write_bytes((data / "pairs.csv").read_bytes())
+    made = {
+        "OTHER": lambda: save_tiny(tmp_path / "other", seed=1, max_caption_length=6),
+        "HORIZONTAL": lambda: save_tiny(tmp_path / "other", layout="horizontal", max_caption_length=6),
+        "LIST": lambda: data / "other.csv",
+    }
+    changed = [*arguments, change[0], str(made.get(change[1], lambda: change[1])())]
+    assert main(changed) == 2
+    printed = capsys.readouterr().err
+    assert f"contains sentences of an interrupted run with another {named};" in printed and printed.count("\n") == 1
+    assert out.with_name(".out.jsonl.partial").read_bytes() == kept and listing(out) == [".out.jsonl.partial"]
+    assert main([*arguments, "--batch_size", "3"]) == 0, "a smaller or larger batch is no other setting"
+    assert len(out.read_text().splitlines()) == COUNT and listing(out) == ["out.jsonl"]
+
+
+def test_a_pair_whose_image_has_changed_is_captioned_again(
+    arguments: list[str], data: Path, out: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with caption_replaced(Interrupting(3, KeyboardInterrupt())):
+        assert main(arguments) == 130
+    draw(data / "1.png", 99)
+    os.utime(data / "1.png", ns=(0, 0))
+    assert main(arguments) == 0
+    continued = out.read_text()
+    assert f"continuing after 2 of {COUNT} pairs" in capsys.readouterr().err
+    out.unlink()
+    assert main(arguments) == 0 and out.read_text() == continued
+
+
+@contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    """Let every write beyond this many bytes of a file fail, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_an_output_that_cannot_be_written_is_found_before_the_model_is_loaded(
+    arguments: list[str], out: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "load", None)
+    with files_limited_to(1000):
+        assert main(arguments) == 2
+    assert capsys.readouterr().err == f"error: --output {out} cannot be written (File too large); name another file.\n"
+    for path in (out.parent, "/dev/null"):
+        assert main([*arguments, "--output", str(path)]) == 2
+        assert f"--output {path} is not a regular file; leave --output out" in capsys.readouterr().err
+    assert listing(out) == [] and Path("/dev/null").is_char_device()
+
+
+def test_a_disk_that_becomes_full_loses_no_sentence(
+    unbroken: str, arguments: list[str], out: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with caption_replaced(Interrupting(2, KeyboardInterrupt())):
+        assert main(arguments) == 130
+    capsys.readouterr()
+    monkeypatch.setattr(command, "check_output", lambda path: None)  # there was room at the beginning
+    with files_limited_to(out.with_name(".out.jsonl.partial").stat().st_size + 20):
+        assert main(arguments) == 2
+    *_, error = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"error: '{out.with_name('.out.jsonl.partial')}' cannot be written (File too large);")
+    assert error.endswith("run the same command again to continue.")
+    assert main(arguments) == 0
+    assert f"continuing after 2 of {COUNT} pairs" in capsys.readouterr().err
+    assert out.read_text(encoding="utf-8") == unbroken and listing(out) == ["out.jsonl"]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-8"])
+def test_standard_output_of_any_encoding(
+    encoding: str, arguments: list[str], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(2):
+        draw(data / f"größer 变 {index}.png", index)
+    row = {"before": "größer 变 0.png", "after": "größer 变 1.png", "pair_id": "\udce4"}
+    (data / "pairs.jsonl").write_text(json.dumps(row))
+    output = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", output)
+    monkeypatch.setattr(command, "caption", lambda *_, **__: ["größer 变"])
+    arguments = [word for word in arguments if word != "--output" and not word.endswith("out.jsonl")]
+    assert main([*arguments, "--pairs", str(data / "pairs.jsonl")]) == 0
+    assert main([*arguments[2:], str(data / row["before"]), str(data / row["after"])]) == 0
+    line, sentence = output.buffer.getvalue().splitlines()
+    assert json.loads(line.decode("utf-8")) == row | {
+        "prediction": "größer 变"
+    }  # JSON is UTF-8, whatever the terminal
+    assert sentence.decode(encoding) == ("größer 变" if encoding == "utf-8" else "größer \\u53d8")
+    assert ("größer".encode() in line) == (encoding == "utf-8")
+
+
+def test_a_full_standard_output_is_one_line(
+    arguments: list[str], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [word for word in arguments if word != "--output" and not word.endswith("out.jsonl")]
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(arguments) == 2
+        full.flush()  # as Python does when it ends
+    assert capsys.readouterr().err == "error: standard output cannot be written (No space left on device).\n"
+
+
+def test_a_dead_reader_of_the_messages_ends_no_run(
+    unbroken: str, arguments: list[str], data: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (data / "7.png").write_text("no image")
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        assert main(arguments) == 1
+    assert out.read_text(encoding="utf-8").splitlines() == unbroken.splitlines()[:6]
+
+
+def test_a_byte_order_mark_is_not_part_of_json(data: Path) -> None:
+    row = {"pair_id": "a", "before": "0.png", "after": "1.png"}
+    (data / "bom.jsonl").write_text(json.dumps(row), encoding="utf-8-sig")
+    assert read_pairs(data / "bom.jsonl") == [{"line": 1, **row}]
+
+
+def test_the_number_0_is_a_pair_id(data: Path) -> None:
+    ids = ({"pair_id": 7}, {"pair_id": 0}, {}, {"pair_id": ""})
+    rows = [{"before": "0.png", "after": "1.png", **pair_id} for pair_id in ids]
+    (data / "ids.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert [row["pair_id"] for row in read_pairs(data / "ids.jsonl")] == ["7", "0", "2", "3"]
+
+
+def test_the_home_folder_is_expanded_in_options_and_lists(
+    unbroken: str, arguments: list[str], data: Path, out: Path, model: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model").symlink_to(model)
+    images = [(f"~/data/{index}.png", str(data / f"{index + 1}.png")) for index in range(COUNT)]
+    rows = [{"before": before, "after": after} for before, after in images]
+    (data / "home.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    home = [*arguments, "--pairs", "~/data/home.jsonl", "--output", "~/out/out.jsonl", "--model", "~/model"]
+    assert main(home) == 0
+    predictions = [json.loads(line)["prediction"] for line in out.read_text().splitlines()]
+    expected = [json.loads(line)["prediction"] for line in unbroken.splitlines()]
+    assert predictions == expected
+    capsys.readouterr()
+    assert main(["~/data/0.png", "~/data/1.png", "--model", "~/model", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out == expected[0] + "\n"
+
+
+def test_two_new_runs_do_not_write_into_one_output(out: Path) -> None:
+    first, second = (PartialOutput(out, {"model": name}) for name in ("a", "b"))
+    first.add([{"state": "1"}], ["x"])
+    with pytest.raises(PairListError, match=r"\.out\.jsonl\.partial' cannot be written \(File exists\)"):
+        second.add([{"state": "1"}], ["y"])
+    assert PartialOutput(out, {"model": "a"}).sentences == {"1": "x"}
