@@ -11,6 +11,8 @@ HOMES = {
     "benchmark_builder": "preparing",
     "load_benchmark": "preparing",
     "prepare": "preparing",
+    "rows_fingerprint": "preparing",
+    "undecoded": "preparing",
 }
 __all__ = list(HOMES)
 

@@ -11,13 +11,19 @@ python -m dataset_syned synthesize --config configs/synthesis/toy.yaml
 
 # Each command imports what it needs, so that a missing package is one line and `--help` needs none.
 import argparse
+import glob
+import json
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+PATIENCE = 5  # seconds
 
 
 def builder_of(arguments: argparse.Namespace, **extra: Any) -> Any:
@@ -25,6 +31,37 @@ def builder_of(arguments: argparse.Namespace, **extra: Any) -> Any:
     from .preparing import benchmark_builder
 
     return benchmark_builder(arguments.benchmark, config=arguments.config, root=arguments.data_dir, **extra)
+
+
+@contextmanager
+def children_end_at_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C end this process, which then ends those that are forked inside the block.
+
+    A terminal sends it to all of them: they ignore it, because each would print a traceback. `datasets` ends its
+    processes with SIGTERM and may wait for ever for the lock of one of them: it is interrupted again after PATIENCE.
+    """
+    inside = True
+
+    def ignore() -> None:
+        if inside:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            sys.unraisablehook = lambda _: None  # a generator of `datasets` complains when its process is ended
+
+    def interrupt(number: int, _: Any) -> None:
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE if number == signal.SIGINT else 0)
+        raise KeyboardInterrupt
+
+    os.register_at_fork(after_in_child=ignore)
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # by a process in the background of a script
+    numbers = () if ignored else (signal.SIGINT, signal.SIGALRM)
+    handlers = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        inside = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def run_list(_: argparse.Namespace) -> int:
@@ -62,27 +99,42 @@ def run_fetch(arguments: argparse.Namespace) -> int:
 
 def run_prepare(arguments: argparse.Namespace) -> int:
     """Prepare the splits and print their counts, and what was left out."""
-    from .preparing import prepare
+    from .preparing import prepare, prepared_from
 
     skip_log = None
     if arguments.on_error == "skip":
         skip_log = Path(f"{arguments.benchmark}-skipped.jsonl").resolve()
     builder = builder_of(arguments, skip_log=skip_log)
     started = time.time()
-    splits = prepare(builder, arguments.num_proc if arguments.num_proc > 1 else None)
+    with children_end_at_ctrl_c():
+        splits = prepare(builder, arguments.num_proc if arguments.num_proc > 1 else None)
     counts = ", ".join(f"{len(rows)} {split}" for split, rows in splits.items())
-    config = "" if builder.config.name == builder.DEFAULT_CONFIG_NAME else f', "{builder.config.name}"'
-    print(f'{arguments.benchmark}: {counts}; ready for load_dataset("{arguments.benchmark}"{config})')
+    print(f"{arguments.benchmark}: {counts}; {describe_loading(builder)}")
     prepared_at = os.path.getmtime(os.path.join(builder.cache_dir, "dataset_info.json"))
     if prepared_at < started:
-        same = "from the same raw files" if builder.root.is_dir() else f"no raw files to compare in {builder.root}"
-        print(f"nothing to do: prepared on {datetime.fromtimestamp(prepared_at):%Y-%m-%d %H:%M}, {same}")
+        origin = "the same raw files"
+        if not builder.root.is_dir():
+            folder = prepared_from(builder).get("folder")
+            origin = f"{repr(folder) if folder else 'no raw files'}, with no raw files to compare in {builder.root}"
+        print(f"nothing to do: prepared on {datetime.fromtimestamp(prepared_at):%Y-%m-%d %H:%M} from {origin}")
     for note in builder.notes() if builder.root.is_dir() else ():
         print(note)
     if skip_log and skip_log.exists():
         lines = skip_log.read_text(encoding="utf-8").splitlines()
         print(f"{len(lines)} pairs were left out, listed with their reasons in {skip_log}")
     return 0
+
+
+def describe_loading(builder: Any) -> str:
+    """Return how `load_dataset` finds the prepared rows, or why it does not."""
+    if not glob.glob(builder.cache_dir):  # which is how it looks for them
+        return (
+            f"load_dataset cannot find them, because {builder.cache_dir!r} contains one of [ ] * ?: set HF_HOME to a "
+            "folder without, or use load_benchmark of dataset_syned"
+        )
+    config = f', "{builder.config.name}"' if builder.config.name != builder.DEFAULT_CONFIG_NAME else ""
+    data_dir = f", data_dir={json.dumps(builder.config.data_dir)}" if builder.config.data_dir else ""
+    return f'ready for load_dataset("{builder.dataset_name}"{config}{data_dir})'
 
 
 def run_check(arguments: argparse.Namespace) -> int:
@@ -104,7 +156,8 @@ def run_export(arguments: argparse.Namespace) -> int:
     from .preparing import prepare
 
     builder = builder_of(arguments)
-    export(builder, prepare(builder), arguments.folder, arguments.format, arguments.max_shard_size)
+    options = {} if arguments.prompt is None else {"prompt": arguments.prompt}
+    export(builder, prepare(builder), arguments.folder, arguments.format, arguments.max_shard_size, **options)
     print(f"{arguments.benchmark}: written to {arguments.folder}")
     return 0
 
@@ -136,16 +189,22 @@ def run_synthesize(arguments: argparse.Namespace) -> int:
     return 0
 
 
-EXPORT_FORMATS = ("parquet", "coco", "clevr")
+EXPORT_FORMATS = ("parquet", "coco", "clevr", "messages", "prompt_completion")
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "list": (run_list, "the benchmarks: counts, licence, folder of the raw files, prepared or not"),
     "fetch": (run_fetch, "download the raw files from a Hub mirror, or say where to get them"),
     "prepare": (run_prepare, "check all images and write the rows into the cache of `datasets`"),
     "check": (run_check, "compare the raw files with the published counts and look for broken pairs"),
-    "export": (run_export, "write Parquet with a card, COCO references, or the CLEVR-Change layout"),
+    "export": (run_export, "write the rows for the Hub, scorers, change captioning code, or trainers of other models"),
     "push": (run_push, "push the rows to a data set on the Hub"),
     "synthesize": (run_synthesize, "make training pairs from images and edit instructions"),
 }
+CONTINUED = ("fetch", "push", "synthesize")  # the others begin again
+
+
+def user_path(text: str) -> Path:
+    """Return the path of an option; the shell does not expand the `~` of `--option=~/folder`."""
+    return Path(os.path.expanduser(text))
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -161,7 +220,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
             continue
         command.add_argument("benchmark", help="its name, see `list`")
         command.add_argument("--config", help="one of its configs; default: the first in `list`")
-        command.add_argument("--data_dir", type=Path, help="folder of the raw files; default: data/BENCHMARK")
+        command.add_argument("--data_dir", type=user_path, help="folder of the raw files; default: data/BENCHMARK")
     parsers["prepare"].add_argument("--num_proc", type=int, default=1, help="number of processes")
     parsers["prepare"].add_argument(
         "--on-error",
@@ -169,9 +228,19 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         default="fail",
         help="at a broken pair: stop, or leave it out and list it in BENCHMARK-skipped.jsonl",
     )
-    parsers["check"].add_argument("--report", type=Path, help="also write the problems to this JSON file")
-    parsers["export"].add_argument("folder", type=Path, help="new or empty folder")
-    parsers["export"].add_argument("--format", choices=EXPORT_FORMATS, default="parquet", help="default: parquet")
+    parsers["check"].add_argument("--report", type=user_path, help="also write the problems to this JSON file")
+    parsers["export"].add_argument("folder", type=user_path, help="new or empty folder")
+    parsers["export"].add_argument(
+        "--format",
+        choices=EXPORT_FORMATS,
+        default="parquet",
+        help="Parquet with a card (default), COCO references, the CLEVR-Change layout, JSON lines with image files "
+        "for TRL, LLaMA-Factory and ms-swift, or Parquet for TRL",
+    )
+    parsers["export"].add_argument(
+        "--prompt",
+        help="question of messages and prompt_completion; default: What changed between the two images?",
+    )
     parsers["export"].add_argument(
         "--max_shard_size", default="500MB", help="most bytes of a Parquet file; default: 500MB"
     )
@@ -186,21 +255,27 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit status."""
+    from common_idc.commands import lasting_output, run_command
+
     arguments = parse_arguments(argv)
-    try:
-        status = COMMANDS[arguments.command][0](arguments)
+
+    def command() -> int:
+        try:
+            status = COMMANDS[arguments.command][0](arguments)
+        except ImportError as error:
+            extra = "synthesis" if arguments.command == "synthesize" else "data"
+            raise ImportError(f'{error}; install what this needs: pip install "blip2idc[{extra}]"') from error
+        except Exception as error:
+            if isinstance(error.__context__, KeyboardInterrupt):  # a library failed to end its processes after it
+                raise error.__context__ from None
+            raise
         sys.stdout.flush()  # notice here, not at exit, that the reader of a pipe has ended
         return status
-    except BrokenPipeError:  # `... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # the status of a program that SIGPIPE ends
-    except ImportError as error:
-        extra = "synthesis" if arguments.command == "synthesize" else "data"
-        print(f'error: {error}; install what this needs: pip install "blip2idc[{extra}]"', file=sys.stderr)
-        return 2
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+
+    again = "run the same command again" + " to continue" * (arguments.command in CONTINUED)
+    # The work of hours does not end with the reader of its messages, e.g. a `tee` that is killed.
+    with lasting_output() if arguments.command not in ("list", "check") else nullcontext():
+        return run_command(command, ImportError, ValueError, OSError, RuntimeError, interrupted=again)
 
 
 if __name__ == "__main__":

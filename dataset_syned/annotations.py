@@ -1,12 +1,17 @@
-"""Read authors' annotation files, JSON and JSON lines, entry by entry; a broken entry is named, not fatal."""
+"""Read authors' annotation files entry by entry; a broken entry is named, not fatal."""
 
-import json
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TextIO, TypeVar
 
-from .pairs import BrokenEntry, DataError
+import pyarrow
+
+from common_idc.strict_json import parse_json
+
+from .pairs import BrokenEntry, DataError, require_file
 
 Entry = TypeVar("Entry")
 Result = TypeVar("Result")
@@ -51,12 +56,49 @@ def say_no_change(captions: list[str]) -> bool:
 
 
 def inside(root: Path, name: str) -> Path:
-    """Return the file `name` of a data folder. Raises: DataError if the name leads out of the folder."""
+    """Return the file `name` of a data folder, relative to it or absolute.
+
+    Raises: DataError if the name leads out of the folder.
+    """
     # By the name alone: asking the file system takes longer than reading the annotation, and links may leave.
     normal = os.path.normpath(name)
-    if os.path.isabs(normal) or normal.split(os.sep)[0] == "..":
+    if os.path.isabs(normal):  # below the folder, or below what a link to the folder leads to
+        leads_out = not any(Path(normal).is_relative_to(folder) for folder in (os.path.abspath(root), root.resolve()))
+    else:
+        leads_out = normal.split(os.sep)[0] == ".."
+    if leads_out:
         raise DataError(f"the name {name!r} leads out of the folder {str(root)!r}: correct it in the annotations")
     return root / name
+
+
+@contextmanager
+def open_binary(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading. Raises: DataError that names it if it is missing or cannot be read."""
+    try:
+        with require_file(path).open("rb") as file:
+            yield file
+    except OSError as error:
+        raise DataError(f"{str(path)!r} cannot be read ({error})") from error
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIO]:
+    """Open a text file in UTF-8, with or without a byte order mark; line ends stay as they are.
+
+    Raises: DataError that names it if it is missing or cannot be read.
+    """
+    with open_binary(path) as file:
+        yield io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+
+
+@contextmanager
+def reading_parquet(path: Path) -> Iterator[None]:
+    """Raise DataError that names a Parquet file if it is missing, or if the block cannot read it."""
+    try:
+        require_file(path)
+        yield
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{str(path)!r} cannot be read as Parquet ({error})") from error
 
 
 def read_json(path: Path, kind: type | None = None) -> Any:
@@ -65,18 +107,27 @@ def read_json(path: Path, kind: type | None = None) -> Any:
     Args:
         kind: list or dict, if the content has to be one.
 
-    Raises: DataError if the file is missing or not JSON, or contains something else than `kind`.
+    Raises: DataError if the file is missing, not JSON, has a repeated key, or contains something else than `kind`.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{str(path)!r} is missing") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{str(path)!r} cannot be read as JSON ({error})") from error
+    with open_text(path) as file:
+        try:
+            content = parse_json(file.read())
+        except ValueError as error:
+            raise DataError(f"{str(path)!r} cannot be read as JSON ({error})") from error
     if kind and not isinstance(content, kind):
         expected = "a list" if kind is list else "a JSON object"
         raise DataError(f"{str(path)!r} contains a {type(content).__name__}, expected {expected}")
     return content
+
+
+def check_columns(path: Path, header: list[str], required: Iterable[str], optional: Iterable[str] = ()) -> None:
+    """Raise DataError if the header of a table lacks a required column, or repeats a column that is read."""
+    for name in required:
+        if name not in header:
+            raise DataError(f"{str(path)!r}, line 1: no column {name!r}")
+    for name in (*required, *optional):
+        if header.count(name) > 1:
+            raise DataError(f"{str(path)!r}, line 1: the column {name!r} is given {header.count(name)} times")
 
 
 def are_texts(value: Any) -> bool:
@@ -144,18 +195,18 @@ def by_split(
 
 def numbered_lines(path: Path) -> Iterator[tuple[str, tuple[int, bytes]]]:
     """Yield (place, (number, line)) of all lines that are not blank, one at a time, in constant memory."""
-    with path.open("rb") as file:
+    with open_binary(path) as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield f"{str(path)!r}, line {number}", (number, line)
 
 
 def json_object(line: bytes) -> dict[str, Any]:
-    """Return the JSON object of a line. Raises: DataError if there is none."""
+    """Return the JSON object of a line. Raises: DataError if there is none, or one with a repeated key."""
     try:
-        content = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"not JSON ({error})") from error
+        content = parse_json(line)
+    except ValueError as error:
+        raise DataError(f"not valid JSON ({error})") from error
     if not isinstance(content, dict):
         raise DataError("not a JSON object")
     return content

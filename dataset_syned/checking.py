@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .pair_builder import PairBuilder
-from .pairs import NO_CHANGE, BrokenEntry, DataError, RawPair, decode_image, read_file
+from .pairs import NO_CHANGE, BrokenEntry, DataError, RawPair, read_image
 
 RULES = {
     "annotation": "an entry of the annotations is broken",
@@ -17,6 +17,7 @@ RULES = {
     "mismatched": "the two images have different shapes (width to height)",
     "no text": "a caption is empty, or there is none",
     "count": "the number of pairs of a split is not the published one",
+    "empty": "a split has no pair",
 }
 SHAPE_TOLERANCE = 0.02  # of width / height; resizing to whole pixels stays below
 
@@ -74,6 +75,7 @@ def check(builder: PairBuilder) -> CheckReport:
     contents: dict[int, str] = {}
     for split in builder.raw_splits():
         seen: set[str] = set()
+        report.found[split] = 0
         for pair in builder.entries(split):
             if isinstance(pair, BrokenEntry):
                 report.problems.append(Problem("annotation", split, pair.pair_id, str(pair.error)))
@@ -83,7 +85,9 @@ def check(builder: PairBuilder) -> CheckReport:
             if pair.pair_id in seen:
                 report.problems.append(Problem("duplicate", split, pair.pair_id, "the split has this pair_id twice"))
             seen.add(pair.pair_id)
-            report.found[split] = report.found.get(split, 0) + 1
+            report.found[split] += 1
+        if not report.found[split]:
+            report.problems.append(Problem("empty", split, "", "no entry of its annotations is a pair"))
     for split, count in expected.items():
         found = report.found.get(split, 0)
         if found != count:
@@ -100,16 +104,16 @@ def pair_problems(pair: RawPair, contents: dict[int, str], place: str) -> Iterat
     """
     if not pair.captions or not all(caption.strip() for caption in pair.captions):
         yield "no text", f"captions are {pair.captions}"
-    images, pictures = [], []
+    images = []
     for source in (pair.before, pair.after):
         try:
-            images.append(read_file(source))
-            pictures.append(decode_image(images[-1]))
+            image, picture = read_image(source)
+            images.append((image, picture.width / picture.height))
         except DataError as error:
             yield ("missing" if isinstance(error.__cause__, FileNotFoundError) else "unreadable"), str(error)
-    if len(pictures) < 2:
+    if len(images) < 2:
         return
-    before, after = images
+    (before, before_shape), (after, after_shape) = images
     first = contents.setdefault(hash((before["bytes"], after["bytes"], *pair.captions)), place)
     if first != place:
         yield "duplicate", f"has the images and captions of {first}"
@@ -118,9 +122,8 @@ def pair_problems(pair: RawPair, contents: dict[int, str], place: str) -> Iterat
             "identical",
             f"change type {pair.change_type!r}, but {before['path']!r} and {after['path']!r} are the same file",
         )
-    shapes = [picture.width / picture.height for picture in pictures]
-    if abs(shapes[0] / shapes[1] - 1) > SHAPE_TOLERANCE:
+    if abs(before_shape / after_shape - 1) > SHAPE_TOLERANCE:
         yield (
             "mismatched",
-            f"width / height is {shapes[0]:.2f} in {before['path']!r} and {shapes[1]:.2f} in {after['path']!r}",
+            f"width / height is {before_shape:.2f} in {before['path']!r} and {after_shape:.2f} in {after['path']!r}",
         )

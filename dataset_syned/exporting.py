@@ -1,19 +1,36 @@
-"""Write rows for other programs: Parquet with a card for the Hub, COCO references, and the CLEVR-Change layout."""
+"""Write rows for other programs.
 
+Parquet with a card for the Hub, COCO references, the CLEVR-Change layout, and conversations for trainers of
+vision-language models.
+"""
+
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from common_idc.atomic_files import atomic_folder, write_json, write_text
+from common_idc.atomic_files import atomic_folder, named_errors, write_json, write_text
 
 from .pair_builder import PairBuilder
 from .pairs import DataError, decode_image
+from .preparing import undecoded
 
 TEMPLATE = Path(__file__).with_name("dataset_card.md")
 MARK = "<!-- Made by `python -m dataset_syned`"  # begins the template's text
 HUB_LICENSES = ("mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0")  # as the Hub writes them
+SIDES = ("before", "after")
+PROMPT = "What changed between the two images?"
+PLACEHOLDERS = ("<image>", "<video>", "<audio>")  # LLaMA-Factory and ms-swift put a file in place of each
+TURNS = [
+    {"role": datasets.Value("string"), "content": [{name: datasets.Value("string") for name in ("type", "text")}]}
+]
+PROMPT_COMPLETION = datasets.Features({"prompt": TURNS, "completion": TURNS, "images": [datasets.Image()]})
+ROW_GROUP = 32_000_000  # bytes of images, counted once per caption
 
 
 def export_parquet(
@@ -24,17 +41,27 @@ def export_parquet(
     Args:
         splits: the prepared splits of the builder.
     """
-    config = builder.config.name
-    limit = datasets.utils.py_utils.convert_file_size_to_int(max_shard_size)
     with atomic_folder(folder) as unfinished:
-        data = unfinished / "data" / config
-        data.mkdir(parents=True)
-        for split, rows in splits.items():
-            shards = min(len(rows), -(-rows.data.nbytes // limit)) or 1
-            for index in range(shards):
-                part = rows.shard(num_shards=shards, index=index, contiguous=True)
-                part.to_parquet(data / f"{split}-{index:05d}-of-{shards:05d}.parquet")
+        for file, rows in shards(splits, unfinished / "data" / builder.config.name, max_shard_size):
+            with named_errors(file):
+                rows.to_parquet(file)
         write_card(builder, splits, unfinished)
+
+
+def shards(splits: datasets.DatasetDict, folder: Path, max_shard_size: str) -> Iterator[tuple[Path, datasets.Dataset]]:
+    """Yield each Parquet file of a new folder, with its rows: at most `max_shard_size` of them, or one."""
+    limit = datasets.utils.py_utils.convert_file_size_to_int(max_shard_size)
+    folder.mkdir(parents=True)
+    for split, rows in splits.items():
+        count = min(len(rows), -(-rows.data.nbytes // limit)) or 1
+        for index in range(count):
+            file = folder / f"{split}-{index:05d}-of-{count:05d}.parquet"
+            yield file, rows.shard(num_shards=count, index=index, contiguous=True)
+
+
+def stored_rows(rows: datasets.Dataset, name: str) -> Iterator[dict[str, Any]]:
+    """Yield rows with image files as they are stored; a progress bar shows `name`."""
+    yield from datasets.utils.tqdm(undecoded(rows), desc=name, unit=" pairs")
 
 
 def write_card(builder: PairBuilder, splits: datasets.DatasetDict, folder: Path) -> None:
@@ -121,12 +148,11 @@ def export_clevr(splits: datasets.DatasetDict, folder: Path) -> None:
     Raises: DataError that names the pair and the image that cannot be decoded.
     """
     captions, numbers, change_types, pair_ids = {}, {}, {}, {}
-    raw = datasets.Image(decode=False)
     with atomic_folder(folder) as unfinished:
         for name in ("images", "sc_images"):
             (unfinished / name).mkdir()
         for split, rows in splits.items():
-            for row in rows.cast_column("before", raw).cast_column("after", raw):
+            for row in stored_rows(rows, split):
                 number = len(captions)
                 name = f"{number:06d}.png"
                 save_png(row, "before", unfinished / "images" / name)
@@ -144,16 +170,134 @@ def export_clevr(splits: datasets.DatasetDict, folder: Path) -> None:
 def save_png(row: dict[str, Any], side: str, path: Path) -> None:
     """Write one image of a row as RGB PNG, as training would see it."""
     try:
-        decode_image(row[side]).save(path)
+        with named_errors(path):
+            decode_image(row[side]).save(path)
     except DataError as error:
         raise DataError(f"pair {row['pair_id']!r}: {error}") from error
 
 
-def export(builder: PairBuilder, splits: datasets.DatasetDict, folder: Path, form: str, max_shard_size: str) -> None:
-    """Write the splits in one of the forms "parquet", "coco" and "clevr"."""
+def export_messages(builder: PairBuilder, splits: datasets.DatasetDict, folder: Path, prompt: str = PROMPT) -> None:
+    """Write conversations that TRL, ms-swift and LLaMA-Factory read: SPLIT.jsonl with one line for each caption.
+
+    images/SPLIT/NUMBER-before.* and -after.* are the raw image files. TRL and ms-swift read `messages` and `images`.
+    LLaMA-Factory needs the text `<image>` for each image, but TRL adds its own and would find four in `messages`:
+    for LLaMA-Factory, dataset_info.json names `instruction` and `output` instead.
+
+    Raises: DataError for a text that contains such a placeholder.
+    """
+    check_prompt(prompt)
+    columns = {"prompt": "instruction", "response": "output", "images": "images"}
+    with atomic_folder(folder) as unfinished:
+        for split, rows in splits.items():
+            (unfinished / "images" / split).mkdir(parents=True)
+            file = unfinished / f"{split}.jsonl"
+            with named_errors(file), file.open("w", encoding="utf-8", newline="\n") as lines:
+                for number, row in enumerate(stored_rows(rows, split)):
+                    images = [save_raw(row[side], unfinished, f"images/{split}/{number:06d}-{side}") for side in SIDES]
+                    for record in message_records(row, images, prompt):
+                        lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+        info = {
+            f"{builder.dataset_name}_{split}": {"file_name": f"{split}.jsonl", "columns": columns} for split in splits
+        }
+        write_json(unfinished / "dataset_info.json", info)
+
+
+def message_records(row: dict[str, Any], images: list[str], prompt: str) -> Iterator[dict[str, Any]]:
+    """Yield what `export_messages` writes for each caption of a row."""
+    for question, answer in conversations(row, prompt):
+        yield {
+            "pair_id": row["pair_id"],
+            "messages": [question, answer],
+            "images": images,
+            "instruction": "<image>" * len(images) + prompt,
+            "output": answer["content"][0]["text"],
+        }
+
+
+def conversations(row: dict[str, Any], prompt: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Yield the question and the answer for each caption of a row, as turns of a chat.
+
+    Raises: DataError for a caption that contains one of PLACEHOLDERS.
+    """
+    question = [*({"type": "image"} for _ in SIDES), {"type": "text", "text": prompt}]
+    for caption in row["captions"]:
+        check_placeholders(f"pair {row['pair_id']!r}: caption", caption)
+        answer = [{"type": "text", "text": caption}]
+        yield {"role": "user", "content": question}, {"role": "assistant", "content": answer}
+
+
+def check_prompt(prompt: str) -> None:
+    """Raise DataError for a prompt without text, or with one of PLACEHOLDERS."""
+    if not prompt.strip():
+        raise DataError("the prompt is empty: write the question that the captions answer")
+    check_placeholders("prompt", prompt)
+
+
+def check_placeholders(name: str, text: str) -> None:
+    """Raise DataError for a text with one of PLACEHOLDERS, because trainers would miss a file for it."""
+    for placeholder in PLACEHOLDERS:
+        if placeholder in text:
+            raise DataError(f"{name} {text!r} contains {placeholder!r}, which trainers replace with a file: remove it")
+
+
+def save_raw(image: dict[str, Any], folder: Path, name: str) -> str:
+    """Write an image file as it is stored; return its name in `folder`, with its own suffix."""
+    name += Path(image["path"]).suffix
+    path = folder / name
+    with named_errors(path):
+        path.write_bytes(image["bytes"])
+    return name
+
+
+def export_prompt_completion(
+    splits: datasets.DatasetDict, folder: Path, prompt: str = PROMPT, max_shard_size: str = "500MB"
+) -> None:
+    """Write conversations for TRL, one row for each caption, that `load_dataset` reads: data/SPLIT-*.parquet.
+
+    Raises: DataError for a text that contains one of PLACEHOLDERS.
+    """
+    check_prompt(prompt)
+    with atomic_folder(folder) as unfinished:
+        for file, rows in shards(splits, unfinished / "data", max_shard_size):
+            with named_errors(file):
+                write_prompt_completion(rows, file, prompt)
+
+
+def write_prompt_completion(rows: datasets.Dataset, file: Path, prompt: str) -> None:
+    """Write the Parquet file of some rows.
+
+    A dictionary in each row group keeps every image once, though each caption repeats it.
+    """
+    schema, records, size = PROMPT_COMPLETION.arrow_schema, [], 0
+    with pq.ParquetWriter(file, schema, dictionary_pagesize_limit=2**30) as writer:
+        for row in stored_rows(rows, file.name):
+            images = [row[side] for side in SIDES]
+            for question, answer in conversations(row, prompt):
+                records.append({"prompt": [question], "completion": [answer], "images": images})
+                size += sum(len(image["bytes"]) for image in images)
+            if size > ROW_GROUP:
+                writer.write_table(pa.Table.from_pylist(records, schema))
+                records, size = [], 0
+        if records:
+            writer.write_table(pa.Table.from_pylist(records, schema))
+
+
+def export(
+    builder: PairBuilder,
+    splits: datasets.DatasetDict,
+    folder: Path,
+    form: str,
+    max_shard_size: str,
+    prompt: str = PROMPT,
+) -> None:
+    """Write the splits in one of the forms "parquet", "coco", "clevr", "messages" and "prompt_completion"."""
     if form == "parquet":
         export_parquet(builder, splits, folder, max_shard_size)
     elif form == "coco":
         export_coco(splits, folder)
-    else:
+    elif form == "clevr":
         export_clevr(splits, folder)
+    elif form == "messages":
+        export_messages(builder, splits, folder, prompt)
+    else:
+        export_prompt_completion(splits, folder, prompt, max_shard_size)

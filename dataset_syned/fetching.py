@@ -12,23 +12,23 @@ import re
 import shutil
 import stat
 import tarfile
-import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from lzma import LZMAError
 from pathlib import Path
 from typing import IO
 
 from huggingface_hub import HfApi, RepoFile, hf_hub_url
-from huggingface_hub.errors import HTTPError  # the HTTP library's
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers, filter_repo_objects, tqdm
 
-from common_idc.atomic_files import write_json
-from common_idc.hub_access import describe_error, is_transient
+from common_idc.atomic_files import named_errors, write_json
+from common_idc.folder_lock import LOCK, folder_lock
+from common_idc.hub_access import describe_error, with_retries
 from common_idc.provenance import file_sha256
 
 from .annotations import inside
@@ -36,9 +36,9 @@ from .pair_builder import Mirror, PairBuilder
 from .pairs import DataError
 
 WORKPLACE = ".fetching"
+BLOCK = 4096  # bytes; a file takes whole blocks of a disk
+LONGEST_PATH = 4096  # bytes
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-ATTEMPTS = 5  # connections without a single new byte before a mirror is given up
-PAUSE = 1.0  # seconds before the second attempt, twice as long before each further one
 DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, LZMAError, EOFError),
     *(NotImplementedError, RuntimeError),  # an unknown compression; a password
@@ -70,10 +70,11 @@ class FetchReport:
 
 @dataclass(frozen=True)
 class Member:
-    """Part of an archive. A link has a target, a path in the archive; neither it nor a folder has content."""
+    """Part of an archive. A link has a target, a path in the archive; neither it nor a folder has content to open."""
 
     path: str
-    content: IO[bytes] | None = None
+    size: int = 0
+    open: Callable[[], IO[bytes]] | None = None
     target: str | None = None
 
 
@@ -86,29 +87,30 @@ def fetch(builder: PairBuilder) -> FetchReport:
     for mirror in builder.MIRRORS:
         try:
             return replace(fetch_mirror(mirror, builder.root), failures=tuple(failures))
-        except (DataError, OSError, HTTPError) as error:
-            failures.append(f"{mirror.repo_id} at {mirror.revision[:12]}: {describe_error(error)}")
+        except (DataError, OSError) as error:
+            failures.append(f"{mirror.repo_id} at {mirror.revision[:12]}: {describe_error(error, 'fetch from')}")
     problem = "none of its mirrors works" if failures else "there is no mirror of it on the Hub"
     lines = [f"{builder.dataset_name}: {problem}", *(f"  {failure}" for failure in failures), builder.BY_HAND]
     raise DataError("\n".join(line for line in lines if line))
 
 
 def fetch_mirror(mirror: Mirror, root: Path) -> FetchReport:
-    """Fetch the files of one mirror. Raises: DataError, OSError or HTTPError if it does not work."""
+    """Fetch the files of one mirror. Raises: DataError or OSError if it does not work."""
     mirror = pinned(mirror, root)
     files = list_files(mirror)
     targets = {file.path: inside(root, file.path) for file in files}
     # all are checked before the first is fetched: a file in the way is reported before hours of downloading
     wanted = [file for file in files if not is_unpacked(file, targets[file.path], root)]
     missing = [file.path for file in wanted if not is_here(file, targets[file.path])]
-    for file in wanted:
-        if file.path in missing:
-            download(mirror, file, targets[file.path], root)
-        if is_archive(file.path):
-            unpack_file(file, targets[file.path], root)
+    with folder_lock(root, root / WORKPLACE / LOCK):
+        for file in wanted:
+            if file.path in missing:
+                download(mirror, file, targets[file.path], root)
+            if is_archive(file.path):
+                unpack_file(file, targets[file.path], root)
+        note = {"repo_id": mirror.repo_id, "commit": mirror.revision}
+        write_json(root / WORKPLACE / "mirror.json", note)
     unpacked = [file.path for file in wanted if is_archive(file.path)]
-    note = {"repo_id": mirror.repo_id, "commit": mirror.revision}
-    write_json(root / WORKPLACE / "mirror.json", note)
     return FetchReport(root, mirror, tuple(targets), tuple(missing), tuple(unpacked))
 
 
@@ -120,8 +122,12 @@ def pinned(mirror: Mirror, root: Path) -> Mirror:
     commits = json.loads(book.read_text(encoding="utf-8")) if book.exists() else {}
     name = f"{mirror.repo_id}@{mirror.revision}"
     if name not in commits:
-        info = HfApi().repo_info(mirror.repo_id, revision=mirror.revision, repo_type=mirror.repo_type)
-        commits[name] = info.sha
+        found = with_retries(
+            lambda: HfApi().repo_info(mirror.repo_id, revision=mirror.revision, repo_type=mirror.repo_type),
+            mirror.repo_id,
+            "fetch from",
+        )
+        commits[name] = found.sha
         write_json(book, commits)
     return replace(mirror, revision=commits[name])
 
@@ -137,7 +143,8 @@ def fetched_from(root: Path) -> str | None:
 
 def list_files(mirror: Mirror) -> list[RepoFile]:
     """Return the files of the mirror that match its patterns, with their sizes."""
-    tree = HfApi().list_repo_tree(mirror.repo_id, recursive=True, revision=mirror.revision, repo_type=mirror.repo_type)
+    place = {"repo_id": mirror.repo_id, "repo_type": mirror.repo_type, "revision": mirror.revision}
+    tree = with_retries(lambda: list(HfApi().list_repo_tree(recursive=True, **place)), mirror.repo_id, "fetch from")
     files = [entry for entry in tree if isinstance(entry, RepoFile)]
     wanted = list(filter_repo_objects(files, allow_patterns=list(mirror.patterns), key=lambda file: file.path))
     if not wanted:
@@ -163,9 +170,9 @@ def download(mirror: Mirror, file: RepoFile, target: Path, root: Path) -> None:
     unfinished = root / WORKPLACE / f"{file.blob_id}.incomplete"  # named after the content: only that is continued
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     url = hf_hub_url(mirror.repo_id, file.path, repo_type=mirror.repo_type, revision=mirror.revision)
-    with unfinished.open("ab") as stream:
+    with named_errors(unfinished), unfinished.open("ab") as stream:
         if stream.tell() < file.size:
-            receive(url, stream, file)
+            receive(url, stream, file, mirror.repo_id)
     try:
         check_content(file, unfinished)
     except DataError:
@@ -175,26 +182,21 @@ def download(mirror: Mirror, file: RepoFile, target: Path, root: Path) -> None:
     os.replace(unfinished, target)
 
 
-def receive(url: str, stream: IO[bytes], file: RepoFile) -> None:
+def receive(url: str, stream: IO[bytes], file: RepoFile, repo_id: str) -> None:
     """Receive the rest of the file; after a broken connection continue where it ended."""
-    failed = 0
-    while True:
-        start = stream.tell()
-        try:
-            return http_get(
+
+    def receive_rest() -> None:
+        with named_errors(Path(stream.name)):
+            http_get(
                 url,
                 stream,
-                resume_size=start,
+                resume_size=stream.tell(),
                 headers=build_hf_headers(),
                 expected_size=None,  # ours says which file it was
                 displayed_filename=file.path,
             )
-        except HTTPError as error:
-            stream.flush()
-            failed = 1 if stream.tell() > start else failed + 1
-            if not is_transient(error) or failed == ATTEMPTS:
-                raise
-            time.sleep(PAUSE * 2 ** (failed - 1))
+
+    with_retries(receive_rest, repo_id, "fetch from", progress=stream.tell)
 
 
 def check_content(file: RepoFile, path: Path) -> None:
@@ -258,14 +260,15 @@ def extract(archive: Path, folder: Path) -> None:
     """Write the members of an archive; a link to one of its files becomes a copy, any other link is refused."""
     links: list[Member] = []
     try:
+        check_room(archive, folder)
         with closing(read_members(archive)) as members:
             for member in tqdm(members, desc=f"unpacking {archive.name}", unit=" members"):
                 if member.target is not None:
                     links.append(member)
-                elif member.content is None:
+                elif member.open is None:
                     (folder / member.path).mkdir(parents=True, exist_ok=True)
                 else:
-                    write_member(folder / member.path, member.content)
+                    write_member(folder / member.path, member.open())
     except DAMAGED as error:
         raise ArchiveError(f"archive {archive.name!r} cannot be unpacked ({describe_error(error)})") from error
     for link in links:
@@ -278,10 +281,31 @@ def extract(archive: Path, folder: Path) -> None:
             write_member(folder / link.path, content)
 
 
+def check_room(archive: Path, folder: Path) -> None:
+    """Raise DataError if the files of an archive need more space than is free; a compressed tar file is read once."""
+    sizes: dict[str, int] = {}
+    links: list[Member] = []
+    with closing(read_members(archive)) as members:
+        for member in members:
+            if member.target is not None:
+                links.append(member)
+            else:
+                sizes[member.path] = member.size
+    for link in links:  # which become copies
+        sizes[link.path] = sizes.get(str(link.target), 0)
+    needed = sum(-(-size // BLOCK) * BLOCK for size in sizes.values())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"archive {archive.name!r} needs {needed / 1e9:,.3f} GB when unpacked, but {free / 1e9:,.3f} GB are free "
+            f"in {str(archive.parent)!r}: make room and fetch again"
+        )
+
+
 def write_member(path: Path, content: IO[bytes]) -> None:
     """Write the content of a member and close it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with content, path.open("wb") as file:
+    with named_errors(path), content, path.open("wb") as file:
         shutil.copyfileobj(content, file, 1 << 20)
 
 
@@ -298,10 +322,12 @@ def read_zip(archive: Path) -> Iterator[Member]:
             if info.is_dir():
                 yield Member(path)
             elif stat.S_ISLNK(info.external_attr >> 16):
+                if info.file_size > LONGEST_PATH:
+                    raise ArchiveError(f"the target of the link {info.filename!r} in {archive.name!r} is too long")
                 target = os.fsdecode(file.read(info))
                 yield Member(path, target=link_path(archive, info.filename, path, target))
             else:
-                yield Member(path, file.open(info))
+                yield Member(path, info.file_size, partial(file.open, info))
 
 
 def read_tar(archive: Path) -> Iterator[Member]:
@@ -316,7 +342,7 @@ def read_tar(archive: Path) -> Iterator[Member]:
             elif info.islnk():
                 yield Member(path, target=member_path(archive, info.name, info.linkname))
             elif info.isfile():
-                yield Member(path, file.extractfile(info))
+                yield Member(path, info.size, partial(file.extractfile, info))
             else:
                 raise ArchiveError(f"member {info.name!r} of {archive.name!r} is not a file, folder or link")
 

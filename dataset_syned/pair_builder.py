@@ -8,6 +8,9 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
+import threading
+import time
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,10 +20,19 @@ from typing import Any, Literal
 
 import datasets
 from datasets.exceptions import DatasetGenerationError
+from multiprocess.util import register_after_fork  # the library by which `datasets` starts processes
 
-from .pairs import FEATURES, BrokenEntry, DataError, RawPair, check_captions, is_blank, read_row
+from common_idc.atomic_files import write_json
+
+from .annotations import Located
+from .pairs import FEATURES, BrokenEntry, DataError, RawPair, check_captions, is_blank, read_row, require_file
 
 SHARD_PAIRS = 500
+RAW_FILES = "raw_files.json"  # next to the prepared rows: which raw files they were made from
+
+
+class CacheError(DataError):
+    """A cache of `datasets` that cannot be written; the message names the folder and the reason."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,10 @@ class Mirror:
 
 
 def fingerprint(folder: Path) -> str:
-    """Return a hash of the names, sizes and times of all files in a data folder; no file is opened."""
+    """Return a hash of the names, sizes and times of all files in a data folder; no file is opened.
+
+    Both times: copying and unpacking can give a new file the old time of modification, but not that of its change.
+    """
     hashed, seen = hashlib.sha256(), set()
     folders = [os.fspath(folder)]
     while folders:
@@ -58,14 +73,36 @@ def fingerprint(folder: Path) -> str:
                     folders.append(entry.path)
                 else:
                     status = entry.stat(follow_symlinks=entry.is_file())  # a link to nothing has its own
-                    lines.append(f"{entry.name}\0{status.st_size}\0{status.st_mtime_ns}")
+                    lines.append(f"{entry.name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}")
         folders.sort()
         hashed.update("\n".join(sorted(lines)).encode(errors="surrogateescape"))
     return hashed.hexdigest()
 
 
+@dataclass(frozen=True)
+class ParentWatch:
+    """Ends the processes that `parent` forks while this object exists, as soon as `parent` has been killed.
+
+    Otherwise the workers of `datasets` would go on writing next to those of the next preparation, and its queue of
+    results would wait for ever, with the terminal or pipe of the killed command open.
+    """
+
+    parent: int
+
+    def start(self) -> None:
+        """Watch from a thread of a process that `parent` has just forked."""
+        if os.getppid() == self.parent:  # not a child of such a process
+            threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self) -> None:
+        """Exit, without writing what is still in buffers, once the parent is another process."""
+        while os.getppid() == self.parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+
 class PairBuilder(datasets.GeneratorBasedBuilder):
-    """A `datasets` builder of FEATURES. A benchmark adds its facts, `raw_splits` and `entries`.
+    """A `datasets` builder of FEATURES. A benchmark adds its facts, `entries`, and `listed` or `raw_splits`.
 
     Args:
         root: folder with the raw files; by default the config's `data_dir`, else `data/<name>` in the current folder.
@@ -84,6 +121,7 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
     BY_HAND = ""  # which file from which page goes where
     SUBFOLDER = ""  # that the authors' archive or repository adds to the data folder
     EXPECTED: dict[str, dict[str, int]] = {}  # config name -> split -> pairs
+    OWN_PAIRS = False  # True if each data folder is a data set of its own, not a copy of published files
     # True for a benchmark that papers score with the blank references of its release. They stay, except in train,
     # where pairs without any text are left out: a model would learn to say nothing.
     BLANK_CAPTIONS = False
@@ -104,12 +142,19 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
         inner = self.root / self.SUBFOLDER
         return inner if inner.is_dir() else self.root
 
-    @abstractmethod
+    def listed(self) -> dict[str, list[Located | BrokenEntry]]:
+        """Return the annotations of each split, for a benchmark that has all splits in one file (see `by_split`)."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method `listed` or `raw_splits`")
+
     def raw_splits(self) -> list[str]:
         """Return the names of the splits whose annotations are in `root`, in the order train, validation, test.
 
         Raises: DataError, with BY_HAND, if there are none.
         """
+        splits = list(self.listed())
+        if not splits:
+            raise self.missing("an annotation of any split")
+        return splits
 
     @abstractmethod
     def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
@@ -146,6 +191,13 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
             return []
         blank = sum(map(is_blank, self.unique_entries("train")))
         return [f"train pairs left out because no caption of theirs has text: {blank}"] if blank else []
+
+    def require(self, name: str) -> Path:
+        """Return a raw file, by its name in `folder`. Raises: DataError, with BY_HAND, if it is missing."""
+        path = self.folder / name
+        if not path.exists():
+            raise self.missing(name)
+        return require_file(path)
 
     def missing(self, what: str) -> DataError:
         """Return the error for missing raw files."""
@@ -186,8 +238,19 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
                     self._skip(split, entry.pair_id, error)
 
     def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
-        """Leave out a split without a pair, which `datasets` would write but could not read."""
+        """Write all splits, and which raw files they were made from, into a folder that `datasets` then renames.
+
+        A split without a pair is left out: `datasets` would write it but could not read it.
+        """
+        shutil.rmtree(self._output_dir)  # what a killed process has left there
+        os.mkdir(self._output_dir)
+        raw_files = fingerprint(self.root) if self.root.is_dir() else None
+        watch = ParentWatch(os.getpid())
+        register_after_fork(watch, ParentWatch.start)  # until `watch` is gone, which is when this returns
         super()._download_and_prepare(*args, **kwargs)
+        if raw_files:
+            folder = os.path.abspath(self.root)
+            write_json(Path(self._output_dir, RAW_FILES), {"folder": folder, "fingerprint": raw_files})
         empty = [split for split, info in self.info.splits.items() if not info.num_examples]
         if empty and (self.skip_log is None or len(empty) == len(self.info.splits)):
             why = f": all were left out, see {str(self.skip_log)!r}" if self.skip_log else ""
@@ -198,10 +261,18 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
     def _prepare_split_single(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         try:
             yield from super()._prepare_split_single(*args, **kwargs)
-        except DatasetGenerationError as error:  # `datasets` wraps whatever a builder raises
+        except DatasetGenerationError as error:  # `datasets` wraps whatever a builder or a writer raises
+            # here, because a process does not send causes to another
             if isinstance(error.__cause__, DataError):
-                raise error.__cause__ from None  # here, because a process does not send causes to another
+                raise error.__cause__ from None
+            if isinstance(error.__cause__, OSError):
+                raise self.cache_error(error.__cause__) from None
             raise
+
+    def cache_error(self, error: OSError) -> CacheError:
+        """Return the error for a cache that cannot be written, e.g. because the disk is full."""
+        place = "" if error.filename else f" into {self.cache_dir!r}"
+        return CacheError(f"{self.dataset_name}: the rows cannot be written{place} ({error})")
 
     def _row(self, entry: RawPair | BrokenEntry) -> dict[str, Any]:
         """Return the row of an entry. Raises: DataError if it is broken."""

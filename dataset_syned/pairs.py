@@ -2,6 +2,7 @@
 
 import io
 import json
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,14 +86,33 @@ def image_bytes(name: str, data: bytes) -> dict[str, Any]:
     return {"path": name, "bytes": data}
 
 
+def require_file(path: Path, what: str = "") -> Path:
+    """Return `path` if it is a file, without opening it: to read a pipe or a device may take for ever.
+
+    Args:
+        what: what messages call it, before its name.
+
+    Raises: DataError that names it.
+    """
+    name = f"{what} {str(path)!r}".lstrip()
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        raise DataError(f"{name} is missing") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character in its name
+        raise DataError(f"{name} cannot be read ({error})") from error
+    if not stat.S_ISREG(mode):
+        found = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+        raise DataError(f"{name} is {found}: replace it with a file")
+    return path
+
+
 def read_file(source: ImageSource) -> dict[str, Any]:
     """Return an image file as rows contain it, not decoded. Raises: DataError that names a missing file."""
     if isinstance(source, tuple):
         return image_bytes(*source)
     try:
-        return image_bytes(source.name, source.read_bytes())
-    except FileNotFoundError as error:
-        raise DataError(f"image {str(source)!r} is missing") from error
+        return image_bytes(source.name, require_file(source, "image").read_bytes())
     except OSError as error:
         raise DataError(f"image {str(source)!r} cannot be read ({error})") from error
 
@@ -111,7 +131,8 @@ def decode_image(image: dict[str, Any], name: str | None = None) -> Image.Image:
     try:
         return load_image(image["bytes"])
     except ValueError as error:
-        raise DataError(f"image {name or image['path']!r} cannot be read ({error})") from error
+        reason = str(error).removeprefix("the image: ")
+        raise DataError(f"image {name or image['path']!r} cannot be read ({reason})") from error
 
 
 def read_image(source: ImageSource) -> tuple[dict[str, Any], Image.Image]:

@@ -23,7 +23,7 @@ def push(builder: PairBuilder, repo_id: str, private: bool | None = None, max_sh
         repo_id: "<user>/<name>", created if it does not exist.
         private: for a new repository; None leaves it to the account's settings.
 
-    Raises: PushError; DataError for a builder that has not been prepared.
+    Raises: HubError; DataError for a builder that has not been prepared.
     """
     check_repo_id(repo_id)
     splits = prepared_splits(builder)

@@ -1,4 +1,4 @@
-"""What every benchmark promises, on tiny raw files that its test module writes (see docs/add_a_benchmark.md)."""
+"""Checks that every benchmark must pass on tiny raw files from its test module (see docs/add_a_benchmark.md)."""
 
 import importlib
 import json
@@ -17,7 +17,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def write_tiny(name: str, root: Path, broken: bool = False) -> None:
-    """Write a benchmark's tiny raw files; with `broken`, one entry more, which cannot be used."""
+    """Write a benchmark's tiny raw files; with `broken`, add an entry that cannot be used."""
     try:
         write = importlib.import_module(f"test_{name}").write_tiny
     except (ModuleNotFoundError, AttributeError):
@@ -30,7 +30,7 @@ def write_tiny(name: str, root: Path, broken: bool = False) -> None:
 
 
 def tiny_options(name: str) -> dict[str, Any]:
-    """Return the options that make a drawn benchmark tiny."""
+    """Return the options that make a generated benchmark tiny."""
     return getattr(importlib.import_module(f"test_{name}"), "TINY_OPTIONS", {})
 
 
@@ -51,7 +51,7 @@ def raw_rows(builder: PairBuilder) -> dict[str, list[dict[str, Any]]]:
 
 
 def check_rows(name: str, tmp_path: Path) -> None:
-    """Check that rows have the schema, a change type of the table and base names, in the builder's order."""
+    """Check that rows have the schema, valid change types and plain file names, in the builder's order."""
     write_tiny(name, tmp_path / "raw")
     for config in benchmark_builder(name).BUILDER_CONFIGS:
         builder = make(name, tmp_path / "raw", tmp_path / "cache", config.name)
@@ -70,7 +70,7 @@ def check_rows(name: str, tmp_path: Path) -> None:
 
 
 def check_row(row: dict[str, Any], may_be_blank: bool) -> None:
-    """Check that a row contains what the schema promises."""
+    """Check the values of one row."""
     assert row["change_type"] == "" or row["change_type"] in CHANGE_TYPES
     assert row["captions"] and (may_be_blank or all(map(str.strip, row["captions"])))
     assert row["provenance"] == "" or json.loads(row["provenance"])
@@ -78,24 +78,25 @@ def check_row(row: dict[str, Any], may_be_blank: bool) -> None:
         assert row[side]["bytes"] and row[side]["path"] == Path(row[side]["path"]).name
 
 
-def check_resuming(name: str, tmp_path: Path) -> None:
+def check_prepared_once(name: str, tmp_path: Path) -> None:
     """Check that a second preparation, also without the raw files, gives the same rows and writes nothing."""
     write_tiny(name, tmp_path / "raw")
     first = raw_rows(make(name, tmp_path / "raw", tmp_path / "cache"))
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.arrow")}
     again = raw_rows(make(name, tmp_path / "raw", tmp_path / "cache"))
-    without = raw_rows(make(name, tmp_path / "away", tmp_path / "cache"))
-    assert first == again == without and files
+    (tmp_path / "raw").rename(tmp_path / "away")
+    without_raw_files = raw_rows(make(name, tmp_path / "raw", tmp_path / "cache"))
+    assert first == again == without_raw_files and files
     assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.arrow")}
 
 
 def check_broken_entry(name: str, tmp_path: Path) -> None:
-    """Check that a broken entry ends the preparation with a message, or is listed and costs no other pair."""
+    """Check that a broken entry stops the preparation with an error, or is skipped, listed and loses no other."""
     write_tiny(name, tmp_path / "whole")
     write_tiny(name, tmp_path / "broken", broken=True)
     with pytest.raises(DataError):
         prepare(make(name, tmp_path / "broken", tmp_path / "cache"))
-    assert not list((tmp_path / "cache").rglob("*.arrow")), "nothing unfinished is left"
+    assert not list((tmp_path / "cache").rglob("*.arrow")), "no unfinished file is left"
     log = tmp_path / "skipped.jsonl"
     skipping = make(name, tmp_path / "broken", tmp_path / "cache", skip_log=log)
     assert raw_rows(skipping) == raw_rows(make(name, tmp_path / "whole", tmp_path / "cache of the whole"))
@@ -103,7 +104,7 @@ def check_broken_entry(name: str, tmp_path: Path) -> None:
 
 
 def check_duplicate_and_broken_image(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Check that a duplicate pair_id and an image that cannot be decoded are named with their pair."""
+    """Check that errors for a duplicate pair_id and for an image that cannot be decoded name the pair."""
     write_tiny(name, tmp_path / "raw")
     builder = make(name, tmp_path / "raw", tmp_path / "cache")
     split = builder.raw_splits()[-1]
@@ -131,7 +132,7 @@ def check_duplicate_and_broken_image(name: str, tmp_path: Path, monkeypatch: pyt
 
 
 def check_missing_files(name: str, tmp_path: Path) -> None:
-    """Check that without raw files the error names what is missing, and where to get it."""
+    """Check that without raw files the error says what is missing and where to get it."""
     for config in benchmark_builder(name).BUILDER_CONFIGS:
         builder = make(name, tmp_path / "nothing", tmp_path / "cache", config.name)
         with pytest.raises(DataError, match="missing") as error:

@@ -18,16 +18,17 @@ import test_folder
 from PIL import Image
 
 import metric_idc.change_type
-from dataset_syned import BENCHMARKS, benchmark_builder, load_benchmark, prepare
-from dataset_syned.__main__ import COMMANDS, main
+from dataset_syned import BENCHMARKS, benchmark_builder, load_benchmark, prepare, rows_fingerprint
+from dataset_syned.__main__ import COMMANDS, EXPORT_FORMATS, main
 from dataset_syned.annotations import inside
 from dataset_syned.benchmarks import clevr_change, toy
 from dataset_syned.pair_builder import PairBuilder, fingerprint
 from dataset_syned.pairs import CHANGE_TYPES, FEATURES, NO_CHANGE, DataError, RawPair
+from dataset_syned.preparing import prepared_from
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_every_benchmark_states_its_facts(name: str) -> None:
+def test_every_benchmark_has_its_metadata(name: str) -> None:
     builder = BENCHMARKS[name]
     assert builder.DESCRIPTION.endswith(".") and builder.VERSION and builder.DEFAULT_CONFIG_NAME
     configs = [config.name for config in builder.BUILDER_CONFIGS]
@@ -47,26 +48,26 @@ def test_every_benchmark_yields_rows_of_the_schema_in_its_order(name: str, tmp_p
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_is_prepared_once(name: str, tmp_path: Path) -> None:
-    benchmark_contract.check_resuming(name, tmp_path)
+    benchmark_contract.check_prepared_once(name, tmp_path)
 
 
 READ_FROM_FILES = [name for name in BENCHMARKS if name != "toy"]
 
 
 @pytest.mark.parametrize("name", READ_FROM_FILES)
-def test_in_every_benchmark_a_broken_entry_costs_no_other(name: str, tmp_path: Path) -> None:
+def test_a_broken_entry_of_a_benchmark_loses_no_other(name: str, tmp_path: Path) -> None:
     benchmark_contract.check_broken_entry(name, tmp_path)
 
 
 @pytest.mark.parametrize("name", READ_FROM_FILES)
-def test_every_benchmark_names_a_duplicate_and_a_broken_image(
+def test_every_benchmark_reports_a_duplicate_and_a_broken_image(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     benchmark_contract.check_duplicate_and_broken_image(name, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("name", READ_FROM_FILES)
-def test_every_benchmark_says_what_is_missing_and_where_to_get_it(name: str, tmp_path: Path) -> None:
+def test_every_benchmark_reports_what_is_missing_and_where_to_get_it(name: str, tmp_path: Path) -> None:
     benchmark_contract.check_missing_files(name, tmp_path)
 
 
@@ -77,7 +78,7 @@ def test_a_benchmark_without_tiny_raw_files_fails_with_what_to_add(tmp_path: Pat
 
 CHECKS = (
     benchmark_contract.check_rows,
-    benchmark_contract.check_resuming,
+    benchmark_contract.check_prepared_once,
     benchmark_contract.check_broken_entry,
     benchmark_contract.check_missing_files,
 )
@@ -86,7 +87,7 @@ CHECKS = (
 def test_the_documented_benchmark_fulfils_the_contract(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The class and the test module of docs/add_a_benchmark.md are used word for word."""
+    """The class and the test module are used verbatim as in docs/add_a_benchmark.md."""
     text = (root / "docs" / "add_a_benchmark.md").read_text(encoding="utf-8")
     source, tiny = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     for name, code in (("dataset_syned.benchmarks.street_pairs", source), ("test_street_pairs", tiny)):
@@ -99,14 +100,14 @@ def test_the_documented_benchmark_fulfils_the_contract(
     street_pairs = sys.modules["dataset_syned.benchmarks.street_pairs"].StreetPairs
     assert f'`"street_pairs": {street_pairs.__name__},`' in text
     monkeypatch.setitem(BENCHMARKS, "street_pairs", street_pairs)
-    test_every_benchmark_states_its_facts("street_pairs")
+    test_every_benchmark_has_its_metadata("street_pairs")
     for check in CHECKS:
         check("street_pairs", tmp_path / check.__name__)
     benchmark_contract.check_duplicate_and_broken_image("street_pairs", tmp_path / "duplicate", monkeypatch)
 
 
-# A fresh process that cannot import one package.
-WITHOUT = """
+# A program that runs dataset_syned without one package.
+WITHOUT_PACKAGE = """
 import runpy, sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
@@ -134,10 +135,10 @@ runpy.run_module("dataset_syned", run_name="__main__")
         ("datasets", ["--help"], ""),
     ],
 )
-def test_a_missing_package_is_one_line_where_it_is_needed(
+def test_a_missing_package_is_reported_in_one_line_where_it_is_needed(
     root: Path, package: str, command: list[str], message: str
 ) -> None:
-    run = [sys.executable, "-W", "ignore", "-c", WITHOUT, package, *command]
+    run = [sys.executable, "-W", "ignore", "-c", WITHOUT_PACKAGE, package, *command]
     done = subprocess.run(run, cwd=root, capture_output=True, text=True)
     assert (done.stderr, done.returncode) == (message, 2 if message else 0)
 
@@ -154,11 +155,11 @@ def test_change_types_outside_the_table_are_refused() -> None:
         RawPair("p", Path("a"), Path("b"), ["nothing changed"], "unchanged")
     assert CHANGE_TYPES[NO_CHANGE] and all(CHANGE_TYPES.values())
     assert set(toy.CHANGE_TYPES) | set(clevr_change.TYPES.values()) <= set(CHANGE_TYPES)
-    assert set(metric_idc.change_type.CHANGE_TYPES) <= set(CHANGE_TYPES), "what rules recognize is in the table"
+    assert set(metric_idc.change_type.CHANGE_TYPES) <= set(CHANGE_TYPES), "the table contains what the rules recognize"
 
 
-def test_other_columns_have_another_version() -> None:
-    """Rows that an earlier version prepared are found by their version: with other columns they must not be."""
+def test_new_columns_need_a_new_version() -> None:
+    """Prepared rows are found by their version, so rows with other columns must have another one."""
     columns = ["pair_id", "before", "after", "captions", "change_type", "provenance"]
     assert (list(FEATURES), PairBuilder.VERSION) == (columns, "2.0.0")
 
@@ -189,7 +190,7 @@ def test_every_option_of_every_benchmark_changes_its_rows(name: str, tmp_path: P
         assert rows(**{field: value}) != rows(), field
 
 
-@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name != "toy"])
+@pytest.mark.parametrize("name", READ_FROM_FILES)
 def test_data_dir_of_every_benchmark_is_the_folder_that_is_read(name: str, tmp_path: Path) -> None:
     benchmark_contract.write_tiny(name, tmp_path / "raw")
     builder = benchmark_builder(name, data_dir=str(tmp_path / "raw"))
@@ -222,43 +223,96 @@ def write_folder(folder: Path, pairs: int = 3) -> Path:
 def test_prepare_then_load_dataset_from_any_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    data = write_folder(tmp_path / "pairs")
+    data = write_folder(tmp_path / "data" / "folder")
     assert main(["prepare", "folder", "--data_dir", str(data)]) == 0
-    assert 'folder: 3 train; ready for load_dataset("folder")' in capsys.readouterr().out
+    assert f'3 train; ready for load_dataset("folder", data_dir="{data}")' in capsys.readouterr().out
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     for streaming in (False, True):
-        rows = datasets.load_dataset("folder", split="train", streaming=streaming)
+        rows = datasets.load_dataset("folder", data_dir=str(data), split="train", streaming=streaming)
         assert [row["captions"] for row in rows] == [["caption 0"], ["caption 1"], ["caption 2"]]
+    monkeypatch.chdir(tmp_path)
     assert main(["list"]) == 0
     table = capsys.readouterr().out
     assert "folder" in table and "ready" in table and "3050/539/2022" in table
 
 
-def test_the_default_config_stays_the_one_that_load_dataset_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_dataset_still_finds_the_default_config_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
     toy = BENCHMARKS["toy"]
 
-    class Two(toy):
+    class TwoConfigs(toy):
         BUILDER_CONFIGS = [
             toy.BUILDER_CONFIG_CLASS(name="default", train=5, validation=1, test=1),
             toy.BUILDER_CONFIG_CLASS(name="tiny", train=2, validation=1, test=1),
         ]
 
-    monkeypatch.setitem(BENCHMARKS, "twotoys", Two)
+    monkeypatch.setitem(BENCHMARKS, "twotoys", TwoConfigs)
     prepare(benchmark_builder("twotoys"))
     prepare(benchmark_builder("twotoys", config="tiny"))
     assert datasets.load_dataset("twotoys", split="train").num_rows == 5
     assert datasets.load_dataset("twotoys", "tiny", split="train").num_rows == 2
 
 
-def test_another_data_dir_is_another_data_set(tmp_path: Path) -> None:
+def test_each_data_dir_is_its_own_data_set(tmp_path: Path) -> None:
     first, second = (write_folder(tmp_path / str(count), count) for count in (2, 4))
     assert len(load_benchmark("folder", "train", data_dir=str(first))) == 2
     assert len(load_benchmark("folder", "train", data_dir=str(second))) == 4
 
 
+def test_own_pairs_of_two_folders_never_share_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("datasets.builder.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folders = [write_folder(tmp_path / name / "data" / "folder", pairs) for name, pairs in (("a", 1), ("home", 2))]
+    assert main(["prepare", "folder", "--data_dir", str(folders[0])]) == 0
+    assert main(["prepare", "folder", "--data_dir=~/data/folder"]) == 0, "as no shell expands it"
+    for pairs, folder in enumerate(folders, start=1):
+        assert len(datasets.load_dataset("folder", data_dir=str(folder), split="train")) == pairs
+        monkeypatch.chdir(folder.parents[1])
+        caplog.clear()
+        with caplog.at_level("INFO", "dataset_syned"):
+            for options in ({}, {"data_dir": "data/folder"}, {"data_dir": folder}):
+                assert len(load_benchmark("folder", "train", **options)) == pairs
+        assert caplog.messages == [f"folder: rows prepared from {str(folder)!r}"] * 3
+        assert prepared_from(benchmark_builder("folder"))["folder"] == str(folder)
+    assert len(list((tmp_path / "cache").rglob("*.arrow"))) == 2
+
+
+def test_a_data_dir_replaced_by_one_with_equal_names_sizes_and_times_is_prepared_anew(tmp_path: Path) -> None:
+    hashes = set()
+    for text in ("caption 1", "another 1"):
+        data = write_folder(tmp_path / "mine")
+        (data / "metadata.jsonl").write_text((data / "metadata.jsonl").read_text().replace("caption 1", text))
+        for file in data.iterdir():
+            os.utime(file, (1, 1))
+        rows = load_benchmark("folder", "train", data_dir=str(data))
+        assert rows["captions"][1] == [text]
+        hashes.add(rows_fingerprint(rows))
+        data.rename(tmp_path / text)
+    assert len(hashes) == 2
+
+
+def test_the_fingerprint_of_rows_is_that_of_their_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path / "pairs")
+    hashes = {}
+    for cache, shards in (("one", 500), ("two", 1)):
+        monkeypatch.setattr("datasets.builder.config.HF_DATASETS_CACHE", str(tmp_path / cache))
+        monkeypatch.setattr("dataset_syned.pair_builder.SHARD_PAIRS", shards)
+        shutil.copytree(tmp_path / "pairs", tmp_path / f"pairs-{cache}")
+        rows = load_benchmark("folder", "train", num_proc=2, data_dir=str(tmp_path / f"pairs-{cache}"))
+        hashes[cache] = rows_fingerprint(rows)
+    pairs = [rows.select([0]), rows.select([1, 2])]
+    assert hashes["one"] == hashes["two"] == rows_fingerprint(datasets.concatenate_datasets(pairs))
+    renamed = rows.map(lambda row: {"captions": [text.upper() for text in row["captions"]]})
+    other_id = rows.map(lambda row: {"pair_id": f"{row['pair_id']}x"})
+    other_image = rows.map(lambda row: {"after": row["before"]})
+    others = [rows.select([1, 0, 2]), rows.select([0, 1]), renamed, other_id, other_image]
+    assert len({hashes["one"], *map(rows_fingerprint, others)}) == 6
+
+
 def edit_caption(data: Path) -> None:
-    """Change a caption but not the size of the file, at another time."""
+    """Change a caption and the modification time of the file, but not its size."""
     path = data / "metadata.jsonl"
     path.write_text(path.read_text().replace("caption 1", "caption 7"))
     os.utime(path, (1, 1))
@@ -289,11 +343,10 @@ def test_edited_raw_files_are_prepared_anew(
     second = load_benchmark("folder", "train")
     after = [(row["captions"], row["after"].size) for row in second]
     assert after != before == [(row["captions"], row["after"].size) for row in first], "open rows stay as they were"
-    assert [row["captions"] for row in datasets.load_dataset("folder", split="train", cache_dir="cache")] == [
-        captions for captions, _ in after
-    ]
+    loaded = datasets.load_dataset("folder", data_dir=str(data), split="train", cache_dir="cache")
+    assert loaded["captions"][:] == [captions for captions, _ in after]
     assert main(command) == 0 and "nothing to do" in capsys.readouterr().out
-    assert len(list((tmp_path / "cache").rglob("*.arrow"))) == 1, "nothing old is left"
+    assert len(list((tmp_path / "cache").rglob("*.arrow"))) == 1, "no old file is left"
 
 
 def test_raw_files_of_other_splits_are_prepared_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,14 +356,15 @@ def test_raw_files_of_other_splits_are_prepared_anew(tmp_path: Path, monkeypatch
     rows = load_benchmark("folder", "train")
     for split in ("train", "validation"):
         shutil.copytree(data, tmp_path / "both" / split)
-    assert main(["prepare", "folder", "--data_dir", str(tmp_path / "both")]) == 0
-    prepared = datasets.load_dataset("folder")
-    assert list(prepared) == ["train", "validation"]
-    assert prepared["validation"]["captions"] == rows["captions"]
-    assert main(["prepare", "folder"]) == 0 and list(datasets.load_dataset("folder")) == ["train"]
+    for folder, splits in ((tmp_path / "both", ["train", "validation"]), (data, ["train"])):
+        shutil.rmtree(tmp_path / "pairs", ignore_errors=True)
+        shutil.copytree(folder, tmp_path / "pairs")
+        assert main(["prepare", "folder", "--data_dir", "pairs"]) == 0
+        prepared = datasets.load_dataset("folder", data_dir=str(tmp_path / "pairs"))
+        assert list(prepared) == splits and prepared[splits[-1]]["captions"] == rows["captions"]
 
 
-def test_without_raw_files_or_with_broken_ones_what_was_prepared_stays(
+def test_prepared_rows_remain_when_raw_files_are_broken_or_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr("datasets.builder.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
@@ -325,7 +379,7 @@ def test_without_raw_files_or_with_broken_ones_what_was_prepared_stays(
     assert main(["prepare", "folder"]) == 0 and "no raw files to compare" in capsys.readouterr().out
 
 
-def test_what_was_left_out_is_told_again(
+def test_skipped_pairs_are_reported_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr("datasets.builder.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
@@ -337,7 +391,7 @@ def test_what_was_left_out_is_told_again(
     assert load_benchmark("folder", "train")["pair_id"][:] == ["p1", "p2"]
 
 
-def test_links_in_a_data_folder_may_lead_in_a_circle(tmp_path: Path) -> None:
+def test_links_in_a_data_folder_may_be_circular(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "back").symlink_to(tmp_path)
     (tmp_path / "nowhere").symlink_to(tmp_path / "no such file")
@@ -363,10 +417,10 @@ def test_a_broken_pair_stops_with_its_name_or_is_skipped_and_listed(
     assert main(["prepare", "folder", "--data_dir", str(data)]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("error: pair 'p1'"), line
-    assert not list((tmp_path / "cache").rglob("*.arrow")), "nothing half is left"
+    assert not list((tmp_path / "cache").rglob("*.arrow")), "no unfinished file is left"
     assert main(["prepare", "folder", "--data_dir", str(data), "--on-error", "skip"]) == 0
-    told = capsys.readouterr().out
-    assert "2 train" in told and "1 pairs were left out" in told
+    printed = capsys.readouterr().out
+    assert "2 train" in printed and "1 pairs were left out" in printed
     listed = [json.loads(line) for line in (tmp_path / "folder-skipped.jsonl").read_text().splitlines()]
     assert [(entry["split"], entry["pair_id"]) for entry in listed] == [("train", "p1")]
 
@@ -402,13 +456,9 @@ def test_broken_annotations_stop_with_their_line_or_are_skipped_and_listed(
     good = whole.splitlines()
     (data / "metadata.jsonl").write_text("\n".join([*good[:2], *BROKEN_LINES.values(), *good[2:]]))
     assert main([*command, "--on-error", "skip"]) == 0
-    told = capsys.readouterr().out
-    assert "3 train" in told and "8 pairs were left out" in told
-    assert datasets.load_dataset("folder", split="train", cache_dir=str(tmp_path / "cache"))["pair_id"][:] == [
-        "p0",
-        "p1",
-        "p2",
-    ]
+    printed = capsys.readouterr().out
+    assert "3 train" in printed and "8 pairs were left out" in printed
+    assert load_benchmark("folder", "train", data_dir=str(data))["pair_id"][:] == ["p0", "p1", "p2"]
     listed = [json.loads(line) for line in (tmp_path / "folder-skipped.jsonl").read_text().splitlines()]
     assert len(listed) == 8 and all(entry["split"] == "train" for entry in listed)
     for number in (3, 4, 5, 6, 8, 9, 10):
@@ -429,7 +479,7 @@ def test_broken_annotations_stop_with_their_line_or_are_skipped_and_listed(
         ("\n", [], "error: folder: split 'train' has no pair$"),
     ],
 )
-def test_annotations_that_give_no_pair_stop_although_broken_ones_are_skipped(
+def test_a_split_without_pairs_is_an_error_even_if_broken_entries_are_skipped(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
@@ -443,11 +493,11 @@ def test_annotations_that_give_no_pair_stop_although_broken_ones_are_skipped(
     (data / "metadata.jsonl").write_text(lines)
     assert main(["prepare", "folder", "--data_dir", str(data), *more]) == 2
     assert re.search(message, capsys.readouterr().err.strip())
-    assert not list((tmp_path / "cache").rglob("*.arrow")), "nothing half is left"
+    assert not list((tmp_path / "cache").rglob("*.arrow")), "no unfinished file is left"
 
 
-def test_a_broken_entry_costs_no_other_in_the_further_layouts_of_folder(tmp_path: Path) -> None:
-    """The layouts of `folder` that its tiny raw files do not have."""
+def test_a_broken_entry_loses_no_other_in_the_other_layouts_of_folder(tmp_path: Path) -> None:
+    """The tiny raw files of `folder` do not have these layouts."""
     header, good = ["before_file_name", "after_file_name", "captions"], ["1.png", "2.png", "a dog"]
     test_folder.write_csv(tmp_path / "table" / "metadata.csv", [header, good, ["1.png", "", "a cat"]])
     (tmp_path / "siblings").mkdir()
@@ -477,7 +527,7 @@ def test_check_and_export_from_the_command_line(
     assert json.loads(report.read_text())["counts"] == {"missing": 1}
     assert "missing: 1" in capsys.readouterr().out
     data = write_folder(tmp_path / "whole")
-    for form in ("parquet", "coco", "clevr"):
+    for form in EXPORT_FORMATS:
         command = ["export", "folder", str(tmp_path / form), "--format", form, "--data_dir", str(data)]
         assert main(command) == 0
     assert (tmp_path / "parquet" / "README.md").exists() and (tmp_path / "coco" / "train.json").exists()
@@ -485,7 +535,7 @@ def test_check_and_export_from_the_command_line(
     assert "is not empty" in capsys.readouterr().err
 
 
-def test_a_reader_that_goes_early_is_no_error(root: Path) -> None:
+def test_a_closed_output_pipe_prints_no_error(root: Path) -> None:
     command = [sys.executable, "-m", "dataset_syned", "list"]
     process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
@@ -493,7 +543,7 @@ def test_a_reader_that_goes_early_is_no_error(root: Path) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture) -> None:
+def test_every_command_has_a_help_text(command: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
     text = capsys.readouterr().out
@@ -503,7 +553,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a/../../b", ".."])
-def test_names_that_lead_out_are_refused(name: str) -> None:
+def test_names_that_lead_out_of_the_folder_are_refused(name: str) -> None:
     with pytest.raises(DataError, match="leads out of the folder"):
         inside(Path("data"), name)
     assert inside(Path("data"), "a/../b.png") == Path("data/a/../b.png")

@@ -1,4 +1,4 @@
-"""Birds-to-Words: one pair for each two photographs, with the paragraphs of all their rows."""
+"""Birds-to-Words: one pair for each two photographs in their order, with the paragraphs of all its rows."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def row(first: str, second: str, split: str, number: int, text: str) -> list[str
 ROWS = [
     row("12", "7", "train", 1, "Animal 1 is brown. Animal 2 is blue."),
     row("3", "4", "test", 1, "Animal 2 has a longer tail."),
-    row("7", "12", "train", 1, "Animal 1 is blue."),  # the other way round: another pair
+    row("7", "12", "train", 1, "Animal 1 is blue."),  # the reverse order is another pair
     row("12", "7", "train", 2, '"Animal 1 has ""puffy"" feathers, animal 2 has not."'),
     row("3", "9", "val", 1, '"Animal 1" has a stray quote, animal 2 a "crest'),
     row("12", "7", "train", 1, "Listed a second time."),
@@ -85,11 +85,11 @@ def test_rows_of_one_pair_are_merged_in_their_order(tmp_path: Path) -> None:
     ]
 
 
-def test_splits_are_those_that_are_there(tmp_path: Path) -> None:
+def test_only_splits_with_rows_are_listed(tmp_path: Path) -> None:
     assert build(write_tree(tmp_path, ROWS[1:2])).raw_splits() == ["test"]
 
 
-def test_a_photograph_with_a_dead_link_is_named_and_can_be_skipped(tmp_path: Path) -> None:
+def test_a_missing_photograph_is_named_and_can_be_skipped(tmp_path: Path) -> None:
     write_tree(tmp_path, ROWS)
     with pytest.raises(DataError) as error:
         build(tmp_path).download_and_prepare()
@@ -107,7 +107,7 @@ def test_a_photograph_with_a_dead_link_is_named_and_can_be_skipped(tmp_path: Pat
     assert builder.as_dataset("train")[0]["before"].getpixel((0, 0))[0] in range(10, 15)  # JPEG
 
 
-def test_the_record_tells_the_photo_id_where_the_image_url_does_not(tmp_path: Path) -> None:
+def test_the_photo_id_is_taken_from_the_record_if_the_image_url_has_none(tmp_path: Path) -> None:
     other = [cell.replace("static.inaturalist.org/photos/12/", "example.org/x/") for cell in ROWS[0]]
     (pair,) = build(write_tree(tmp_path, [other])).raw_pairs("train")
     assert pair.pair_id == "12-7"
@@ -167,3 +167,10 @@ def test_the_real_example_pair(tmp_path: Path) -> None:
     rows = builder.as_dataset("train").cast_column("after", datasets.Image(decode=False))
     assert rows[0]["after"] == {"path": "5595152.jpg", "bytes": (REAL / "sample-right.jpg").read_bytes()}
     assert rows[0]["before"].size == Image.open(REAL / "sample-left.jpg").size
+
+
+def test_a_header_alone_or_with_a_column_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="an annotation of any split is missing in .*images/<photo id>.jpg"):
+        build(write_tree(tmp_path, [])).raw_splits()
+    with pytest.raises(DataError, match="tsv', line 1: the column 'split' is given 2 times"):
+        build(write_tree(tmp_path, ROWS, [*HEADER, "split"])).raw_splits()

@@ -1,4 +1,4 @@
-"""Cleaning of generated captions: what each rule takes off or out, what must stay, and the counts on Syned's lines."""
+"""Cleaning of generated captions: what each rule removes, what must stay, and the counts on Syned's lines."""
 
 import json
 from pathlib import Path
@@ -58,7 +58,7 @@ GOLDEN = {
         ("A cat, please! \U0001f3a8", "A cat, please!", ["emoji", "blanks"]),
     ],
 )
-def test_what_is_no_part_of_the_sentence_is_taken_off(line: str, kept: str, rules: list[str]) -> None:
+def test_text_around_the_caption_is_removed(line: str, kept: str, rules: list[str]) -> None:
     result = clean([line], INSTRUCTION)
     assert (result.kept, result.removed) == ([kept], [])
     assert sorted(result.changed) == sorted((line, rule) for rule in rules)
@@ -91,7 +91,7 @@ def test_what_is_no_part_of_the_sentence_is_taken_off(line: str, kept: str, rule
         ("change the DOG into a cat", "repeats_instruction"),
     ],
 )
-def test_lines_that_are_no_caption_are_removed_and_the_instruction_stands_in(line: str, rule: str) -> None:
+def test_lines_that_are_not_captions_are_replaced_by_the_instruction(line: str, rule: str) -> None:
     result = clean([line], f" {INSTRUCTION} ")
     assert result.removed == [(line, rule)]
     assert result.kept == [INSTRUCTION] and result.instruction_stands_in
@@ -126,14 +126,14 @@ def test_equal_lines_are_kept_once_whatever_their_case_and_punctuation() -> None
     result = clean(lines, INSTRUCTION)
     assert result.kept == ["A cat.", "A bigger cat"]
     assert result.removed == [('"a CAT"', "duplicate")]
-    assert result.changed == [], "a line that goes is counted once, under what took it out"
+    assert result.changed == [], "a removed line is counted once, under the rule that removed it"
 
 
-def test_talk_is_no_talk_where_the_instruction_speaks_so() -> None:
+def test_words_of_the_instruction_do_not_count_as_task_talk() -> None:
     assert clean(["Put the prompt in red"], "Change the prompt to red").kept == ["Put the prompt in red"]
 
 
-def test_only_the_last_line_of_a_long_list_is_taken_for_cut() -> None:
+def test_only_the_last_line_of_a_long_list_is_considered_cut() -> None:
     full = [f"Turn dog number {number} into a cat{' that is very long' * 8}." for number in range(4)]
     last = "Turn the dog into a cat that was once told"
     assert clean([*full, last], INSTRUCTION).removed == [(last, "cut_at_limit")]
@@ -156,9 +156,9 @@ def test_report_names_every_rule() -> None:
     }
 
 
-@pytest.mark.skipif(not SYNED.is_dir(), reason="needs Syned's released text files in ../shared/data/syned")
+@pytest.mark.skipif(not SYNED.is_dir(), reason=f"the released text files of Syned are not in {SYNED}")
 def test_counts_on_the_released_lines() -> None:
-    """Golden: counted by these rules themselves, so that a change of one shows what else it moves."""
+    """The golden counts come from these rules themselves, so that a changed rule shows all its effects."""
     lines = json.loads((SYNED / "gt_augmented_test_clean.json").read_text(encoding="utf-8"))
     text = (SYNED / "instructions_with_idx_test_split.txt").read_text(encoding="utf-8")
     instructions = dict(map(str.strip, line.split("<INSTRUCT>")) for line in text.splitlines())

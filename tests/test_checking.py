@@ -1,4 +1,4 @@
-"""check: every rule finds its case, and nothing else is found."""
+"""Checks of a benchmark: every rule finds its case and nothing else."""
 
 import io
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ RED, BLUE = ("red.png", png("red")), ("blue.png", png("blue"))
 
 
 class Listed(PairBuilder):
-    """Pairs that a test lists."""
+    """A benchmark of the pairs that a test lists."""
 
     VERSION = datasets.Version("1.0.0")
     BUILDER_CONFIGS = [datasets.BuilderConfig(name="default", version=VERSION)]
@@ -56,7 +56,7 @@ def good(pair_id: str, **changes: object) -> RawPair:
     )
 
 
-def test_a_whole_benchmark_has_no_problem(tmp_path: Path) -> None:
+def test_a_complete_benchmark_has_no_problem(tmp_path: Path) -> None:
     report = check(listed(tmp_path, train=[good("1"), good("2")], test=[good("9")]))
     assert report.problems == [] and report.found == report.expected == {"train": 2, "test": 1}
     assert "no problem found" in report.summary()
@@ -92,8 +92,8 @@ def test_counts_and_duplicates(tmp_path: Path) -> None:
     assert "0 pairs, published: 1" in report.summary() and report.found == {"train": 3}
 
 
-def test_what_training_would_refuse_is_refused(tmp_path: Path) -> None:
-    """Negative grey levels, which Pillow opens and the model's decoder does not."""
+def test_images_that_training_would_refuse_are_unreadable(tmp_path: Path) -> None:
+    """Pillow opens negative grey levels, but the model's decoder does not."""
     buffer = io.BytesIO()
     Image.new("F", (8, 8), -1.0).save(buffer, "TIFF")
     report = check(
@@ -106,7 +106,7 @@ def test_what_training_would_refuse_is_refused(tmp_path: Path) -> None:
         read_row(good("2", after=("f.tif", buffer.getvalue())))
 
 
-def test_unchanged_pairs_may_be_one_file_twice(tmp_path: Path) -> None:
+def test_unchanged_pairs_may_use_the_same_file_twice(tmp_path: Path) -> None:
     same = [good("1", after=RED, change_type="none"), good("2", after=RED, change_type="")]
     assert check(listed(tmp_path, train=same, test=[good("9")])).problems == []
 
@@ -115,3 +115,9 @@ def test_the_summary_names_the_first_cases_and_counts_the_rest(tmp_path: Path) -
     report = check(listed(tmp_path, train=[good(str(n), captions=[]) for n in range(9)], test=[good("9")]))
     text = report.summary()
     assert "no text: 9" in text and "train 0:" in text and "... and 6 more" in text and "train 5:" not in text
+
+
+def test_a_split_without_a_pair_is_a_problem(tmp_path: Path) -> None:
+    report = check(listed(tmp_path, train=[good("1"), good("2")], test=[good("9")], validation=[]))
+    assert [(p.rule, p.split, p.pair_id) for p in report.problems] == [("empty", "validation", "")]
+    assert report.found == {"train": 2, "test": 1, "validation": 0} and "validation: 0 pairs" in report.summary()

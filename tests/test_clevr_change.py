@@ -12,7 +12,7 @@ from dataset_syned.benchmarks.clevr_change import ClevrChange
 from dataset_syned.pairs import FEATURES, DataError, read_row
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "clevr-change"
-# 597 has images and no captions, as in the real set: by rank, 598 would show its pictures.
+# 597 has images but no captions, as in the real set: matched by rank, 598 would get its images.
 NUMBERS, COLORS = (596, 597, 598), ("red", "green", "blue")
 
 
@@ -44,9 +44,9 @@ def annotations() -> dict[str, Any]:
 
 
 def write_tree(folder: Path, changes: dict[str, Any] | None = None) -> Path:
-    """Write the authors' files, with some contents exchanged (None leaves a file out)."""
+    """Write the authors' files, with some contents replaced (None omits a file)."""
     names = ("images/CLEVR_default", "sc_images/CLEVR_semantic", "nsc_images/CLEVR_nonsemantic")
-    for height, name in enumerate(names, start=8):  # an image tells its folder by its height, its scene by its colour
+    for height, name in enumerate(names, start=8):  # height encodes the folder, colour the scene
         for number, color in zip((*NUMBERS, 16001), (*COLORS, "white"), strict=True):
             path = folder / f"{name}_{number:06d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def write_tiny(root: Path, broken: bool) -> None:
     write_tree(root, {"splits.json": splits})
 
 
-def seen(image: Image.Image) -> tuple[int, tuple[int, ...]]:
+def height_and_color(image: Image.Image) -> tuple[int, tuple[int, ...]]:
     return image.height, image.convert("RGB").getpixel((0, 0))
 
 
@@ -85,13 +85,13 @@ def test_each_scene_gives_a_changed_and_an_unchanged_pair(tmp_path: Path) -> Non
         ("000596.png_n", ["no change was made"], "none", ""),
     ]
     blue = (0, 0, 255)
-    assert [(seen(row["before"]), seen(row["after"])) for row in train] == [
+    assert [(height_and_color(row["before"]), height_and_color(row["after"])) for row in train] == [
         ((8, blue), (9, blue)),
         ((8, blue), (10, blue)),
     ]
 
 
-def test_files_without_the_archives_folder_give_the_same_pairs(tmp_path: Path) -> None:
+def test_files_may_be_outside_the_archives_folder(tmp_path: Path) -> None:
     flat = ClevrChange(root=write_tree(tmp_path))
     assert [pair.before for pair in flat.raw_pairs("train")] == 2 * [tmp_path / "images" / default_name(598)]
 
@@ -134,7 +134,7 @@ def test_missing_images_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"the real splits are not in {REAL}")
 def test_the_real_splits_give_the_published_counts(tmp_path: Path) -> None:
-    """With the real splits and types; the caption files are not there, so a sentence stands in for each list."""
+    """The caption files of the real set are not available, so one sentence replaces each list."""
     splits = json.loads((REAL / "splits.json").read_text())
     stand_in = {default_name(number): ["a sentence"] for numbers in splits.values() for number in numbers}
     contents = {"change_captions.json": stand_in, "no_change_captions.json": stand_in, "splits.json": splits}

@@ -1,4 +1,4 @@
-"""CLEVR-DC: one pair for each number, the same whichever way the files lie, and no change_type that no file states."""
+"""CLEVR-DC: one pair for each number, the same for every file layout; only unchanged pairs have a change_type."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ CAPTIONS = {
     10: ["the small ball turned red", "the ball is red now"],
     7200: ["no change was made", "the small cube has moved"],
 }
-COLORS = {2: "red", 9: "green", 10: "blue", 7200: "white"}  # sorted as names, 10 stands before 2
+COLORS = {2: "red", 9: "green", 10: "blue", 7200: "white"}  # sorted by name, 10 comes before 2
 
 
 def write_tree(folder: Path, layout: FileLayout, splits: Any = SPLITS, captions: Any = None) -> Path:
@@ -84,7 +84,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"the real split is not in {REAL}")
 def test_the_real_split_gives_the_published_counts(tmp_path: Path) -> None:
-    """With the real split; the caption file is not there, so a sentence stands in for each list."""
+    """The caption file of the real set is not available, so one sentence replaces each list."""
     (tmp_path / "split.json").write_text((REAL / "split.json").read_text())
     (tmp_path / "captions.json").write_text(json.dumps({str(number): ["a sentence"] for number in range(48000)}))
     builder = ClevrDc(root=tmp_path)

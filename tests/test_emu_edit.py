@@ -1,4 +1,4 @@
-"""The emu_edit builder on Parquet files with the authors' columns, drawn here."""
+"""The emu_edit builder on generated Parquet files with the authors' columns."""
 
 import io
 import json
@@ -68,7 +68,7 @@ def write_tiny(root: Path, broken: bool) -> None:
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    """Write two shards of `validation`, one of `test` whose idx overlap; an instruction with a leading blank."""
+    """Write two shards of `validation` and one of `test` with overlapping idx; one instruction starts with a blank."""
     root = tmp_path / "emu_edit"
     write_parquet(root, "validation-00000-of-00002.parquet", [row(4, " Make the sky night"), row(1, "B"), row(7, "C")])
     write_parquet(root, "validation-00001-of-00002.parquet", [row(2, "D", "style"), row(9, "E")])
@@ -76,40 +76,40 @@ def raw(tmp_path: Path) -> Path:
     return root
 
 
-def builder(root: Path, cache: Path) -> EmuEdit:
+def make_builder(root: Path, cache: Path) -> EmuEdit:
     return EmuEdit(root=root, cache_dir=str(cache), dataset_name="emu_edit")
 
 
-def short(pairs: list[RawPair]) -> list[tuple[str, list[str], str]]:
+def summarize(pairs: list[RawPair]) -> list[tuple[str, list[str], str]]:
     return [(pair.pair_id, pair.captions, pair.change_type) for pair in pairs]
 
 
 def test_without_splits_all_is_validation(raw: Path, tmp_path: Path) -> None:
-    made = builder(raw, tmp_path)
-    assert made.raw_splits() == ["validation", "test"]
-    assert short(made.raw_pairs("validation")) == [
+    builder = make_builder(raw, tmp_path)
+    assert builder.raw_splits() == ["validation", "test"]
+    assert summarize(builder.raw_pairs("validation")) == [
         ("validation-4", ["Make the sky night"], "add"),
         ("validation-1", ["B"], "add"),
         ("validation-7", ["C"], "add"),
         ("validation-2", ["D"], "style"),
         ("validation-9", ["E"], "add"),
     ]
-    assert short(made.raw_pairs("test")) == [("test-4", ["Other four"], "add"), ("test-0", ["Zero"], "add")]
+    assert summarize(builder.raw_pairs("test")) == [("test-4", ["Other four"], "add"), ("test-0", ["Zero"], "add")]
 
 
 def test_splits_cut_the_validation_part(raw: Path, tmp_path: Path) -> None:
     (raw / "splits.json").write_text(json.dumps({"train": [9, 4, 1], "validation": [2, 7]}))
-    made = builder(raw, tmp_path)
-    assert made.raw_splits() == ["train", "validation", "test"]
-    assert [pair.pair_id for pair in made.raw_pairs("train")] == ["train-4", "train-1", "train-9"]
-    assert [pair.pair_id for pair in made.raw_pairs("validation")] == ["validation-7", "validation-2"]
-    assert [made.count_pairs(split) for split in made.raw_splits()] == [3, 2, 2]
+    builder = make_builder(raw, tmp_path)
+    assert builder.raw_splits() == ["train", "validation", "test"]
+    assert [pair.pair_id for pair in builder.raw_pairs("train")] == ["train-4", "train-1", "train-9"]
+    assert [pair.pair_id for pair in builder.raw_pairs("validation")] == ["validation-7", "validation-2"]
+    assert [builder.count_pairs(split) for split in builder.raw_splits()] == [3, 2, 2]
 
 
 def test_prepared_rows(raw: Path, tmp_path: Path) -> None:
-    made = builder(raw, tmp_path / "cache")
-    made.download_and_prepare()
-    rows = made.as_dataset(split="test")
+    builder = make_builder(raw, tmp_path / "cache")
+    builder.download_and_prepare()
+    rows = builder.as_dataset(split="test")
     assert rows.features == FEATURES
     first = next(iter(rows.with_format("arrow")))
     cells = {name: first[name][0].as_py() for name in FEATURES}
@@ -134,24 +134,24 @@ def test_prepared_rows(raw: Path, tmp_path: Path) -> None:
 
 def test_counting_reads_no_image(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (raw / "splits.json").write_text(json.dumps({"train": [4], "validation": [2]}))
-    asked: list[list[str]] = []
+    requested: list[list[str]] = []
     original = emu_edit.ParquetFile.iter_batches
 
     def watched(self: Any, *args: Any, columns: list[str], **kwargs: Any) -> Any:
-        asked.append(columns)
+        requested.append(columns)
         return original(self, *args, columns=columns, **kwargs)
 
     monkeypatch.setattr(emu_edit.ParquetFile, "iter_batches", watched)
-    made = builder(raw, tmp_path)
-    assert made.count_pairs("train") == 1 and asked and all(columns == ["idx"] for columns in asked)
-    asked.clear()
-    list(made.raw_pairs("train"))
-    assert sum("image" in columns for columns in asked) == 1, "only the row group that holds idx 4"
+    builder = make_builder(raw, tmp_path)
+    assert builder.count_pairs("train") == 1 and requested and all(columns == ["idx"] for columns in requested)
+    requested.clear()
+    list(builder.raw_pairs("train"))
+    assert sum("image" in columns for columns in requested) == 1, "only the row group that contains idx 4"
 
 
-def test_no_files_say_where_they_come_from(tmp_path: Path) -> None:
+def test_the_error_for_missing_files_says_where_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"emu_edit: data/validation-\*.parquet is missing in .*huggingface.co"):
-        builder(tmp_path, tmp_path).raw_splits()
+        make_builder(tmp_path, tmp_path).raw_splits()
 
 
 @pytest.mark.parametrize(
@@ -168,30 +168,30 @@ def test_no_files_say_where_they_come_from(tmp_path: Path) -> None:
 def test_wrong_splits_are_quoted(raw: Path, tmp_path: Path, content: str, message: str) -> None:
     (raw / "splits.json").write_text(content)
     with pytest.raises(DataError, match=message):
-        builder(raw, tmp_path).count_pairs("train")
+        make_builder(raw, tmp_path).count_pairs("train")
 
 
 def test_a_second_set_of_shards_is_an_error(raw: Path, tmp_path: Path) -> None:
     write_parquet(raw, "test-00000-of-00002.parquet", [row(0, "Zero")])
     with pytest.raises(DataError, match="duplicate idx 0 in .*: old revisions"):
-        builder(raw, tmp_path).count_pairs("test")
+        make_builder(raw, tmp_path).count_pairs("test")
 
 
 def test_a_missing_column_and_a_broken_file_are_named(raw: Path, tmp_path: Path) -> None:
     path = raw / "data" / "test-00000-of-00001.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["edited_image"]), path)
     with pytest.raises(DataError, match="test-00000-of-00001.parquet' has no column 'edited_image'"):
-        list(builder(raw, tmp_path).raw_pairs("test"))
+        list(make_builder(raw, tmp_path).raw_pairs("test"))
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(DataError, match="test-00000-of-00001.parquet' cannot be read as Parquet"):
-        builder(raw, tmp_path).count_pairs("test")
+        make_builder(raw, tmp_path).count_pairs("test")
 
 
 def test_an_image_without_content_can_be_skipped(raw: Path, tmp_path: Path) -> None:
     broken = row(5, "No image", edited_image={"bytes": None, "path": "elsewhere.png"})
     write_parquet(raw, "test-00000-of-00001.parquet", [broken, row(6, "Fine")])
     log = tmp_path / "skipped.jsonl"
-    made = EmuEdit(root=raw, cache_dir=str(tmp_path / "cache"), dataset_name="emu_edit", skip_log=log)
-    made.download_and_prepare()
-    assert made.as_dataset(split="test")["pair_id"] == ["test-6"]
+    builder = EmuEdit(root=raw, cache_dir=str(tmp_path / "cache"), dataset_name="emu_edit", skip_log=log)
+    builder.download_and_prepare()
+    assert builder.as_dataset(split="test")["pair_id"] == ["test-6"]
     assert "pair 'test-5': image 'test-5-after' cannot be read" in log.read_text()

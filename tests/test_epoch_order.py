@@ -1,4 +1,4 @@
-"""Order and captions of training pairs: every pair in its turn, whatever shares the work."""
+"""Order and captions of training pairs, whichever number of processes shares the work."""
 
 from collections import Counter
 
@@ -14,15 +14,15 @@ def order(**changes: object) -> PairOrder:
 
 
 def pairs_of_steps(orders: list[PairOrder]) -> list[list[int]]:
-    """Return the pairs of each step over all processes, without those that only fill up."""
-    shares = [list(one) for one in orders]
-    steps, place = [], 0
+    """Return the pairs of each step over all processes, without padding items."""
+    shares = [list(pair_order) for pair_order in orders]
+    steps, position = [], 0
     for step in range(orders[0].first_step, orders[0].steps):
         count = orders[0].batches_in_step(step)
-        batches = [batch for share in shares for batch in share[place : place + count]]
+        batches = [batch for share in shares for batch in share[position : position + count]]
         steps.append(sorted(item for batch in batches for item in batch if item >= 0))
-        place += count
-    assert all(len(share) == place == len(one) for share, one in zip(shares, orders, strict=True))
+        position += count
+    assert all(len(share) == position == len(pair_order) for share, pair_order in zip(shares, orders, strict=True))
     return steps
 
 
@@ -36,19 +36,19 @@ def test_each_step_has_the_same_pairs_however_they_are_shared(processes: int, ba
     assert sorted(sum(steps, [])) == list(range(23)) and [len(step) for step in steps] == [8, 8, 7]
 
 
-def test_a_share_without_pairs_is_filled_up_so_that_all_processes_take_part() -> None:
+def test_a_process_without_pairs_gets_a_padding_item() -> None:
     last = [list(order(sizes=[9], process=process, processes=2))[-1] for process in range(2)]
     assert len(last[0]) == 1 and last[0][0] >= 0 and last[1] == [~last[0][0]]
 
 
-def test_epochs_differ_and_are_functions_of_the_seed() -> None:
+def test_order_depends_on_epoch_and_seed() -> None:
     first, second = order(), order()
     second.epoch = 1
     assert first.items().tolist() == order().items().tolist() != second.items().tolist()
     assert first.items().tolist() != order(seed=4).items().tolist()
 
 
-def test_an_epoch_can_begin_in_its_middle() -> None:
+def test_an_epoch_can_start_at_a_later_step() -> None:
     whole, rest = order(batches=2), order(batches=2)
     rest.first_step = 1
     assert list(rest) == list(whole)[2:]
@@ -62,7 +62,7 @@ def test_pairs_of_a_mix_are_shuffled_together() -> None:
     assert len({tuple(order(sizes=[100, 100], weights=[1.0, 1.0], seed=seed).items() < 100) for seed in range(5)}) == 5
 
 
-def test_weights_say_how_often_pairs_of_a_benchmark_come() -> None:
+def test_weights_set_how_often_pairs_of_a_benchmark_are_drawn() -> None:
     mixed = order(sizes=[10, 8, 6], weights=[1.0, 0.5, 2.5])
     rows = Counter(item % 24 for item in mixed.items().tolist())
     assert mixed.pairs == len(mixed.items()) == 10 + 4 + 15
@@ -71,7 +71,7 @@ def test_weights_say_how_often_pairs_of_a_benchmark_come() -> None:
     assert sorted(rows[row] for row in range(18, 24)) == [2, 2, 2, 3, 3, 3]
     other = order(sizes=[10, 8, 6], weights=[1.0, 0.5, 2.5])
     other.epoch = 1
-    halves = [{item % 24 for item in one.items().tolist()} & set(range(10, 18)) for one in (mixed, other)]
+    halves = [{item % 24 for item in epoch.items().tolist()} & set(range(10, 18)) for epoch in (mixed, other)]
     assert halves[0] != halves[1], "another half in the next epoch"
 
 
@@ -81,7 +81,7 @@ def rows() -> datasets.Dataset:
     return datasets.Dataset.from_dict(columns)
 
 
-def test_captions_are_a_function_of_seed_epoch_pair_and_copy() -> None:
+def test_captions_depend_on_seed_epoch_pair_and_copy() -> None:
     pairs = TrainingPairs(rows(), seed=1)
 
     def drawn(epoch: int, copy: int = 0) -> list[str]:
@@ -98,6 +98,6 @@ def test_the_shortest_caption_can_be_chosen() -> None:
     assert [pairs[index]["caption"] for index in range(3)] == ["a 1", "b 1", "c 1"]
 
 
-def test_items_that_fill_up_weigh_nothing() -> None:
+def test_padding_items_have_weight_zero() -> None:
     pairs = TrainingPairs(rows(), seed=1)
     assert (pairs[2]["weight"], pairs[~2]["weight"]) == (1, 0) and pairs[~2]["pair_id"] == pairs[2]["pair_id"] == "c"

@@ -1,18 +1,31 @@
-"""export: what is written loads again, says the same, and is never half there."""
+"""Exports: they load again with the same content, and a failed one leaves nothing."""
 
+import errno
 import io
 import json
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
 
+import benchmark_contract
 import datasets
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import test_folder
+import torch
+import transformers
 import yaml
+from kill_points import after_kills
 from PIL import Image
+from tiny_models import tiny_tokenizer
 
-from dataset_syned import benchmark_builder, exporting, load_benchmark, prepare
-from dataset_syned.exporting import coco_references, export, export_clevr
-from dataset_syned.pairs import FEATURES, DataError, image_bytes, pair_row
+from common_idc.folder_lock import folder_lock
+from dataset_syned import BENCHMARKS, benchmark_builder, exporting, load_benchmark, prepare
+from dataset_syned.__main__ import main
+from dataset_syned.exporting import PROMPT, PROMPT_COMPLETION, coco_references, export, export_clevr
+from dataset_syned.pairs import FEATURES, NO_CHANGE, DataError, image_bytes, pair_row, png
+from dataset_syned.preparing import undecoded
 from modeling_blip2idc.image_fusion import load_image
 
 OPTIONS = {"train": 12, "validation": 4, "test": 6}
@@ -24,7 +37,7 @@ def toy() -> tuple:
     return builder, prepare(builder)
 
 
-def test_parquet_loads_with_load_dataset_and_holds_the_raw_files(
+def test_parquet_loads_with_load_dataset_and_contains_no_local_paths(
     toy: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export(*toy, tmp_path / "toys", "parquet", "5KB")
@@ -107,7 +120,213 @@ def test_clevr_layout_has_the_images_that_training_sees_and_names_those_it_refus
     assert not (tmp_path / "cut").exists()
 
 
-def test_nothing_is_written_half_or_over_something(
+QUESTION = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": PROMPT}]
+
+
+def tiny_splits(name: str, tmp_path: Path) -> tuple:
+    """Return the builder of a benchmark with tiny raw files, and its splits."""
+    benchmark_contract.write_tiny(name, tmp_path / "raw")
+    builder = benchmark_contract.make(name, tmp_path / "raw", tmp_path / "cache")
+    return builder, prepare(builder)
+
+
+def records_wanted(rows: datasets.Dataset) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield row and caption of each conversation that an export has to contain, in order."""
+    for row in undecoded(rows):
+        for caption in row["captions"]:
+            yield row, caption
+
+
+def check_no_absolute_path(folder: Path, tmp_path: Path) -> None:
+    for file in folder.rglob("*"):
+        assert not file.is_file() or str(tmp_path).encode() not in file.read_bytes(), file
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_messages_contain_every_caption_of_every_pair_with_its_images(name: str, tmp_path: Path) -> None:
+    builder, splits = tiny_splits(name, tmp_path)
+    folder = tmp_path / "messages"
+    export(builder, splits, folder, "messages", "")
+    info = json.loads((folder / "dataset_info.json").read_text())
+    assert list(info) == [f"{name}_{split}" for split in splits]
+    files = set()
+    for split, rows in splits.items():
+        entry = info[f"{name}_{split}"]
+        columns = entry["columns"]
+        lines = (folder / entry["file_name"]).read_text(encoding="utf-8").splitlines()
+        for line, (row, caption) in zip(lines, records_wanted(rows), strict=True):
+            record = json.loads(line)
+            question, answer = record["messages"]
+            assert question == {"role": "user", "content": QUESTION}
+            assert answer == {"role": "assistant", "content": [{"type": "text", "text": caption}]}
+            # what LLaMA-Factory reads: as many placeholders as images
+            assert record[columns["prompt"]] == "<image><image>" + PROMPT and record[columns["response"]] == caption
+            assert record["pair_id"] == row["pair_id"] and columns["images"] == "images"
+            images = [PurePosixPath(path) for path in record["images"]]
+            assert len(images) == 2 and not any(path.is_absolute() or ".." in path.parts for path in images)
+            for path, side in zip(images, ("before", "after"), strict=True):
+                assert (folder / path).read_bytes() == row[side]["bytes"]
+                assert path.suffix == PurePosixPath(row[side]["path"]).suffix
+            files.update(map(str, images))
+    assert len(files) == 2 * sum(map(len, splits.values())), "each pair has its own files"
+    written = {path.relative_to(folder).as_posix() for path in (folder / "images").rglob("*") if path.is_file()}
+    assert written == files
+    check_no_absolute_path(folder, tmp_path)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_prompt_completion_contains_every_caption_of_every_pair_with_its_images(name: str, tmp_path: Path) -> None:
+    builder, splits = tiny_splits(name, tmp_path)
+    folder = tmp_path / "trl"
+    export(builder, splits, folder, "prompt_completion", "500MB")
+    again = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "again"))
+    assert set(again) == set(splits)
+    for split, rows in splits.items():
+        assert again[split].features == PROMPT_COMPLETION
+        raw = again[split].cast_column("images", datasets.List(datasets.Image(decode=False)))
+        for record, (row, caption) in zip(raw, records_wanted(rows), strict=True):
+            (question,), (answer,) = record["prompt"], record["completion"]
+            assert [(part["type"], part["text"]) for part in question["content"]] == [
+                ("image", None),
+                ("image", None),
+                ("text", PROMPT),
+            ]
+            assert answer["content"] == [{"type": "text", "text": caption}]
+            assert (question["role"], answer["role"]) == ("user", "assistant")
+            assert record["images"] == [row["before"], row["after"]]
+        assert all(isinstance(image, Image.Image) for image in again[split][0]["images"])
+    check_no_absolute_path(folder, tmp_path)
+
+
+@pytest.mark.parametrize("form", ["messages", "prompt_completion"])
+def test_conversations_include_unchanged_pairs(toy: tuple, tmp_path: Path, form: str) -> None:
+    export(*toy, tmp_path / "out", form, "500MB")
+    unchanged = {caption for row in toy[1]["train"] for caption in row["captions"] if row["change_type"] == NO_CHANGE}
+    if form == "messages":
+        lines = (tmp_path / "out" / "train.jsonl").read_text().splitlines()
+        answers = {json.loads(line)["output"] for line in lines}
+    else:
+        rows = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+        answers = {row["completion"][0]["content"][0]["text"] for row in rows}
+    assert unchanged and unchanged <= answers
+
+
+def noise_pairs(pairs: int, captions: int, edge: int = 8) -> datasets.DatasetDict:
+    """Return pairs of images that cannot be compressed."""
+    drawn = np.random.default_rng(0)
+    files = [png(Image.fromarray(drawn.integers(0, 256, (edge, edge, 3), np.uint8))) for _ in range(2 * pairs)]
+    rows = [
+        pair_row(str(n), image_bytes("a.png", files[2 * n]), image_bytes("b.png", files[2 * n + 1]), ["x"] * captions)
+        for n in range(pairs)
+    ]
+    return datasets.DatasetDict(train=datasets.Dataset.from_list(rows, features=FEATURES))
+
+
+def test_prompt_completion_keeps_images_once_and_a_bounded_number_in_memory(
+    toy: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = noise_pairs(pairs=10, captions=5, edge=256)
+    size = splits["train"].data.nbytes
+    monkeypatch.setattr(exporting, "ROW_GROUP", 2 * size)  # that of four pairs, whose captions repeat their images
+    export(toy[0], splits, tmp_path / "whole", "prompt_completion", "500MB")
+    (file,) = (tmp_path / "whole" / "data").iterdir()
+    assert file.stat().st_size < 1.1 * size
+    with pq.ParquetFile(file) as written:
+        groups = [written.metadata.row_group(index).num_rows for index in range(written.num_row_groups)]
+    assert sum(groups) == 50 and max(groups) <= 25
+    export(toy[0], splits, tmp_path / "shards", "prompt_completion", f"{size // 4000}KB")
+    names = sorted(path.name for path in (tmp_path / "shards" / "data").iterdir())
+    assert names[0].startswith("train-00000-of-0000") and len(names) >= 4
+    assert len(datasets.load_dataset(str(tmp_path / "shards"), split="train", cache_dir=str(tmp_path / "cache"))) == 50
+
+
+@pytest.mark.parametrize("form", ["messages", "prompt_completion"])
+def test_texts_that_trainers_would_take_for_images_are_refused(toy: tuple, tmp_path: Path, form: str) -> None:
+    with pytest.raises(
+        DataError, match="^prompt 'See <image>' contains '<image>', which trainers replace with a file"
+    ):
+        export(*toy, tmp_path / "out", form, "500MB", "See <image>")
+    with pytest.raises(DataError, match="^the prompt is empty: write the question"):
+        export(*toy, tmp_path / "out", form, "500MB", " ")
+    rows = noise_pairs(pairs=1, captions=1)["train"].remove_columns("captions").add_column("captions", [["a <video>"]])
+    with pytest.raises(DataError, match="^pair '0': caption 'a <video>' contains '<video>'"):
+        export(toy[0], datasets.DatasetDict(train=rows), tmp_path / "out", form, "500MB")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_prompt_is_an_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("datasets.builder.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "raw").mkdir()
+    test_folder.write_tiny(tmp_path / "raw", False)
+    for more, prompt in (([], PROMPT), (["--prompt", "Où est la différence ?"], "Où est la différence ?")):
+        folder = tmp_path / f"out{len(more)}"
+        command = ["export", "folder", str(folder), "--format", "messages", "--data_dir", str(tmp_path / "raw")]
+        assert main([*command, *more]) == 0
+        text = next(folder.glob("*.jsonl")).read_text(encoding="utf-8")
+        assert json.loads(text.splitlines()[0])["messages"][0]["content"][2]["text"] == prompt and prompt in text
+    with pytest.raises(SystemExit):
+        main(["export", "--help"])
+    assert f"default: {PROMPT}" in " ".join(capsys.readouterr().out.split())
+
+
+def tiny_chat_model() -> tuple[transformers.PreTrainedModel, transformers.ProcessorMixin]:
+    """Return a random Idefics3 and its processor: it needs no torchvision, and its image token is `<image>`."""
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer()
+    images = transformers.Idefics3ImageProcessorPil(
+        size={"longest_edge": 64}, max_image_size={"longest_edge": 32}, do_image_splitting=False
+    )
+    template = (
+        "{% for turn in messages %}{{ turn.role }}:{% for part in turn.content %}"
+        "{% if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}{% endfor %}</s>{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    processor = transformers.Idefics3Processor(images, tokenizer, image_seq_len=4, chat_template=template)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.Idefics3Config(
+        text_config=sizes | {"model_type": "llama", "vocab_size": len(tokenizer), "num_key_value_heads": 2},
+        vision_config=sizes | {"image_size": 32, "patch_size": 8},
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        scale_factor=2,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return transformers.Idefics3ForConditionalGeneration(config), processor
+
+
+@pytest.mark.parametrize("form", ["messages", "prompt_completion"])
+def test_trl_trains_one_step(toy: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    pytest.importorskip("trl", reason="needs trl, which needs Python 3.11")
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+    export(*toy, tmp_path / "out", form, "500MB")
+    monkeypatch.chdir(tmp_path / "out")  # the paths of images are relative
+    source, files = ("json", "train.jsonl") if form == "messages" else ("parquet", "data/train-*.parquet")
+    rows = datasets.load_dataset(source, data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
+    model, processor = tiny_chat_model()
+    collator = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=form == "prompt_completion")
+    examples = [rows[index] for index in (0, 5)]  # of two pairs
+    mirrored = [row | {"images": row["images"][::-1]} for row in examples]
+    batch = collator(examples)
+    assert batch["pixel_values"].shape[:2] == (2, 2), "two images for each of two captions"
+    answer = toy[1]["train"][0]["captions"][0]
+    labels = processor.decode(batch["labels"][0][batch["labels"][0] != -100])
+    assert (
+        labels == f"{answer}</s>"
+        if form == "prompt_completion"
+        else labels.endswith(f"{PROMPT}</s>assistant:{answer}</s>")
+    )
+    loss = model(**batch).loss
+    assert model(**collator(mirrored)).loss != loss, "the order of the images matters"
+    loss.backward()
+    for name, weight in model.model.vision_model.encoder.named_parameters():
+        assert weight.grad is not None and (weight.grad.any() or name.endswith("k_proj.bias")), name  # whose is 0
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    assert model(**batch).loss < loss
+
+
+def test_failed_exports_leave_nothing_and_existing_folders_are_kept(
     toy: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "full").mkdir()
@@ -118,3 +337,54 @@ def test_nothing_is_written_half_or_over_something(
     with pytest.raises(OSError, match="No space left"):
         export(*toy, tmp_path / "new", "clevr", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
+
+
+FULL = [
+    ("parquet", "datasets.Dataset.to_parquet", "data/default/train-00000-of-00001.parquet"),
+    ("coco", "pathlib.Path.write_text", "train.json"),
+    ("clevr", "PIL.Image.Image.save", "images/000000.png"),
+    ("messages", "pathlib.Path.write_bytes", "images/train/000000-before.png"),
+    ("prompt_completion", "pyarrow.parquet.ParquetWriter", "data/train-00000-of-00001.parquet"),
+]
+
+
+@pytest.mark.parametrize(("form", "writer", "file"), FULL)
+def test_a_full_disk_is_reported_with_the_file(
+    toy: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, writer: str, file: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writer, fail)
+    with pytest.raises(OSError, match=f"No space left on device: '.*/{file}'"):
+        export(*toy, tmp_path / "new", form, "500MB")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_second_export_into_the_same_folder_is_refused(toy: tuple, tmp_path: Path) -> None:
+    with folder_lock(tmp_path, tmp_path / ".toys.tmp" / ".lock"):
+        with pytest.raises(OSError, match="another process is writing into '.*/toys'"):
+            export(*toy, tmp_path / "toys", "coco", "")
+    export(*toy, tmp_path / "toys", "coco", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["toys"]
+
+
+EXPORT = """
+from dataset_syned import benchmark_builder, prepare
+from dataset_syned.exporting import export
+builder = benchmark_builder("toy", train=3, validation=1, test=1)
+splits = prepare(builder)
+
+def command(folder):
+    for form in ("parquet", "coco", "clevr", "messages", "prompt_completion"):
+        try:
+            export(builder, splits, folder / form, form, "500MB")
+        except FileExistsError:  # it was complete
+            pass
+"""
+
+
+def test_an_export_that_is_killed_leaves_nothing_to_the_next(tmp_path: Path) -> None:
+    *killed, unbroken = after_kills(EXPORT, tmp_path, ("os.rename", "os.mkdir", "os.rmdir"))
+    assert {name.split("/")[0] for name in unbroken} == {"parquet", "coco", "clevr", "messages", "prompt_completion"}
+    assert len(killed) > 20 and all(listing == unbroken for listing in killed)

@@ -1,8 +1,9 @@
-"""fetch: mirrors in turn, resumed and checked, archives that stay inside the data folder. From a loopback Hub."""
+"""Fetching from a loopback Hub: mirrors, resumed downloads, checked files, archives that stay inside the folder."""
 
 import hashlib
 import io
 import json
+import shutil
 import stat
 import subprocess
 import sys
@@ -11,10 +12,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from loopback_hub import LoopbackHub
+from kill_points import after_kills
+from loopback_hub import TOKEN, LoopbackHub
 from PIL import Image
 from test_emu_edit import row, write_parquet
 
+from common_idc.folder_lock import LOCK, folder_lock
 from dataset_syned import benchmark_builder
 from dataset_syned.fetching import ArchiveError, fetch, fetched_from, unpack
 from dataset_syned.pairs import DataError
@@ -23,11 +26,13 @@ NOWHERE = "0" * 40
 CLIENT = """
 import json, sys
 from pathlib import Path
+from common_idc import hub_access
 from dataset_syned import benchmark_builder
 from dataset_syned.fetching import fetch
 from dataset_syned.pair_builder import Mirror
 from dataset_syned.pairs import DataError
 
+hub_access.DELAYS = (0.05, 0.1)
 for line in sys.stdin:
     root, mirrors = json.loads(line)
     builder = benchmark_builder("toy", root=Path(root))
@@ -43,7 +48,7 @@ for line in sys.stdin:
 
 
 class Client:
-    """A process that fetches what it is told to; one for all tests, because it takes a second to start."""
+    """A process that fetches on request, shared by all tests because it takes a second to start."""
 
     def __init__(self, hub: LoopbackHub, home: Path, **more: str):
         command = [sys.executable, "-c", CLIENT]
@@ -76,8 +81,8 @@ def served():
 @pytest.fixture
 def hub(served: LoopbackHub):
     yield served
-    for kept in (served.repos, served.large, served.requests, served.listed_sizes, served.faults):
-        kept.clear()
+    for state in (served.repos, served.large, served.requests, served.listed_sizes, served.faults):
+        state.clear()
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +124,7 @@ def zipped_link(name: str, target: str) -> bytes:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Return the files of a data folder, without those `fetch` keeps for itself."""
+    """Return the files of a data folder, without the internal ones of `fetch`."""
     files = [path for path in folder.rglob("*") if path.is_file() and ".fetching" not in path.parts]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
@@ -141,7 +146,7 @@ def test_files_arrive_pinned_and_archives_are_unpacked_once(hub: LoopbackHub, fe
         "data/images/a.png": b"A",
         "data/images/b.png": b"B",
     }
-    (tmp_path / "raw/data/all.zip").unlink()  # to save room
+    (tmp_path / "raw/data/all.zip").unlink()  # to save disk space
     assert fetched(tmp_path / "raw", [("tester/raw", pinned)])[2:4] == [[], []]
     (tmp_path / "raw/data/images/a.png").unlink()
     (tmp_path / "raw/data/images/b.png").unlink()
@@ -163,7 +168,61 @@ def test_mirrors_are_tried_in_turn(hub: LoopbackHub, fetched: Client, tmp_path: 
     ]
 
 
-def test_no_mirror_that_works_ends_with_the_way_by_hand(hub: LoopbackHub, fetched: Client, tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["revision/main", "tree/", "resolve/.*/notes.txt", "cdn/.*big.bin"])
+def test_a_server_in_trouble_is_asked_three_times(
+    hub: LoopbackHub, fetched: Client, tmp_path: Path, what: str
+) -> None:
+    hub.add_repo("tester/raw", {"notes.txt": b"hello", "big.bin": b"12"}, "dataset")
+    hub.fail(f"GET .*{what}", status=503, times=2)
+    assert fetched(tmp_path / "raw", [("tester/raw", "main")])[2] == ["big.bin", "notes.txt"]
+    assert tree(tmp_path / "raw") == {"notes.txt": b"hello", "big.bin": b"12"}
+
+
+@pytest.mark.parametrize("what", ["revision/main", "tree/", "resolve/.*/notes.txt", "cdn/.*big.bin"])
+@pytest.mark.parametrize("status", [403, 401, 404])
+def test_a_refusal_is_shown_without_the_token_and_says_nothing_of_writing(
+    hub: LoopbackHub, fetched: Client, tmp_path: Path, what: str, status: int
+) -> None:
+    hub.add_repo("tester/raw", {"notes.txt": b"hello", "big.bin": b"12"}, "dataset")
+    hub.fail(f"GET .*{what}", status, times=99, message=f"bad {TOKEN}, sent as {TOKEN.replace('_', '%5F')}")
+    message = fetched(tmp_path / "raw", [("tester/raw", "main")])
+    assert f"HTTP {status}, bad (token), sent as (token)" in message
+    assert "write" not in message and ("ask for access" in message) == (status == 403)
+    assert len(hub.asked(f"GET .*{what}")) == 1  # not repeated
+
+
+def test_a_second_fetch_into_the_same_folder_is_refused(hub: LoopbackHub, fetched: Client, tmp_path: Path) -> None:
+    commit = hub.add_repo("tester/raw", {"notes.txt": b"hello"}, "dataset")
+    with folder_lock(tmp_path, tmp_path / ".fetching" / LOCK):
+        message = fetched(tmp_path, [("tester/raw", commit)])
+    assert f"another process is writing into {str(tmp_path)!r}" in message and tree(tmp_path) == {}
+    assert fetched(tmp_path, [("tester/raw", commit)])[2] == ["notes.txt"]
+
+
+FETCH = """
+from dataset_syned import benchmark_builder
+from dataset_syned.fetching import fetch
+from dataset_syned.pair_builder import Mirror
+
+def command(folder):
+    builder = benchmark_builder("toy", root=folder / "raw")
+    builder.MIRRORS = [Mirror("tester/raw", "main", ("*.txt", "*.zip"))]
+    fetch(builder)
+"""
+
+
+def test_a_fetch_that_is_killed_leaves_nothing_to_the_next(hub: LoopbackHub, tmp_path: Path) -> None:
+    archive = zipped({"images/a.png": b"A", "images/b.png": b"B"})
+    hub.add_repo("tester/raw", {"notes.txt": b"hello", "data/all.zip": archive}, "dataset")
+    operations = ("os.rename", "os.mkdir", "os.rmdir", "os.remove")
+    *killed, unbroken = after_kills(FETCH, tmp_path, operations, hub.environment(tmp_path / "home"))
+    assert {"raw/notes.txt", "raw/data/images/b.png", "raw/.fetching/mirror.json"} < set(unbroken)
+    assert len(killed) > 10 and all(listing == unbroken for listing in killed)
+
+
+def test_without_a_working_mirror_the_error_explains_the_manual_download(
+    hub: LoopbackHub, fetched: Client, tmp_path: Path
+) -> None:
     assert fetched(tmp_path / "raw", [("tester/gone", NOWHERE)]) == (
         "toy: none of its mirrors works\n"
         "  tester/gone at 000000000000: HTTP 404, Repository not found\n"
@@ -175,7 +234,7 @@ def test_no_mirror_that_works_ends_with_the_way_by_hand(hub: LoopbackHub, fetche
 
 
 @pytest.mark.parametrize("reset", [False, True])
-def test_a_cut_download_goes_on_where_it_ended(hub: LoopbackHub, fetched: Client, tmp_path: Path, reset: bool) -> None:
+def test_a_cut_download_is_resumed(hub: LoopbackHub, fetched: Client, tmp_path: Path, reset: bool) -> None:
     content = bytes(range(256)) * 50_000  # 12.8 MB: the client writes blocks of 10 MB
     commit = hub.add_repo("tester/raw", {"big.bin": content}, "dataset")
     hub.cut("GET /cdn/.*big.bin", after=11_000_000, reset=reset)
@@ -185,7 +244,7 @@ def test_a_cut_download_goes_on_where_it_ended(hub: LoopbackHub, fetched: Client
     assert answers == ["200", "206"] or reset  # a reset also throws away what had arrived but was not read
 
 
-def test_another_process_goes_on_where_one_was_stopped(hub: LoopbackHub, fetched: Client, tmp_path: Path) -> None:
+def test_another_process_resumes_an_interrupted_download(hub: LoopbackHub, fetched: Client, tmp_path: Path) -> None:
     content = bytes(range(256)) * 50_000
     commit = hub.add_repo("tester/raw", {"big.bin": content}, "dataset")
     hub.cut("GET /cdn/.*big.bin", after=11_000_000)
@@ -193,9 +252,9 @@ def test_another_process_goes_on_where_one_was_stopped(hub: LoopbackHub, fetched
     assert "403" in fetched(tmp_path / "raw", [("tester/raw", commit)])
     assert tree(tmp_path / "raw") == {}
     hub.requests.clear()
-    another = Client(hub, tmp_path)
-    another(tmp_path / "raw", [("tester/raw", commit)])
-    another.close()
+    second = Client(hub, tmp_path)
+    second(tmp_path / "raw", [("tester/raw", commit)])
+    second.close()
     assert tree(tmp_path / "raw") == {"big.bin": content}
     assert [line.split()[2] for line in hub.asked("GET /cdn")] == ["206"]
 
@@ -205,7 +264,7 @@ def test_a_file_of_another_size_than_listed_is_refused(hub: LoopbackHub, fetched
     hub.listed_sizes["notes.txt"] = 6
     message = fetched(tmp_path / "raw", [("tester/raw", commit)])
     assert "'notes.txt' arrived with 5 bytes, the listing says 6" in message
-    assert tree(tmp_path / "raw") == {} and not list((tmp_path / "raw/.fetching").iterdir())
+    assert tree(tmp_path / "raw") == {} and not list(tmp_path.glob("raw/.fetching/*"))
 
 
 def test_a_large_file_of_another_content_than_listed_is_refused(
@@ -217,7 +276,7 @@ def test_a_large_file_of_another_content_than_listed_is_refused(
     assert tree(tmp_path / "raw") == {}
 
 
-def test_a_file_of_ones_own_is_not_overwritten(hub: LoopbackHub, fetched: Client, tmp_path: Path) -> None:
+def test_a_users_own_file_is_not_overwritten(hub: LoopbackHub, fetched: Client, tmp_path: Path) -> None:
     commit = hub.add_repo("tester/raw", {"notes.txt": b"hello", "all.zip": zipped({"a.png": b"A"})}, "dataset")
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw/notes.txt").write_bytes(b"my own")
@@ -231,7 +290,7 @@ def test_a_file_of_ones_own_is_not_overwritten(hub: LoopbackHub, fetched: Client
     assert tree(tmp_path / "raw")["a.png"] == b"mine"
 
 
-def test_a_climbing_archive_is_removed_and_the_next_mirror_tried(
+def test_an_archive_that_leaves_the_folder_is_removed_and_the_next_mirror_tried(
     hub: LoopbackHub, fetched: Client, tmp_path: Path
 ) -> None:
     bad = hub.add_repo("tester/bad", {"all.zip": zipped({"a.png": b"A", "../../evil.txt": b"!"})}, "dataset")
@@ -289,6 +348,30 @@ def test_links_inside_an_archive_become_files(tmp_path: Path) -> None:
     assert (tmp_path / "b/y.png").read_bytes() == b"X" and not (tmp_path / "b/y.png").is_symlink()
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.zip", zipped({"a.png": b"A" * 5000, "b.png": b"B", "c.png": b"C"})),
+        ("x.tar.gz", tarred({"a.png": b"A" * 5000, "b.png": b"B", "c.png": b"C"})),
+        ("x.tar.gz", tarred({"a.png": b"A" * 5000}, {"b.png": "a.png"}, hard=True)),
+    ],
+    ids=["zip", "tar", "link"],
+)
+def test_an_archive_that_needs_more_space_than_is_free_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    free = 3 * 4096  # a block less than the files take on a disk
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=free))
+    archive = tmp_path / name
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match=f"archive '{name}' needs 0.000 GB when unpacked, but 0.000 GB are free"):
+        unpack(archive, tmp_path / ".fetching" / "x", tmp_path / ".fetching" / "done.json")
+    assert list(tree(tmp_path)) == [name] and not list((tmp_path / ".fetching").iterdir()), "kept, to unpack it later"
+    free += 4096
+    unpack(archive, tmp_path / ".fetching" / "x", tmp_path / ".fetching" / "done.json")
+
+
 def test_a_benchmark_without_mirrors_says_so_without_a_network(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="toy: there is no mirror"):
         fetch(benchmark_builder("toy", root=tmp_path))
@@ -304,8 +387,8 @@ def test_a_branch_stays_at_the_commit_of_the_first_fetch(hub: LoopbackHub, fetch
     assert (tmp_path / "a.txt").read_bytes() == b"one"
 
 
-def test_from_the_mirror_to_load_dataset_by_the_users_commands(hub: LoopbackHub, tmp_path: Path) -> None:
-    """emu_edit under its real name on the Hub, with a server in trouble once and a connection that breaks once."""
+def test_documented_commands_lead_from_the_mirror_to_load_dataset(hub: LoopbackHub, tmp_path: Path) -> None:
+    """Fetch emu_edit under its real Hub name, although the server fails once and a connection breaks once."""
     names = ["data/test-00000-of-00001.parquet", "data/validation-00000-of-00001.parquet"]
     noise = io.BytesIO()
     Image.effect_noise((4000, 3200), 99).save(noise, "PNG", compress_level=0)  # 12.8 MB, see above
@@ -318,7 +401,7 @@ def test_from_the_mirror_to_load_dataset_by_the_users_commands(hub: LoopbackHub,
     hub.cut("GET /cdn/.*/validation-", after=11_000_000)
     (tmp_path / "user").mkdir()
 
-    def said(*command: str, **more: str) -> str:
+    def output_of(*command: str, **more: str) -> str:
         environment = hub.environment(tmp_path / "home", None, **more)
         done = subprocess.run(
             [sys.executable, *command],
@@ -330,12 +413,12 @@ def test_from_the_mirror_to_load_dataset_by_the_users_commands(hub: LoopbackHub,
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert "complete splits: validation, test" in said("-m", "dataset_syned", "fetch", "emu_edit")
+    assert "complete splits: validation, test" in output_of("-m", "dataset_syned", "fetch", "emu_edit")
     assert [line.split()[-1] for line in hub.asked("GET /cdn/.*/test-")] == ["503", "200"]
     broken, resumed = hub.asked("GET /cdn/.*/validation-")
-    assert broken.endswith("200 cut") and resumed.endswith(" 206"), "the rest, not all again"
+    assert broken.endswith("200 cut") and resumed.endswith(" 206"), "only the missing part is downloaded"
     assert tree(tmp_path / "user" / "data" / "emu_edit") == files
-    assert "emu_edit: 41 validation, 30 test; ready" in said("-m", "dataset_syned", "prepare", "emu_edit")
+    assert "emu_edit: 41 validation, 30 test; ready" in output_of("-m", "dataset_syned", "prepare", "emu_edit")
     load = """
 from datasets import load_dataset
 for streaming in (False, True):
@@ -343,4 +426,5 @@ for streaming in (False, True):
     print(len(rows), rows[29]["pair_id"], rows[29]["captions"], rows[29]["after"].size)
 """
     (tmp_path / "user" / "data").rename(tmp_path / "away")
-    assert said("-c", load, PYTHONPATH="", HF_HUB_OFFLINE="1").splitlines() == ["30 test-29 ['test 29'] (8, 8)"] * 2
+    lines = output_of("-c", load, PYTHONPATH="", HF_HUB_OFFLINE="1").splitlines()
+    assert lines == ["30 test-29 ['test 29'] (8, 8)"] * 2

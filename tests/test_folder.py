@@ -1,4 +1,4 @@
-"""Anyone's own pairs: both layouts give the same rows, and whatever is wrong with them is named."""
+"""The folder benchmark: both layouts give the same rows, and errors name the broken entry."""
 
 import csv
 import json
@@ -76,7 +76,7 @@ def test_a_change_type_outside_the_table_is_kept_in_provenance_and_reported(tmp_
     assert build(tmp_path).notes() == []
 
 
-def test_each_folder_of_a_split_is_one(tmp_path: Path) -> None:
+def test_each_subfolder_is_a_split(tmp_path: Path) -> None:
     write_lines(tmp_path / "test", [ENTRIES[0] | {"pair_id": 7}])
     write_lines(tmp_path / "train", ENTRIES)
     (tmp_path / "validation" / "before").mkdir(parents=True)
@@ -89,7 +89,7 @@ def test_each_folder_of_a_split_is_one(tmp_path: Path) -> None:
     assert (pair.pair_id, pair.before) == ("7", tmp_path / "test" / "b" / "2.png")
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])  # spreadsheets write the second
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])  # spreadsheets write a byte-order mark
 def test_csv_has_one_caption_per_row_or_a_list(tmp_path: Path, encoding: str) -> None:
     header = ["before_file_name", "after_file_name", "captions", "change_type"]
     rows = [
@@ -111,8 +111,34 @@ def test_csv_rows_of_one_pair_id_are_one_pair(tmp_path: Path) -> None:
     write_csv(tmp_path / "metadata.csv", [header, *rows])
     assert [(pair.pair_id, pair.captions) for pair in train(tmp_path)] == [("x", ["one", "three"]), ("y", ["two"])]
     write_csv(tmp_path / "metadata.csv", [header, *rows, ["x", "1.png", "3.png", "four"]])
-    with pytest.raises(DataError, match="line 5: the same pair as in .*line 2, but not the same fields"):
+    with pytest.raises(DataError, match="line 5: the same pair as in .*line 2, but after_file_name is '3.png' and "):
         train(tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["metadata.csv", "captions.csv"])
+def test_csv_columns_that_are_not_read_may_differ_within_a_pair(tmp_path: Path, layout: str) -> None:
+    """pandas writes an unnamed column, its index, and annotators add columns of their own."""
+    names = {"metadata.csv": ["before_file_name", "after_file_name"], "captions.csv": ["file_name"]}[layout]
+    header = ["", *names, "captions", "annotator"]
+    rows = [[str(number), *(["1.png"] * len(names)), f"text {number}", f"person {number}"] for number in range(2)]
+    write_csv(tmp_path / layout, [header, *rows])
+    assert [pair.captions for pair in train(tmp_path)] == [["text 0", "text 1"]]
+    write_csv(tmp_path / layout, [[*header, "captions"], *([*row, "x"] for row in rows)])
+    with pytest.raises(DataError, match=f"{layout}', line 1: the column 'captions' is given 2 times"):
+        train(tmp_path)
+
+
+def test_images_may_be_anywhere_in_the_data_folder(tmp_path: Path) -> None:
+    """Names are absolute, or relative to the folder of the split."""
+    image = tmp_path / "images" / "1.png"
+    draw(image)
+    names = {"before_file_name": "../images/1.png", "after_file_name": str(image)}
+    write_lines(tmp_path / "train", [ENTRIES[1] | names])
+    (pair,) = build(tmp_path).raw_pairs("train")
+    assert pair.before.resolve() == pair.after == image
+    write_lines(tmp_path / "train", [{**ENTRIES[1], "before_file_name": "../../1.png"}])
+    with pytest.raises(DataError, match="the name 'train/../../1.png' leads out of the folder"):
+        list(build(tmp_path).raw_pairs("train"))
 
 
 @pytest.mark.parametrize("form", ["json", "csv"])
@@ -164,7 +190,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         tracemalloc.stop()
         return most
 
-    peak(10)  # whatever is loaded once
+    peak(10)  # warm-up: imports and caches are loaded once
     assert peak(1000) < peak(100) + 100_000  # the ids seen; the entries themselves take 300 bytes and more each
 
 
@@ -191,10 +217,10 @@ def test_a_broken_entry_is_named(tmp_path: Path, entry: dict[str, Any], message:
 
 
 @pytest.mark.parametrize("line", ['{"captions": ["a dog"', "a dog", "[1]", "\udcff"])
-def test_a_line_that_is_no_json_object_is_named(tmp_path: Path, line: str) -> None:
-    lines = [json.dumps(ENTRIES[0]), "", line]  # a blank line counts and is no entry
+def test_a_line_that_is_not_a_json_object_is_named(tmp_path: Path, line: str) -> None:
+    lines = [json.dumps(ENTRIES[0]), "", line]  # blank lines are counted but are not entries
     (tmp_path / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8", errors="surrogateescape")
-    with pytest.raises(DataError, match="metadata.jsonl', line 3: not (a )?JSON"):
+    with pytest.raises(DataError, match="metadata.jsonl', line 3: not (valid|a) JSON"):
         train(tmp_path)
 
 
@@ -225,7 +251,7 @@ def test_a_broken_csv_row_is_named(tmp_path: Path, text: str, message: str) -> N
         ('{"../../etc/passwd": ["a dog"]}', "the name '../../etc/passwd' leads out"),
         ('{"1.png": []}', "pair '1.png' has no caption"),
         ('{"1.png": "a dog"}', "captions of pair '1.png' are not a list of texts"),
-        ('[["1.png", "a dog"]]', "captions.json' is not an object"),
+        ('[["1.png", "a dog"]]', "captions.json' contains a list, expected a JSON object"),
         ('{"1.png": ', "captions.json' cannot be read as JSON"),
     ],
 )

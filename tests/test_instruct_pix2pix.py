@@ -50,8 +50,8 @@ def pair(folder: Path, seed: str, edit: str, provenance: dict[str, Any] | None =
 
 def test_folders_without_seeds_file_are_all_train(tmp_path: Path) -> None:
     released = [{"seed": 12, "scale": 7.5, "sim_0": 0.3, "sim_direction": 0.4, "sim_image": 0.8}]
-    of_today = [{"seed": 5, "p2p_threshold": 0.2, "cfg_scale": 7.5, "clip_sim_0": 0.3, "clip_sim_dir": 0.4}]
-    third = write_folder(tmp_path, "0000132", ["5"], {"caption": "a cat", "edit": "make it blue"}, of_today)
+    current = [{"seed": 5, "p2p_threshold": 0.2, "cfg_scale": 7.5, "clip_sim_0": 0.3, "clip_sim_dir": 0.4}]
+    third = write_folder(tmp_path, "0000132", ["5"], {"caption": "a cat", "edit": "make it blue"}, current)
     first = write_folder(tmp_path, "0000014", ["3", "12"], LION, released)
     second = write_folder(tmp_path, "0000020", ["8"], {"edit": " Make it look like a painting\n"})
     write_folder(tmp_path, "0000021", [], {"edit": "no picture passed the filter"})
@@ -82,7 +82,7 @@ def test_splits_are_cut_by_position_in_the_seeds_file(tmp_path: Path) -> None:
 
 def test_the_folder_of_the_authors_script_is_found(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "clip-filtered-dataset", "0000014", ["3"], LION)
-    write_seeds(folder.parent, [["0000014", [3]]])  # one of one: floor(0.9) is none for train
+    write_seeds(folder.parent, [["0000014", [3]]])  # of one folder, floor(0.9) = 0 are for train
     builder = build(tmp_path)
     assert builder.raw_splits() == ["test"]
     assert [found.before for found in builder.raw_pairs("test")] == [folder / "3_0.jpg"]
@@ -109,7 +109,7 @@ def test_prepared_rows(tmp_path: Path) -> None:
     }
 
 
-def test_a_listed_folder_that_is_not_there_can_be_skipped(tmp_path: Path) -> None:
+def test_a_listed_but_missing_folder_can_be_skipped(tmp_path: Path) -> None:
     write_folder(tmp_path, "0000014", ["3"], LION)
     write_seeds(tmp_path, [["0000014", ["3"]], ["0000015", ["1", "2"]]])
     log = tmp_path / "skipped.jsonl"
@@ -168,7 +168,7 @@ def test_missing_and_unreadable_files_are_named(tmp_path: Path) -> None:
         list(build(tmp_path).raw_pairs("test"))
 
 
-def test_the_real_folders(tmp_path: Path) -> None:
+def test_the_real_folders_give_the_expected_rows(tmp_path: Path) -> None:
     if not REAL.is_dir():
         pytest.skip(f"the two folders of InstructPix2Pix are not in {REAL}")
     builder = InstructPix2Pix(root=REAL, cache_dir=str(tmp_path))
@@ -186,6 +186,6 @@ def test_the_real_folders(tmp_path: Path) -> None:
         ("make it a lion", (512, 512), (512, 512)),
         ("Make it look like a painting", (512, 512), (512, 512)),
     }
-    made = json.loads(rows[1]["provenance"])
-    assert made["seed"] == 2359342130 and made["sim_direction"] == 0.4593396782875061 and "input" in made
+    facts = json.loads(rows[1]["provenance"])
+    assert facts["seed"] == 2359342130 and facts["sim_direction"] == 0.4593396782875061 and "input" in facts
     assert [row["provenance"] for row in rows[4:]] == ["", ""]

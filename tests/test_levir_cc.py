@@ -1,4 +1,4 @@
-"""LEVIR-CC: pairs come from the annotations and not from the folders, and pairs without a change are told apart."""
+"""LEVIR-CC: pairs come from the annotations, not from the folders, and unchanged pairs are recognised."""
 
 import json
 import shutil
@@ -41,7 +41,7 @@ ENTRIES = [
 
 
 def write_tree(root: Path, entries: Any = ENTRIES, annotations: str = ANNOTATIONS) -> Path:
-    """Write the authors' files, with an image that has no entry, as the release has many."""
+    """Write the authors' files, and an image without an entry, of which the release has many."""
     for name in ("train_000001", "train_000007", "train_000016", "train_000099", "val_000002", "test_000004"):
         for side, color in (("A", "white"), ("B", "black")):
             path = root / "images" / name.partition("_")[0] / side / f"{name}.png"
@@ -76,7 +76,7 @@ def test_pairs_are_those_of_the_annotations(tmp_path: Path, annotations: str) ->
     assert listed(builder, "test") == [("test_000004", SAME, "none")]
 
 
-def test_prepared_rows_hold_before_and_after(tmp_path: Path) -> None:
+def test_prepared_rows_contain_before_and_after(tmp_path: Path) -> None:
     builder = build(write_tree(tmp_path))
     builder.download_and_prepare()
     rows = builder.as_dataset("validation")
@@ -115,7 +115,7 @@ def test_a_broken_entry_is_named(tmp_path: Path, broken: dict[str, Any], message
         list(builder.raw_pairs("train"))
 
 
-def test_an_entry_without_a_field_and_a_second_one_are_named(tmp_path: Path) -> None:
+def test_missing_fields_and_duplicate_entries_are_named(tmp_path: Path) -> None:
     without = {name: value for name, value in ENTRIES[1].items() if name != "sentences"}
     with pytest.raises(DataError, match=r"images\[0\]: no field 'sentences'"):
         list(build(write_tree(tmp_path, [without])).raw_pairs("train"))
@@ -135,13 +135,16 @@ def test_missing_and_unreadable_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="LevirCCcaptions.json' cannot be read as JSON"):
         build(tmp_path).raw_splits()
     (tmp_path / ANNOTATIONS).write_text("[]")
-    with pytest.raises(DataError, match="LevirCCcaptions.json' has no list 'images'"):
+    with pytest.raises(DataError, match="LevirCCcaptions.json' contains a list, expected a JSON object"):
+        build(tmp_path).raw_splits()
+    (tmp_path / ANNOTATIONS).write_text('{"images": []}')
+    with pytest.raises(DataError, match="an annotation of any split is missing in .*lcybuaa/LEVIR-CC"):
         build(tmp_path).raw_splits()
 
 
 @pytest.fixture(scope="module")
 def real_entries() -> list[dict[str, Any]]:
-    """Return the real captions in the authors' layout, which the copy at hand has not."""
+    """Return the real captions, converted to the authors' layout from the copy in shared/."""
     path = REAL / "levir_cc_captions_from_tokens.json"
     if not path.is_file():
         pytest.skip(f"the captions of LEVIR-CC are not in {REAL}")

@@ -107,14 +107,14 @@ def test_each_turn_of_each_shard_is_a_pair(tmp_path: Path, columns: dict[str, st
     assert [builder.count_pairs(split) for split in ("train", "validation")] == [4, 1]
 
 
-def test_the_other_name_of_the_validation_shards(tmp_path: Path) -> None:
+def test_validation_shards_may_be_named_validation_or_dev(tmp_path: Path) -> None:
     write_shard(tmp_path / "data" / "validation-00000-of-00001.parquet", TURNS)
     assert build(tmp_path).raw_splits() == ["validation"] and build(tmp_path).count_pairs("validation") == 4
     write_shard(tmp_path / "data" / "dev-00000-of-00001.parquet", TURNS[:1])  # the same split once more
     assert build(tmp_path).count_pairs("validation") == 1
 
 
-def test_the_test_folder(tmp_path: Path) -> None:
+def test_test_turns_are_read_from_the_test_folder(tmp_path: Path) -> None:
     write_sessions(tmp_path, {"139306": SESSION})
     builder, images = build(tmp_path), tmp_path / "test" / "images" / "139306"
     assert builder.raw_splits() == ["test"]
@@ -126,7 +126,7 @@ def test_the_test_folder(tmp_path: Path) -> None:
     assert builder.count_pairs("test") == 2
 
 
-def test_prepared_rows_hold_no_path_of_anyone(tmp_path: Path) -> None:
+def test_prepared_rows_contain_file_names_without_folders(tmp_path: Path) -> None:
     write_shard(tmp_path / "data" / "train-00000-of-00001.parquet", TURNS[:1])
     write_sessions(tmp_path, {"139306": SESSION[:1]})
     builder = build(tmp_path)
@@ -167,8 +167,8 @@ def test_a_broken_row_is_named(tmp_path: Path, change: dict[str, Any], message: 
         list(build(tmp_path).raw_pairs("train"))
 
 
-def test_a_turn_that_is_there_twice_is_named(tmp_path: Path) -> None:
-    for name in ("train-00000-of-00001.parquet", "train-00000-of-00002.parquet"):  # two releases side by side
+def test_a_duplicate_turn_is_named(tmp_path: Path) -> None:
+    for name in ("train-00000-of-00001.parquet", "train-00000-of-00002.parquet"):  # two releases in one folder
         write_shard(tmp_path / "data" / name, TURNS)
     with pytest.raises(DataError, match="duplicate pair_id '327-1' in split 'train'"):
         list(build(tmp_path).raw_pairs("train"))

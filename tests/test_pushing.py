@@ -1,4 +1,4 @@
-"""push: a benchmark goes to a loopback Hub and comes back in another process, elsewhere, without this package."""
+"""Pushing a benchmark to a loopback Hub, and loading it in another process and folder, without this package."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import DatasetCard
 from loopback_hub import TOKEN, LoopbackHub
 
-from common_idc.hub_access import PushError
+from common_idc.hub_access import HubError
 from dataset_syned import benchmark_builder
 from dataset_syned.pairs import DataError
 from dataset_syned.pushing import push
@@ -22,7 +22,7 @@ try:
     train = prepare(builder)["train"]
     address = pushing.push(builder, "tester/toy")
     print(json.dumps([address, list(train["pair_id"]), list(train["captions"])]))
-except hub_access.PushError as error:
+except hub_access.HubError as error:
     print(json.dumps(str(error)))
 """
 LOAD = """
@@ -46,6 +46,9 @@ def hub():
         yield hub
 
 
+ENCODED_TOKEN = TOKEN.replace("_", "%5f")
+
+
 def pushed(hub: LoopbackHub, home: Path, **more: str | None) -> list:
     done = hub.run(PUSH, home, **more)
     assert done.returncode == 0, done.stderr
@@ -54,7 +57,7 @@ def pushed(hub: LoopbackHub, home: Path, **more: str | None) -> list:
 
 
 def loaded(hub: LoopbackHub, folder: Path, root: Path, *loads: tuple[str, ...]) -> list[dict[str, list]]:
-    """What `load_dataset` gives somebody else, with each of these arguments, first not streaming, then streaming."""
+    """Return what `load_dataset` gives another user for each of these arguments, without and with streaming."""
     folder.mkdir()
     done = hub.run(LOAD.format(loads=loads, root=str(root)), folder / "home", folder, token=None)
     assert done.returncode == 0, done.stderr
@@ -72,7 +75,7 @@ def test_what_is_pushed_loads_elsewhere_row_by_row(hub: LoopbackHub, tmp_path: P
         assert TOKEN.encode() not in content and str(tmp_path).encode() not in content, name
 
 
-def test_the_card_joins_what_datasets_wrote_with_the_builders_facts(hub: LoopbackHub, tmp_path: Path) -> None:
+def test_the_card_combines_metadata_of_datasets_and_of_the_builder(hub: LoopbackHub, tmp_path: Path) -> None:
     pushed(hub, tmp_path)
     first = hub.files("tester/toy", "dataset")
     card = DatasetCard(first["README.md"].decode())
@@ -87,7 +90,7 @@ def test_the_card_joins_what_datasets_wrote_with_the_builders_facts(hub: Loopbac
     assert hub.files("tester/toy", "dataset") == first
 
 
-def test_a_text_and_facts_that_somebody_wrote_stay(hub: LoopbackHub, tmp_path: Path) -> None:
+def test_text_and_metadata_of_an_existing_card_are_kept(hub: LoopbackHub, tmp_path: Path) -> None:
     own = "---\nlicense: cc-by-4.0\ntags:\n- mine\n---\n\n# My words\n"
     hub.add_repo("tester/toy", {"README.md": own.encode()}, "dataset")
     pushed(hub, tmp_path)
@@ -100,7 +103,7 @@ def test_a_failed_commit_is_repeated_without_a_second_upload(hub: LoopbackHub, t
     hub.fail("POST .*/commit/main", status=503, times=2)
     assert pushed(hub, tmp_path)[0].endswith("/datasets/tester/toy")
     commits = [line.split()[-1] for line in hub.asked("POST .*/commit/main")]
-    assert commits == ["503", "503", "200", "200"]  # rows, card
+    assert commits == ["503", "503", "200", "200"]  # the last two: rows, card
     assert len(hub.asked("PUT /lfs/")) == 3  # one file for each split
 
 
@@ -118,13 +121,32 @@ def test_a_cut_upload_is_repeated(hub: LoopbackHub, tmp_path: Path) -> None:
     assert len(hub.asked("PUT /lfs/.* cut")) == 2 and len(hub.asked("PUT /lfs/.* 200")) == 3
 
 
-def test_commits_that_go_on_failing_end_with_one_clear_error(hub: LoopbackHub, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("request_pattern", "status"),
+    [("GET /api/whoami", 400), ("POST .*/commit/main", 503), ("POST .*/commit/main", 403), ("POST .*/preupload", 400)],
+)
+def test_an_answer_that_quotes_the_token_is_shown_without_it(
+    hub: LoopbackHub, tmp_path: Path, request_pattern: str, status: int
+) -> None:
+    hub.fail(request_pattern, status, times=99, message=f"bad {TOKEN}, sent as {ENCODED_TOKEN}")
+    done = hub.run(PUSH, tmp_path)
+    assert f"HTTP {status}, bad (token), sent as (token)" in json.loads(done.stdout)
+    assert not any(secret in done.stdout + done.stderr for secret in (TOKEN, ENCODED_TOKEN))
+
+
+def test_a_warning_of_the_hub_is_shown_without_the_token(hub: LoopbackHub, tmp_path: Path) -> None:
+    hub.card_warnings = [f"odd card of {TOKEN}"]
+    done = hub.run(PUSH, tmp_path)
+    assert "odd card of (token)" in done.stderr and TOKEN not in done.stdout + done.stderr
+
+
+def test_commits_that_keep_failing_end_with_one_clear_error(hub: LoopbackHub, tmp_path: Path) -> None:
     hub.fail("POST .*/commit/main", status=503, times=99)
     assert pushed(hub, tmp_path).startswith("could not push to 'tester/toy' after 3 attempts: HTTP 503")
 
 
 @pytest.mark.parametrize("token", ["hf_wrong", "hf_\x01wrong", None])
-def test_without_the_right_token_one_clear_error(hub: LoopbackHub, tmp_path: Path, token: str | None) -> None:
+def test_a_missing_or_wrong_token_gives_one_clear_error(hub: LoopbackHub, tmp_path: Path, token: str | None) -> None:
     message = pushed(hub, tmp_path, token=token)
     assert "`hf auth login`" in message or "correct HF_TOKEN" in message
     assert "wrong" not in message and "\n" not in message
@@ -139,7 +161,7 @@ def test_a_repository_of_somebody_else_is_refused_at_once(hub: LoopbackHub, tmp_
 
 def test_what_cannot_be_pushed_is_refused_before_the_network() -> None:
     toy = benchmark_builder("toy", train=1, validation=1, test=1, seed=99)
-    with pytest.raises(PushError, match="use <user>/<name>"):
+    with pytest.raises(HubError, match="use <user>/<name>"):
         push(toy, "toy")
     with pytest.raises(DataError, match="prepare toy"):
         push(toy, "tester/toy")

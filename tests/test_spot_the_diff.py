@@ -1,4 +1,4 @@
-"""Spot-the-Diff: annotators of one pair are merged, blanks go, and the references are those that papers score."""
+"""Spot-the-Diff: annotators of one pair are merged, blank sentences dropped, references as in the papers."""
 
 import json
 from collections import defaultdict
@@ -132,10 +132,10 @@ def test_the_real_annotations_give_the_expected_counts(config: str) -> None:
     assert {split: len(part) for split, part in splits.items()} == builder.EXPECTED[config]
     pairs = {pair.pair_id: pair.captions for part in splits.values() for pair in part}
     assert builder.notes() == ["train pairs left out because no caption of theirs has text: 37"]
-    assert len(pairs) == 11329, "no id stands in two splits"
+    assert len(pairs) == 11329, "no id is in two splits"
     assert sum(captions == [""] for captions in pairs.values()) == 37 + 4 + 7
     assert not any("" in captions and len(captions) > 1 for captions in pairs.values())
-    # Of 23093 sentences in 12562 rows 18 are blank beside others of their pair; 12 of these are all of their row.
+    # Of 23093 sentences in 12562 rows, 18 are blank though their pair has others; 12 of these are alone in their row.
     assert sum(map(len, pairs.values())) == {"default": 23093 - 18, "multi": 12562 - 12}[config]
 
 
@@ -158,7 +158,7 @@ def test_references_equal_the_published_reference_files(oracle: str, suffix: str
 
 
 @pytest.mark.parametrize("config", ["default", "multi"])
-def test_pairs_without_a_change_are_those_of_which_all_annotators_say_so(tmp_path: Path, config: str) -> None:
+def test_pairs_are_unchanged_if_all_annotators_say_so(tmp_path: Path, config: str) -> None:
     same, gone = ["There is no difference.", "no change"], ["a van is gone"]
     rows = [("400", same), ("56", same), ("400", same), ("56", gone), ("256", [""])]
     write_tree(tmp_path / "raw", test=[{"img_id": img_id, "sentences": sentences} for img_id, sentences in rows])

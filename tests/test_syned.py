@@ -1,4 +1,4 @@
-"""The syned builder: drawn Parquet files joined with text files in the released format, and with the released ones."""
+"""The syned builder: drawn Parquet files joined with text files in the released format and with the released ones."""
 
 import json
 import shutil
@@ -106,9 +106,9 @@ def captions(root: Path, split: str, config: str = "syned") -> dict[str, list[st
 
 
 def test_splits_and_instructions(raw: Path) -> None:
-    made = builder(raw)
-    assert made.raw_splits() == ["train", "validation", "test"]
-    assert [made.count_pairs(split) for split in made.raw_splits()] == [3, 1, 4]
+    benchmark = builder(raw)
+    assert benchmark.raw_splits() == ["train", "validation", "test"]
+    assert [benchmark.count_pairs(split) for split in benchmark.raw_splits()] == [3, 1, 4]
     assert captions(raw, "train") == {
         "train-0": ["Make the sky night"],
         "train-2": ["Two."],
@@ -136,38 +136,38 @@ def test_raw_references_are_those_released(raw: Path) -> None:
 
 
 def test_prepared_rows_with_further_edits(raw: Path) -> None:
-    made_by = {"model": "editor", "seed": 3}
+    editor = {"model": "editor", "seed": 3}
     write_edits(
         raw,
         [
-            {"idx": 2, "file_name": "a.png", "provenance": made_by},
-            {"idx": 0, "file_name": "a.png", "captions": ["Night falls"], "provenance": made_by},
+            {"idx": 2, "file_name": "a.png", "provenance": editor},
+            {"idx": 0, "file_name": "a.png", "captions": ["Night falls"], "provenance": editor},
             {"idx": 2, "file_name": "a.png", "provenance": {"seed": 4}},
         ],
     )
-    made = builder(raw)
-    made.download_and_prepare()
-    rows = made.as_dataset(split="train")
+    benchmark = builder(raw)
+    benchmark.download_and_prepare()
+    rows = benchmark.as_dataset(split="train")
     assert rows.features == FEATURES
-    told = {"source": SOURCE, "input": "before", "output": "after"}
-    base = {idx: {**told, "idx": idx, "hash": f"v{idx}", "task": TASKS[idx % 3]} for idx in (0, 2, 7)}
+    common = {"source": SOURCE, "input": "before", "output": "after"}
+    base = {idx: {**common, "idx": idx, "hash": f"v{idx}", "task": TASKS[idx % 3]} for idx in (0, 2, 7)}
     assert list(
         zip(rows["pair_id"], rows["captions"], rows["change_type"], map(json.loads, rows["provenance"]), strict=True)
     ) == [
         ("train-0", ["Make the sky night"], "add", base[0]),
-        ("train-0-1", ["Night falls"], "add", base[0] | made_by),
+        ("train-0-1", ["Night falls"], "add", base[0] | editor),
         ("train-2", ["Two."], "style", base[2]),
-        ("train-2-1", ["Two."], "style", base[2] | made_by),
+        ("train-2-1", ["Two."], "style", base[2] | editor),
         ("train-2-2", ["Two."], "style", base[2] | {"seed": 4}),
         ("train-7", ["Seven"], "global", base[7]),
     ]
     assert rows[1]["after"].getpixel((0, 0))[0] == 50 and rows[1]["before"].getpixel((0, 0))[0] == 0
-    assert made.count_pairs("train") == 6 and made.count_pairs("validation") == 1
-    ids = [pair_id for split in made.raw_splits() for pair_id in made.as_dataset(split=split)["pair_id"]]
+    assert benchmark.count_pairs("train") == 6 and benchmark.count_pairs("validation") == 1
+    ids = [pair_id for split in benchmark.raw_splits() for pair_id in benchmark.as_dataset(split=split)["pair_id"]]
     assert len(set(ids)) == len(ids) == 11
 
 
-def test_the_parts_stand_alone(raw: Path) -> None:
+def test_train_and_validation_do_not_need_the_test_files(raw: Path) -> None:
     (raw / FILES[2]).unlink()
     (raw / FILES[3]).unlink()
     assert builder(raw).raw_splits() == ["train", "validation"]
@@ -180,7 +180,7 @@ def test_a_missing_file_is_named(raw: Path, name: str) -> None:
         builder(raw).raw_splits()
 
 
-def test_an_empty_folder_is_told_what_to_do(tmp_path: Path) -> None:
+def test_an_empty_folder_is_named_with_the_download(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="syned: splits.json is missing in .*Gevennou/Syned"):
         builder(tmp_path).raw_splits()
 
@@ -200,6 +200,7 @@ def test_an_empty_folder_is_told_what_to_do(tmp_path: Path) -> None:
         (FILES[3], '{"0 ": ["A"]}', "test", "idx 2 of instructions_with_idx_test_split.txt is not in .*gt_augmented"),
         (FILES[3], '{"0 ": "A"}', "test", "the entry '0 ' should map an idx to a list of sentences"),
         (FILES[3], '{"zero": ["A"]}', "test", "the entry 'zero' should map"),
+        (FILES[3], '{"2": ["A"], "2 ": ["B"]}', "test", "gt_augmented_test_clean.json': duplicate idx 2"),
         (FILES[3], '["A"]', "test", "should map an idx to a list"),
         (FILES[0], '{"training": []}', "train", "splits.json' should be"),
     ],
@@ -217,6 +218,10 @@ def test_wrong_text_files_are_quoted(raw: Path, name: str, content: str, split: 
         ({"idx": "0", "file_name": "a.png", "provenance": {}}, "line 1: idx should be a number"),
         ({"idx": 0, "provenance": {}}, "line 1: no field 'file_name'"),
         ({"idx": 0, "file_name": "a.png"}, "line 1: no field 'provenance'"),
+        (
+            {"idx": 0, "file_name": "a.png", "captions": [""], "provenance": {}},
+            "line 1: a caption of idx 0 has no text",
+        ),
         ({"idx": 0, "file_name": "../../secret.png", "provenance": {}}, "line 1: the name .* leads out of the folder"),
     ],
 )
@@ -234,8 +239,8 @@ def test_the_released_text_files_give_the_published_counts(tmp_path: Path) -> No
     for name in FILES:
         shutil.copy(RELEASED / name, root / name)
     for config in ("syned", "syned_raw"):
-        made = builder(root, config)
-        assert {split: made.count_pairs(split) for split in made.raw_splits()} == Syned.EXPECTED[config]
+        benchmark = builder(root, config)
+        assert {split: benchmark.count_pairs(split) for split in benchmark.raw_splits()} == Syned.EXPECTED[config]
     released = json.loads((RELEASED / FILES[3]).read_text(encoding="utf-8"))
     test_raw, test_clean = captions(root, "test", "syned_raw"), captions(root, "test")
     assert {key: refs[:-1] for key, refs in test_raw.items()} == {f"test-{k.strip()}": v for k, v in released.items()}
@@ -248,7 +253,7 @@ def test_the_released_text_files_give_the_published_counts(tmp_path: Path) -> No
     assert len(captions(root, "validation")) == 539
 
 
-def test_load_dataset_syned_literally(
+def test_load_dataset_finds_syned_by_its_name(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     for config in ("syned_raw", "syned", "syned_raw"):
@@ -282,7 +287,7 @@ def test_both_configs_through_the_hub(tmp_path: Path, root: Path) -> None:
     raw = tmp_path / "raw"
     write_part(raw, train=[0, 4, 9], validation=[1], test=[0, 102, 1228, 5])
     with LoopbackHub() as hub:
-        for config in ("syned_raw", "syned", "syned"):  # pushed again, nothing doubles
+        for config in ("syned_raw", "syned", "syned"):  # a second push duplicates nothing
             command = ["push", "syned", "tester/syned", "--config", config, "--data_dir", str(raw)]
             done = hub.run(f"from dataset_syned.__main__ import main; raise SystemExit(main({command}))", tmp_path)
             assert done.returncode == 0, done.stderr

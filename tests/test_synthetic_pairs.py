@@ -1,4 +1,4 @@
-"""measurements/synthetic_pairs.py: what it runs, what it estimates, and that its page shows it."""
+"""measurements/synthetic_pairs.py: its commands, its estimates, and the table in the documentation."""
 
 import importlib.util
 import json
@@ -30,7 +30,7 @@ def option(command: tuple[str, ...], name: str) -> str:
     return command[command.index(name) + 1]
 
 
-def test_both_arms_differ_in_what_they_start_from_alone(
+def test_both_arms_differ_only_in_the_adapter_they_start_from(
     experiment: ModuleType, commands: list[tuple[str, ...]], tmp_path: Path
 ) -> None:
     for synthetic in (False, True):
@@ -45,7 +45,7 @@ def test_both_arms_differ_in_what_they_start_from_alone(
     assert option(score, "--benchmark") == "toy" and "--benchmark_options" not in score
 
 
-def test_what_others_start_from_is_made_first_and_nothing_twice(
+def test_prerequisites_are_trained_first_and_nothing_twice(
     experiment: ModuleType, commands: list[tuple[str, ...]], tmp_path: Path
 ) -> None:
     cells = [experiment.Cell(real, 1, arm) for real in (100, 0) for arm in (True, False)]
@@ -58,7 +58,7 @@ def test_what_others_start_from_is_made_first_and_nothing_twice(
     assert option(commands[0], "--benchmark_options") == json.dumps({"data_dir": str(tmp_path / "data")})
 
 
-def test_a_command_that_fails_is_told_with_its_error(experiment: ModuleType) -> None:
+def test_a_failed_command_is_reported_with_its_error(experiment: ModuleType) -> None:
     with pytest.raises(RuntimeError, match="(?s)`evaluate.py .*` ended with code 2.*--model or --adapter is missing"):
         experiment.run("evaluate.py", "--benchmark", "toy")
 
@@ -67,17 +67,20 @@ def test_intervals_are_over_seeds_and_pairs(experiment: ModuleType) -> None:
     pairs = np.random.default_rng(1).normal(size=400)
     among_pairs = experiment.estimate(np.array([pairs, pairs, pairs]))
     both = experiment.estimate(np.array([pairs - 1, pairs, pairs + 1]))
-    width = {name: one["interval"][1] - one["interval"][0] for name, one in (("pairs", among_pairs), ("both", both))}
+    width = {
+        name: result["interval"][1] - result["interval"][0]
+        for name, result in (("pairs", among_pairs), ("both", both))
+    }
     assert width["pairs"] == pytest.approx(2 * 1.96 * pairs.std() / 20, rel=0.1) and width["both"] > 5 * width["pairs"]
     assert both["mean"] == pytest.approx(pairs.mean()) and both["interval"][0] < both["mean"] < both["interval"][1]
     assert both["seeds"] == pytest.approx([pairs.mean() - 1, pairs.mean(), pairs.mean() + 1])
 
 
-def test_the_readme_tells_the_measured_table(experiment: ModuleType, root: Path, tmp_path: Path) -> None:
+def test_the_documentation_shows_the_measured_table(experiment: ModuleType, root: Path, tmp_path: Path) -> None:
     rows = json.loads((root / "docs" / "results" / "synthetic_pairs" / "results.json").read_text())
     start, end = experiment.MARKS
-    readme = (root / "docs" / "synthesis.md").read_text(encoding="utf-8")
-    assert readme.split(start)[1].split(end)[0].strip() == experiment.table_of(rows)
+    documentation = (root / "docs" / "synthesis.md").read_text(encoding="utf-8")
+    assert documentation.split(start)[1].split(end)[0].strip() == experiment.table_of(rows)
     page = tmp_path / "page.md"
     page.write_text(f"before\n{start}\nold\n{end}\nafter\n")
     experiment.renew_table(page, "| new |", experiment.MARKS)

@@ -20,8 +20,6 @@ from dataset_syned.scene_drawing import COLORS, View, coverage, draw_background,
 from metric_idc import stated_change_type
 
 SMALL = {"train": 60, "validation": 20, "test": 30}
-
-
 TINY_OPTIONS = {"train": 4, "validation": 2, "test": 3}
 
 
@@ -63,7 +61,7 @@ def test_drawn_pairs_are_the_same_on_every_machine(options: dict[str, Any], expe
     assert digest([draw_row(config, "train", index) for index in range(20)]) == expected
 
 
-def test_rows_have_the_one_schema_and_all_kinds() -> None:
+def test_rows_have_the_common_schema_and_all_change_types() -> None:
     for split, count in SMALL.items():
         rows = load_benchmark("toy", split, **SMALL)
         assert rows.features == FEATURES and len(rows) == count
@@ -84,7 +82,7 @@ def test_any_number_of_processes_gives_the_same_rows(tmp_path: Path) -> None:
     assert tables[0].equals(tables[1])
 
 
-def test_rows_hold_raw_bytes_and_no_path_of_this_machine() -> None:
+def test_rows_contain_raw_bytes_and_no_path_of_this_machine() -> None:
     rows = load_benchmark("toy", "test", **SMALL).cast_column("before", datasets.Image(decode=False))
     image = rows[0]["before"]
     assert image["path"] == "test-000000-before.png" and image["bytes"].startswith(b"\x89PNG")
@@ -131,7 +129,7 @@ def test_the_change_is_the_one_that_is_named(change_type: str, difficulty: str) 
 
 
 def test_a_person_can_see_every_change() -> None:
-    """Where the change is, the pictures differ much more than light and shift make other places differ."""
+    """Where the change is, the pictures differ clearly."""
     for change_type in ("add", "remove", "move", "color"):
         for number, pair in enumerate(pairs(change_type, 30)):
             background = draw_background((128, 64), "paper", random.Random(number))
@@ -141,7 +139,7 @@ def test_a_person_can_see_every_change() -> None:
             assert inside.max(axis=-1).mean() > 60, (change_type, number, pair)
 
 
-def test_distractors_are_there_and_one_none_pair_in_four_has_none() -> None:
+def test_pairs_have_distractors_except_for_one_unchanged_pair_in_four() -> None:
     views = [pair.views for pair in pairs("none", 400)]
     assert 60 < sum(first == second for first, second in views) < 140
     assert all(first != second for first, second in (pair.views for pair in pairs("color", 100)))
@@ -161,7 +159,7 @@ def test_captions_say_what_changed_and_how() -> None:
                 assert (row["change_type"] == "none") != any(color in caption for color in COLORS), caption
 
 
-def test_kinds_are_balanced() -> None:
+def test_change_types_are_balanced() -> None:
     counts = Counter(draw_row(ToyConfig(), "train", index)["change_type"] for index in range(1000))
     assert min(counts.values()) > 150
 

@@ -1,4 +1,4 @@
-"""Random models of a few thousand weights for synthesis, of the real classes, built in code without any network."""
+"""Random models of a few thousand weights for synthesis, of the real classes, built in code without a network."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def clip_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def save_pipeline(folder: Path) -> Path:
-    """Return a tiny InstructPix2Pix."""
+    """Save a tiny InstructPix2Pix pipeline; return its folder."""
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
 
     torch.manual_seed(0)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..annotations import by_split, read_each
+from ..annotations import Located, by_split, check_columns, open_text, read_each
 from ..pair_builder import PairBuilder
 from ..pairs import BrokenEntry, DataError, RawPair
 
@@ -48,11 +48,9 @@ def photo_file(images: Path, photo: str) -> Path:
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, str]] | BrokenEntry]:
     """Yield the place and the cells by column of each line."""
-    with path.open(encoding="utf-8") as file:
+    with open_text(path) as file:
         header = file.readline().rstrip("\r\n").split("\t")
-        absent = [column for column in COLUMNS if column not in header]
-        if absent:
-            raise DataError(f"{str(path)!r}, line 1: no column {absent[0]!r}")
+        check_columns(path, header, COLUMNS)
         for number, line in enumerate(file, start=2):
             place, cells = f"{str(path)!r}, line {number}", line.rstrip("\r\n").split("\t")
             if len(cells) == len(header):
@@ -86,9 +84,6 @@ class BirdsToWords(PairBuilder):
     )
     EXPECTED = {"default": {"train": 2685, "validation": 325, "test": 337}}
 
-    def raw_splits(self) -> list[str]:
-        return list(self.listed())
-
     def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
         """Yield one pair for each two photographs, with the paragraphs of all their lines."""
         # Some pairs are listed twice, hence more paragraphs than the five of one round.
@@ -102,9 +97,6 @@ class BirdsToWords(PairBuilder):
         for (first, second), captions in pairs.items():
             yield RawPair(f"{first}-{second}", photo_file(images, first), photo_file(images, second), captions)
 
-    def listed(self) -> dict[str, list[tuple[str, dict[str, str]] | BrokenEntry]]:
+    def listed(self) -> dict[str, list[Located | BrokenEntry]]:
         """Return the lines of each split, with their places."""
-        path = self.root / ANNOTATIONS
-        if not path.is_file():
-            raise self.missing(ANNOTATIONS)
-        return by_split(read_lines(path), SPLITS)
+        return by_split(read_lines(self.require(ANNOTATIONS)), SPLITS)

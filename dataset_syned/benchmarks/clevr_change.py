@@ -78,10 +78,7 @@ class ClevrChange(PairBuilder):
 
     def annotations(self) -> list[Path]:
         """Return the files ANNOTATIONS. Raises: DataError, with BY_HAND, if one is missing."""
-        for name in ANNOTATIONS:
-            if not (self.folder / name).is_file():
-                raise self.missing(name)
-        return [self.folder / name for name in ANNOTATIONS]
+        return [self.require(name) for name in ANNOTATIONS]
 
     def raw_splits(self) -> list[str]:
         return list(split_numbers(self.annotations()[0]))

@@ -57,7 +57,7 @@ class ClevrDc(PairBuilder):
     def layout(self) -> FileLayout:
         """Return the layout of the raw files. Raises: DataError, with BY_HAND, if no layout fits."""
         for layout in LAYOUTS:
-            if (self.root / layout.split).is_file() and (self.root / layout.captions).is_file():
+            if (self.root / layout.split).exists() and (self.root / layout.captions).exists():
                 return layout
         raise self.missing(f"{LAYOUTS[0].split} with {LAYOUTS[0].captions}")
 

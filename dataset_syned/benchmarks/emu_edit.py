@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow
 from pyarrow.parquet import ParquetFile
 
-from ..annotations import read_json
+from ..annotations import read_json, reading_parquet
 from ..pair_builder import Mirror, PairBuilder
 from ..pairs import CHANGE_TYPES, BrokenEntry, DataError, RawPair
 
@@ -66,20 +65,17 @@ def shards(root: Path, split: str) -> list[Path]:
 
 def read_groups(path: Path, columns: list[str], wanted: Collection[int] | None = None) -> Iterator[dict[str, Any]]:
     """Yield the rows of one file, a few at a time; row groups without a wanted idx are skipped."""
-    try:
-        with ParquetFile(path) as file:
-            absent = [name for name in columns if name not in file.schema_arrow.names]
-            if absent:
-                raise DataError(f"{str(path)!r} has no column {absent[0]!r}: is it of {SOURCE}?")
-            for group in range(file.num_row_groups):
-                if wanted is not None:
-                    ids = file.read_row_group(group, columns=["idx"])["idx"].to_pylist()
-                    if not any(idx in wanted for idx in ids):
-                        continue
-                for batch in file.iter_batches(BATCH, row_groups=[group], columns=columns):
-                    yield from batch.to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{str(path)!r} cannot be read as Parquet ({error})") from error
+    with reading_parquet(path), ParquetFile(path) as file:
+        absent = [name for name in columns if name not in file.schema_arrow.names]
+        if absent:
+            raise DataError(f"{str(path)!r} has no column {absent[0]!r}: is it of {SOURCE}?")
+        for group in range(file.num_row_groups):
+            if wanted is not None:
+                ids = file.read_row_group(group, columns=["idx"])["idx"].to_pylist()
+                if not any(idx in wanted for idx in ids):
+                    continue
+            for batch in file.iter_batches(BATCH, row_groups=[group], columns=columns):
+                yield from batch.to_pylist()
 
 
 def read_ids(paths: list[Path]) -> list[int]:
@@ -170,7 +166,7 @@ class EmuEdit(PairBuilder):
     EXPECTED = {"default": {"train": 3050, "validation": 539, "test": 2022}}
 
     def raw_splits(self) -> list[str]:
-        cut = (self.root / SPLITS_FILE).is_file()
+        cut = (self.root / SPLITS_FILE).exists()
         splits = [split for split in SPLITS if (cut or split != "train") and shards(self.root, split)]
         if not splits:
             raise self.missing("data/validation-*.parquet")
@@ -180,7 +176,7 @@ class EmuEdit(PairBuilder):
         """Return the idx of a split's pairs."""
         ids = read_ids(shards(self.root, split))
         path = self.root / SPLITS_FILE
-        if split == "test" or not path.is_file():
+        if split == "test" or not path.exists():
             return set(ids)
         wanted = read_splits(path)[split]
         require_ids(wanted, ids, SPLITS_FILE, SPLITS[split])

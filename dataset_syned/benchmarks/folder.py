@@ -10,17 +10,28 @@
 
 In CSV, a cell of `captions` is one caption, with further rows for more captions, or a JSON list of all. The files are
 in train/, validation/ and test/; without such folders they are in the data folder itself, and all pairs are `train`.
+Images are named relative to the folder of metadata.*, or absolute, and are anywhere in the data folder.
 A change type that is not in `pairs.CHANGE_TYPES` goes into provenance, and the row's change type is empty.
 """
 
 import csv
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..annotations import are_texts, inside, json_object, numbered_lines, read_each, read_json
+from ..annotations import (
+    are_texts,
+    check_columns,
+    inside,
+    json_object,
+    numbered_lines,
+    open_text,
+    read_each,
+    read_json,
+)
 from ..pair_builder import PairBuilder
 from ..pairs import CHANGE_TYPES, BrokenEntry, DataError, RawPair
 
@@ -33,7 +44,7 @@ Numbered = tuple[int, Row]  # by the line in its file
 
 def annotations(folder: Path) -> Path | None:
     """Return the file of annotations in a folder."""
-    return next((folder / name for name in ANNOTATIONS if (folder / name).is_file()), None)
+    return next((folder / name for name in ANNOTATIONS if (folder / name).exists()), None)
 
 
 def field(row: Row, name: str) -> str:
@@ -61,15 +72,15 @@ def checked_captions(captions: Any, pair_id: str) -> list[str]:
     return captions
 
 
-def read_csv(path: Path, required: tuple[str, ...]) -> Iterator[tuple[str, Numbered]]:
-    """Yield the place and the row of each line of a CSV file."""
-    with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets write a byte order mark
+def read_csv(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> Iterator[tuple[str, Numbered]]:
+    """Yield the place and the row of each line of a CSV file; other columns, e.g. pandas' index, are left out."""
+    with open_text(path) as file:
         reader = csv.DictReader(file, strict=True)
         try:
-            absent = [name for name in required if name not in (reader.fieldnames or [])]
-            if absent:
-                raise DataError(f"{str(path)!r}, line 1: no column {absent[0]!r}")
-            for row in reader:
+            check_columns(path, reader.fieldnames or [], required, optional)
+            read = {*required, *optional, None}  # None: cells without a column
+            for cells in reader:
+                row = {name: cell for name, cell in cells.items() if name in read}
                 yield f"{str(path)!r}, line {reader.line_num}", (reader.line_num, row)
         except (csv.Error, UnicodeDecodeError) as error:
             raise DataError(f"{str(path)!r}, line {reader.line_num + 1}: not CSV in UTF-8 ({error})") from error
@@ -94,11 +105,12 @@ def merged(rows: Iterator[tuple[str, Numbered]]) -> Iterator[tuple[str, Numbered
         if None in row:
             raise DataError("more cells than the header has: put captions with commas in quotes")
         captions = cell_captions(row["captions"])
-        names = {name: value for name, value in row.items() if name != "captions"}
+        fields = {name: value for name, value in row.items() if name != "captions"}
         key = row.get("pair_id") or (row.get("before_file_name"), row.get("after_file_name"), row.get("file_name"))
-        first_place, (_, first) = pairs.setdefault(key, (place, (number, {**names, "captions": []})))
-        if any(first.get(name) != value for name, value in names.items()):
-            raise DataError(f"the same pair as in {first_place}, but not the same fields")
+        first_place, (_, first) = pairs.setdefault(key, (place, (number, {**fields, "captions": []})))
+        for name, value in fields.items():
+            if first[name] != value:
+                raise DataError(f"the same pair as in {first_place}, but {name} is {value!r} and not {first[name]!r}")
         first["captions"] += captions
 
     yield from filter(
@@ -113,15 +125,16 @@ def own_change_type(row: Row) -> str:
     return "" if change_type in CHANGE_TYPES else change_type
 
 
-def metadata_pairs(path: Path, split: str) -> Iterator[RawPair | BrokenEntry]:
-    """Yield the pairs of metadata.jsonl or metadata.csv."""
+def metadata_pairs(path: Path, split: str, root: Path) -> Iterator[RawPair | BrokenEntry]:
+    """Yield the pairs of metadata.jsonl or metadata.csv, whose images are anywhere in the data folder `root`."""
+    folder = "" if path.parent == root else path.parent.name
 
     def read(numbered: Numbered) -> RawPair:
         number, row = numbered
         names = field(row, "before_file_name"), field(row, "after_file_name")
         # without an id, the line: it is unique and easy to find
         pair_id = optional(row, "pair_id") or f"{split}-{number:06d}"
-        before, after = (inside(path.parent, name) for name in names)
+        before, after = (inside(root, os.path.join(folder, name)) for name in names)
         provenance = row.get("provenance") or {}
         if not isinstance(provenance, dict):
             raise DataError(f"provenance={provenance!r} is not an object")
@@ -132,7 +145,8 @@ def metadata_pairs(path: Path, split: str) -> Iterator[RawPair | BrokenEntry]:
 
     if path.suffix == ".jsonl":
         return read_each(numbered_lines(path), lambda line: read((line[0], json_object(line[1]))))
-    return read_each(merged(read_csv(path, ("before_file_name", "after_file_name", "captions"))), read)
+    required = ("before_file_name", "after_file_name", "captions")
+    return read_each(merged(read_csv(path, required, ("pair_id", "change_type", "provenance"))), read)
 
 
 def sibling_pairs(path: Path) -> Iterator[RawPair | BrokenEntry]:
@@ -146,13 +160,12 @@ def sibling_pairs(path: Path) -> Iterator[RawPair | BrokenEntry]:
     if path.suffix == ".csv":
         rows = merged(read_csv(path, ("file_name", "captions")))
         return read_each(rows, lambda numbered: read((field(numbered[1], "file_name"), numbered[1]["captions"])))
-    captions = read_json(path)
-    if not isinstance(captions, dict):
-        raise DataError(f"{str(path)!r} is not an object of file name -> captions")
+    captions = read_json(path, dict)
     return read_each(((repr(str(path)), entry) for entry in captions.items()), read)
 
 
 class Folder(PairBuilder):
+    OWN_PAIRS = True
     DESCRIPTION = "Your own pairs: a folder of images with a file that names them and their captions."
     BY_HAND = (
         "Put there, or into its folders train/, validation/ and test/: metadata.jsonl or metadata.csv with "
@@ -192,4 +205,4 @@ class Folder(PairBuilder):
         path = annotations(self.root / split) or annotations(self.root)
         if path is None:
             raise self.missing(f"a file of annotations for {split}")
-        return metadata_pairs(path, split) if path.stem == "metadata" else sibling_pairs(path)
+        return metadata_pairs(path, split, self.root) if path.stem == "metadata" else sibling_pairs(path)

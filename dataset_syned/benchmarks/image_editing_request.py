@@ -18,7 +18,7 @@ from ..annotations import are_texts, inside, read_each, read_json
 from ..pair_builder import PairBuilder
 from ..pairs import BrokenEntry, DataError, RawPair
 
-SPLITS = {"train": "train", "validation": "valid", "test": "test"}  # our name -> the authors'
+SPLITS = {"train": "train.json", "validation": "valid.json", "test": "test.json"}  # our name -> the authors' file
 FIELDS = ("uid", "img0", "img1")
 
 
@@ -52,15 +52,13 @@ class ImageEditingRequest(PairBuilder):
     EXPECTED = {"default": {"train": 3061, "validation": 383, "test": 495}}
 
     def raw_splits(self) -> list[str]:
-        splits = [split for split, name in SPLITS.items() if (self.root / f"{name}.json").is_file()]
+        splits = [split for split, name in SPLITS.items() if (self.root / name).exists()]
         if not splits:
-            raise self.missing("train.json")
+            raise self.missing(SPLITS["train"])
         return splits
 
     def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
-        path, images = self.root / f"{SPLITS[split]}.json", self.root / "images"
-        if not path.is_file():
-            raise self.missing(path.name)
+        path, images = self.require(SPLITS[split]), self.root / "images"
         items = read_json(path, list)
         places = ((f"{str(path)!r}, item {index}", item) for index, item in enumerate(items))
         return read_each(places, lambda item: read_item(item, images))

@@ -33,7 +33,7 @@ RELEASED_NAMES = {
 
 def read_metadata(path: Path) -> dict[str, dict[str, Any]]:
     """Return how each pair of a folder was generated, by seed; not every copy has the file."""
-    if not path.is_file():
+    if not path.exists():
         return {}
     metadata = {}
     for place, (_, line) in numbered_lines(path):
@@ -116,7 +116,7 @@ class InstructPix2Pix(PairBuilder):
     def folders(self, split: str) -> list[tuple[str, list[str]]]:
         """Return the names of a split's folders and their seeds."""
         path = self.folder / "seeds.json"
-        if not path.is_file():
+        if not path.exists():
             return self.unlisted_folders() if split == "train" else []
         listed = read_json(path)
         try:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..annotations import by_split, inside, read_each, read_json, say_no_change
+from ..annotations import Located, by_split, inside, read_each, read_json, say_no_change
 from ..pair_builder import Mirror, PairBuilder
 from ..pairs import NO_CHANGE, BrokenEntry, DataError, RawPair
 
@@ -67,18 +67,14 @@ class LevirCc(PairBuilder):
     )
     EXPECTED = {"default": {"train": 6815, "validation": 1333, "test": 1929}}
 
-    def raw_splits(self) -> list[str]:
-        return list(self.listed())
-
     def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
         images = self.images_folder()
         return read_each(self.listed().get(split, []), lambda entry: read_pair(entry, images))
 
-    def listed(self) -> dict[str, list[tuple[str, dict[str, Any]] | BrokenEntry]]:
+    def listed(self) -> dict[str, list[Located | BrokenEntry]]:
         """Return the entries of each split, with their places; images without an entry are not pairs."""
         path = self.annotations()
-        data = read_json(path)
-        images = data.get("images") if isinstance(data, dict) else None
+        images = read_json(path, dict).get("images")
         if not isinstance(images, list):
             raise DataError(f"{str(path)!r} has no list 'images'")
         return by_split(((f"{str(path)!r}, images[{number}]", entry) for number, entry in enumerate(images)), SPLITS)
@@ -86,7 +82,7 @@ class LevirCc(PairBuilder):
     def annotations(self) -> Path:
         """Return the file of annotations. Raises: DataError, with BY_HAND, if it is missing."""
         for folder in ("", "images", "Levir-CC-dataset", "Levir-CC-dataset/images"):  # copies differ
-            if (path := self.root / folder / ANNOTATIONS).is_file():
+            if (path := self.root / folder / ANNOTATIONS).exists():
                 return path
         raise self.missing(ANNOTATIONS)
 

@@ -16,10 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow
 from pyarrow.parquet import ParquetFile, read_metadata
 
-from ..annotations import inside, read_each, read_json
+from ..annotations import inside, read_each, read_json, reading_parquet
 from ..pair_builder import Mirror, PairBuilder
 from ..pairs import BrokenEntry, DataError, RawPair
 
@@ -47,15 +46,12 @@ def shard_columns(path: Path, names: list[str]) -> dict[str, str]:
 
 def read_shard(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows under our names, a few at a time, so that memory is that of a batch and not that of a shard."""
-    try:
-        with ParquetFile(path) as file:
-            columns = shard_columns(path, file.schema_arrow.names)
-            for group in range(file.num_row_groups):
-                for batch in file.iter_batches(BATCH, row_groups=[group], columns=list(columns.values())):
-                    for row in batch.to_pylist():
-                        yield {ours: row[name] for ours, name in columns.items()}
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{str(path)!r} cannot be read as Parquet ({error})") from error
+    with reading_parquet(path), ParquetFile(path) as file:
+        columns = shard_columns(path, file.schema_arrow.names)
+        for group in range(file.num_row_groups):
+            for batch in file.iter_batches(BATCH, row_groups=[group], columns=list(columns.values())):
+                for row in batch.to_pylist():
+                    yield {ours: row[name] for ours, name in columns.items()}
 
 
 def row_image(row: dict[str, Any], side: str, pair_id: str) -> tuple[str, bytes]:
@@ -107,7 +103,7 @@ class MagicBrush(PairBuilder):
 
     def raw_splits(self) -> list[str]:
         splits = [split for split in SHARDS if self.shards(split)]
-        splits += ["test"] if (self.root / SESSIONS).is_file() else []
+        splits += ["test"] if (self.root / SESSIONS).exists() else []
         if not splits:
             raise self.missing("data/train-*.parquet")
         return splits
@@ -151,7 +147,5 @@ class MagicBrush(PairBuilder):
 
 def shard_length(path: Path) -> int:
     """Return the number of rows of a Parquet file, without reading them."""
-    try:
+    with reading_parquet(path):
         return read_metadata(path).num_rows
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{str(path)!r} cannot be read as Parquet ({error})") from error

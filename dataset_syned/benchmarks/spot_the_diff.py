@@ -23,7 +23,11 @@ from ..annotations import are_texts, inside, read_each, read_json, say_no_change
 from ..pair_builder import PairBuilder
 from ..pairs import NO_CHANGE, BrokenEntry, DataError, RawPair
 
-SPLITS = {"train": "train", "validation": "val", "test": "test"}  # our name -> the authors'
+SPLITS = {  # our name -> the authors' file
+    "train": "annotations/train.json",
+    "validation": "annotations/val.json",
+    "test": "annotations/test.json",
+}
 
 
 def read_answers(path: Path) -> Iterator[tuple[str, list[str]] | BrokenEntry]:
@@ -88,21 +92,15 @@ class SpotTheDiff(PairBuilder):
         "multi": {"train": 8566, "validation": 1493, "test": 1270},
     }
 
-    def annotations(self, split: str) -> Path:
-        """Return the file of a split's annotations."""
-        return self.folder / "annotations" / f"{SPLITS[split]}.json"
-
     def raw_splits(self) -> list[str]:
-        splits = [split for split in SPLITS if self.annotations(split).is_file()]
+        splits = [split for split, name in SPLITS.items() if (self.folder / name).exists()]
         if not splits:
-            raise self.missing("annotations/train.json")
+            raise self.missing(SPLITS["train"])
         return splits
 
     def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
-        if not self.annotations(split).is_file():
-            raise self.missing(f"annotations/{SPLITS[split]}.json")
         answers: dict[str, list[list[str]]] = {}
-        for answer in read_answers(self.annotations(split)):
+        for answer in read_answers(self.require(SPLITS[split])):
             if isinstance(answer, BrokenEntry):
                 yield answer
             else:

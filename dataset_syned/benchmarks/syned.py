@@ -23,7 +23,7 @@ from typing import Any
 
 import datasets
 
-from ..annotations import are_texts, inside, json_object, numbered_lines, read_each, read_json
+from ..annotations import are_texts, inside, json_object, numbered_lines, open_text, read_each, read_json
 from ..caption_cleaning import clean, report
 from ..pair_builder import Mirror, PairBuilder
 from ..pairs import BrokenEntry, DataError, RawPair
@@ -68,10 +68,11 @@ class FurtherEdit:
 def read_instructions(path: Path) -> dict[int, str]:
     """Return idx -> instruction from lines like `0 <INSTRUCT> Make the sky night`. Raises: DataError with the line."""
     instructions: dict[int, str] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{str(path)!r} cannot be read ({error})") from error
+    with open_text(path) as file:
+        try:
+            lines = file.read().split("\n")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{str(path)!r} cannot be read ({error})") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -89,30 +90,33 @@ def read_paraphrases(path: Path) -> dict[int, list[str]]:
     content = read_json(path)
     if not isinstance(content, dict):
         raise DataError(f"{str(path)!r} should map an idx to a list of sentences")
+    paraphrases: dict[int, list[str]] = {}
     for key, lines in content.items():
         if not key.strip().isdecimal() or not are_texts(lines):
             raise DataError(f"{str(path)!r}: the entry {key!r} should map an idx to a list of sentences")
-    return {int(key): lines for key, lines in content.items()}
+        if int(key) in paraphrases:
+            raise DataError(f"{str(path)!r}: duplicate idx {int(key)}")
+        paraphrases[int(key)] = lines
+    return paraphrases
 
 
 def read_further_edits(folder: Path, train: set[int]) -> list[tuple[int, FurtherEdit] | BrokenEntry]:
     """Return (idx, edit) in the order of metadata.jsonl; nothing if the folder does not exist."""
-    path = folder / "metadata.jsonl"
     if not folder.is_dir():
         return []
-    if not path.is_file():
-        raise DataError(f"{str(path)!r} is missing")
 
     def read(line: tuple[int, bytes]) -> tuple[int, FurtherEdit]:
         entry = json_object(line[1])
         idx, captions, provenance = entry["idx"], entry.get("captions") or [], entry["provenance"]
         if type(idx) is not int or not isinstance(provenance, dict) or not are_texts(captions):
             raise DataError("idx should be a number, provenance an object, captions a list of texts")
+        if not all(map(str.strip, captions)):
+            raise DataError(f"a caption of idx {idx} has no text: correct or remove it")
         if idx not in train:
             raise DataError(f"idx {idx} is not a train pair; only train may have further edits")
         return idx, FurtherEdit(inside(folder, entry["file_name"]), captions, provenance)
 
-    return list(read_each(numbered_lines(path), read))
+    return list(read_each(numbered_lines(folder / "metadata.jsonl"), read))
 
 
 class Syned(PairBuilder):
@@ -146,11 +150,10 @@ class Syned(PairBuilder):
     EXPECTED = {name: {"train": 3050, "validation": 539, "test": 2022} for name in ("syned", "syned_raw")}
 
     def raw_splits(self) -> list[str]:
-        splits = [split for split, names in NEEDED.items() if any((self.root / name).is_file() for name in names)]
+        splits = [split for split, names in NEEDED.items() if any((self.root / name).exists() for name in names)]
         for split in splits:
             for name in NEEDED[split]:
-                if not (self.root / name).is_file():
-                    raise self.missing(name)
+                self.require(name)
             if not shards(self.root, split):
                 raise self.missing(f"data/{SPLITS[split]}-*.parquet")
         if not splits:

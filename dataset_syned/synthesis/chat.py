@@ -44,7 +44,8 @@ class ChatModel:
 
     def __init__(self, config: SynthesisConfig):
         model, gguf = config.chat_model, config.chat_gguf
-        place = {"revision": config.chat_revision} | ({"gguf_file": gguf} if gguf else {})
+        place = {"revision": config.chat_revision, "trust_remote_code": False}  # foreign code is never run
+        place |= {"gguf_file": gguf} if gguf else {}
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left", **place)
             self.model = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, config.dtype), **place)

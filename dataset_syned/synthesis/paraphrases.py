@@ -33,8 +33,9 @@ class SentenceEmbedding:
     def __init__(self, model: str, revision: str | None):
         from transformers import AutoModel, AutoTokenizer
 
-        self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-        self.model = AutoModel.from_pretrained(model, revision=revision).to(pick_device()).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
+        loaded = AutoModel.from_pretrained(model, revision=revision, trust_remote_code=False, use_safetensors=True)
+        self.model = loaded.to(pick_device()).eval()
         self.description = describe_model(model, revision)
 
     @torch.no_grad()

@@ -32,8 +32,9 @@ class Clip:
     def __init__(self, model: str, revision: str | None, batch_size: int):
         from transformers import AutoModel, AutoProcessor
 
-        self.processor = AutoProcessor.from_pretrained(model, revision=revision, backend="pil")
-        self.model = AutoModel.from_pretrained(model, revision=revision).to(pick_device()).eval()
+        place = {"revision": revision, "trust_remote_code": False}  # it is never asked whether to run foreign code
+        self.processor = AutoProcessor.from_pretrained(model, backend="pil", **place)
+        self.model = AutoModel.from_pretrained(model, use_safetensors=True, **place).to(pick_device()).eval()
         self.batch_size = batch_size
         self.description = describe_model(model, revision)
 

@@ -1,12 +1,22 @@
 """Settings of a synthesis run: one dataclass, from YAML and the command line, which wins."""
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from common_idc.provenance import hub_commit
-from common_idc.settings import Options, parse_settings
+from common_idc.settings import (
+    AnyFloat,
+    NonNegativeInt,
+    Options,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    Seed,
+    check_ranges,
+    option,
+    parse_settings,
+)
 
 from .no_change import SENTENCES
 
@@ -115,74 +125,62 @@ def describe_model(model: str, revision: str | None) -> dict[str, str | None]:
     return {"model": public_name(model), "revision": resolved_revision(model, revision)}
 
 
-def option(help: str, **default: Any) -> Any:
-    """Return a dataclass field with its help."""
-    return field(metadata={"help": help}, **default)
+Cosine = Annotated[float, Range(at_least=-1, at_most=1)]
+Share = Annotated[float, Range(at_least=0, below=1)]
 
 
 @dataclass
 class SynthesisConfig:
     # Required, but with a default for the parser: `check` says what is missing in file and command line together.
-    output_dir: str = option("folder of all stages' files. Required.", default="")
-    benchmark: str = option("images and instructions of this benchmark, see `list`", default="")
-    benchmark_options: Options = option('JSON, e.g. {"seed": 1}', default_factory=Options)
-    split: str = option("of the benchmark", default="train")
+    output_dir: str = option("", "folder of all stages' files. Required.")
+    benchmark: str = option("", "images and instructions of this benchmark, see `list`")
+    benchmark_options: Options = option(Options(), 'JSON, e.g. {"seed": 1}')
+    split: str = option("train", "of the benchmark")
     image_folder: str = option(
-        "or of this folder: metadata.jsonl with file_name, and instruction or, for the chat model, caption",
-        default="",
+        "", "or of this folder: metadata.jsonl with file_name, and instruction or, for the chat model, caption"
     )
-    pairs: int | None = option("use only the first N", default=None)
-    shard_pairs: int = option("pairs per file", default=32)
-    seed: int = option("of all random choices", default=42)
-    chat_model: str | None = option(
-        "writes paraphrases, and instructions for captions: folder or Hub id", default=None
+    pairs: PositiveInt | None = option(None, "use only the first N")
+    shard_pairs: PositiveInt = option(32, "pairs per file")
+    seed: Seed = option(42, "of all random choices")
+    chat_model: str | None = option(None, "writes paraphrases, and instructions for captions: folder or Hub id")
+    chat_revision: str | None = option(None, "its revision on the Hub")
+    chat_gguf: str | None = option(None, "the file in its folder, if it is a GGUF model")
+    editor: EditorName = option("instruct_pix2pix", "drawing: toy scenes only")
+    editor_model: str | None = option(None, "folder or Hub id; default: the editor's own")
+    editor_revision: str | None = option(None, "its revision on the Hub")
+    candidates: PositiveInt = option(4, "edited images per pair")
+    guidance_scales: list[AnyFloat] = option(
+        [], "of the instruction, taken in turn by the candidates; default: the pipeline's"
     )
-    chat_revision: str | None = option("its revision on the Hub", default=None)
-    chat_gguf: str | None = option("the file in its folder, if it is a GGUF model", default=None)
-
-    editor: EditorName = option("drawing: toy scenes only", default="instruct_pix2pix")
-    editor_model: str | None = option("folder or Hub id; default: the editor's own", default=None)
-    editor_revision: str | None = option("its revision on the Hub", default=None)
-    candidates: int = option("edited images per pair", default=4)
-    guidance_scales: list[float] = option(
-        "of the instruction, taken in turn by the candidates; default: the pipeline's", default_factory=list
+    image_guidance_scales: list[AnyFloat] = option([], "of the source image, likewise")
+    steps: PositiveInt | None = option(None, "of denoising; default: the pipeline's")
+    resolution: Annotated[int, Range(at_least=16)] = option(
+        512, "side of the square whose area images are brought to for editing"
     )
-    image_guidance_scales: list[float] = option("of the source image, likewise", default_factory=list)
-    steps: int | None = option("of denoising; default: the pipeline's", default=None)
-    resolution: int = option("side of the square whose area images are brought to for editing", default=512)
-    dtype: Literal["float32", "bfloat16", "float16"] = option("of the editor and the chat model", default="float32")
-
-    clip: str | None = option(
-        "ranks the candidates: folder or Hub id; without one they keep their order", default=None
-    )
-    clip_revision: str | None = option("its revision on the Hub", default=None)
-
-    min_image_text: float = option("similarity of edited image and text; the paper: 0.3", default=0.3)
-    min_image_image: float = option("similarity of both images; InstructPix2Pix: 0.75", default=0.75)
-    min_directional: float = option(
-        "similarity of both changes, where captions are known; InstructPix2Pix: 0.2", default=0.2
-    )
-    min_changed: float = option("share of the picture that must look different", default=0.002)
-    top_k: int = option("best candidates of a pair that are kept; the paper: 2", default=2)
-
-    paraphrases: int = option("per instruction; the paper: 4", default=4)
-    paraphrase_rounds: int = option("of asking, each with another seed, until there are enough", default=3)
-    temperature: float = option("of the chat model", default=0.7)
+    dtype: Literal["float32", "bfloat16", "float16"] = option("float32", "of the editor and the chat model")
+    clip: str | None = option(None, "ranks the candidates: folder or Hub id; without one they keep their order")
+    clip_revision: str | None = option(None, "its revision on the Hub")
+    min_image_text: Cosine = option(0.3, "similarity of edited image and text; the paper: 0.3")
+    min_image_image: Cosine = option(0.75, "similarity of both images; InstructPix2Pix: 0.75")
+    min_directional: Cosine = option(0.2, "similarity of both changes, where captions are known; InstructPix2Pix: 0.2")
+    min_changed: Share = option(0.002, "share of the picture that must look different")
+    top_k: PositiveInt = option(2, "best candidates of a pair that are kept; the paper: 2")
+    paraphrases: NonNegativeInt = option(4, "per instruction; the paper: 4")
+    paraphrase_rounds: PositiveInt = option(3, "of asking, each with another seed, until there are enough")
+    temperature: PositiveFloat = option(0.7, "of the chat model")
     embedding_model: str | None = option(
-        "sentence embeddings (mean pooled) that check the meaning: folder or Hub id", default=None
+        None, "sentence embeddings (mean pooled) that check the meaning: folder or Hub id"
     )
-    embedding_revision: str | None = option("its revision on the Hub", default=None)
-    min_meaning: float = option("cosine of a paraphrase and its instruction", default=0.8)
-
-    no_change_share: float = option("share of the final pairs that show no change", default=0.1)
-    no_change_sentences: list[str] = option("what their captions are drawn from", default_factory=SENTENCES.copy)
-
-    batch_size: int = option("images or answers computed at once", default=8)
-    sheet_pairs: int = option("accepted and rejected pairs each on the contact sheet", default=12)
+    embedding_revision: str | None = option(None, "its revision on the Hub")
+    min_meaning: Cosine = option(0.8, "cosine of a paraphrase and its instruction")
+    no_change_share: Share = option(0.1, "share of the final pairs that show no change")
+    no_change_sentences: list[str] = option(list(SENTENCES), "what their captions are drawn from")
+    batch_size: PositiveInt = option(8, "images or answers computed at once")
+    sheet_pairs: NonNegativeInt = option(12, "accepted and rejected pairs each on the contact sheet")
     stage: Literal["all", "instructions", "edits", "scores", "selection", "paraphrases", "rows"] = option(
-        "run this stage alone", default="all"
+        "all", "run this stage alone"
     )
-    retry_failed: bool = option("make pairs that failed with an error (e.g. out of memory) again", default=False)
+    retry_failed: bool = option(False, "make pairs that failed with an error (e.g. out of memory) again")
 
     def check(self) -> None:
         """Raise ValueError for a missing or impossible value, which it quotes."""
@@ -193,19 +191,7 @@ class SynthesisConfig:
                 f"benchmark={self.benchmark!r}, image_folder={self.image_folder!r}: give one of them, where images "
                 "come from"
             )
-        least = {"pairs": 1, "shard_pairs": 1, "candidates": 1, "steps": 1, "resolution": 16, "top_k": 1}
-        least |= {"paraphrases": 0, "paraphrase_rounds": 1, "batch_size": 1, "sheet_pairs": 0}
-        for name, smallest in least.items():
-            if getattr(self, name) is not None and getattr(self, name) < smallest:
-                raise ValueError(f"{name}={getattr(self, name)}: use at least {smallest}")
-        for name in ("min_image_text", "min_image_image", "min_directional", "min_meaning"):
-            if not -1 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)}: a cosine is between -1 and 1")
-        for name in ("min_changed", "no_change_share"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: use a share of at least 0 and less than 1")
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature={self.temperature}: use a number above 0")
+        check_ranges(self)
         if self.no_change_share and not all(text.strip() for text in self.no_change_sentences or [""]):
             raise ValueError("no_change_sentences is empty or contains an empty one: no-change pairs need sentences")
 

@@ -15,7 +15,8 @@ folders to remove.
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Any
 from tqdm import tqdm
 
 from common_idc.atomic_files import write_json, write_text
+from common_idc.folder_lock import LOCK, folder_lock
 from common_idc.provenance import file_sha256
 from common_idc.settings import as_yaml
 
@@ -210,6 +212,20 @@ def run_rows(config: SynthesisConfig, share: Share) -> bool:
     return complete
 
 
+@contextmanager
+def share_lock(root: Path, share: Share) -> Iterator[None]:
+    """Lock a share of a run's folder until the block ends.
+
+    Raises: OSError if another process makes the same share, or belongs to a run with another number of processes.
+    """
+    with folder_lock(root, root / f"{LOCK}-{share.process}-of-{share.processes}"):
+        for other in root.glob(f"{LOCK}-*-of-*"):
+            if not other.name.endswith(f"-of-{share.processes}"):
+                with folder_lock(root, other):  # nobody has it
+                    pass
+        yield
+
+
 def write_config(config: SynthesisConfig) -> None:
     """Write the settings, enough to repeat the run."""
     write_text(Path(config.output_dir) / "synthesis_config.yaml", as_yaml(config))
@@ -224,12 +240,13 @@ def synthesize(config: SynthesisConfig) -> bool:
     """
     config.check()
     share, complete = Share.of_this_process(), False
-    if config.retry_failed:
-        tqdm.write(f"{reopen_failed(config, share)} failed pairs are made again")
-    write_config(dataclasses.replace(config, stage="all", retry_failed=False))
-    for name in STAGE_NAMES if config.stage == "all" else (config.stage,):
-        if name == "rows":
-            complete = run_rows(config, share)
-        else:
-            run_stage(config, name, share)
+    with share_lock(Path(config.output_dir), share):
+        if config.retry_failed:
+            tqdm.write(f"{reopen_failed(config, share)} failed pairs are made again")
+        write_config(dataclasses.replace(config, stage="all", retry_failed=False))
+        for name in STAGE_NAMES if config.stage == "all" else (config.stage,):
+            if name == "rows":
+                complete = run_rows(config, share)
+            else:
+                run_stage(config, name, share)
     return complete
