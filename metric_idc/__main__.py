@@ -6,6 +6,7 @@ python -m metric_idc compare runs/toy/eval/toy-test runs/base/eval/toy-test --na
 """
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted: run the same command again", file=sys.stderr)
+        return 128 + signal.SIGINT  # as a shell reports it
     return 0
 
 

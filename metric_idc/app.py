@@ -16,14 +16,18 @@ INTRODUCTION = (
 def score(predictions: str, references: str) -> dict[str, float]:
     """Return the scores of predictions and references, one pair per line.
 
-    Raises: ValueError if the numbers of lines differ.
+    Raises: ValueError if the numbers of lines differ, or if a pair has no reference.
     """
     import evaluate  # noqa: TID251  a Space shows a metric of that library
 
-    sentences = predictions.strip("\n").split("\n")
-    texts = [[text.strip() for text in line.split(SEPARATOR)] for line in references.strip("\n").split("\n")]
+    texts = [[text.strip() for text in line.split(SEPARATOR)] for line in references.rstrip("\n").split("\n")]
+    sentences = predictions.split("\n")
+    if len(sentences) == len(texts) + 1 and not sentences[-1]:
+        sentences.pop()  # the end of the last line; otherwise an empty line is an empty answer
     if len(sentences) != len(texts):
         raise ValueError(f"{len(sentences)} lines of predictions and {len(texts)} of references: both must be equal")
+    if [""] in texts:
+        raise ValueError(f"line {texts.index(['']) + 1} of the references is empty: give each pair at least one")
     metric = evaluate.load(str(Path(__file__).with_name("metric_idc.py")))
     scores = metric.compute(predictions=sentences, references=texts)
     return {name: round(value, 4) for name, value in scores.items()}

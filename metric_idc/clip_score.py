@@ -44,7 +44,7 @@ class ClipScore:
         from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = CLIPModel.from_pretrained(self.folder, dtype=torch.float32).to(device).eval()
+        model = CLIPModel.from_pretrained(self.folder, dtype=torch.float32, use_safetensors=True).to(device).eval()
         with torch.inference_mode():
             seen = _embed_images(model, AutoImageProcessor.from_pretrained(self.folder, backend="pil"), self.images)
             if len(seen) != len(references):

@@ -6,7 +6,7 @@ from typing import Any
 
 from .predictions import read_predictions
 from .published_scores import published
-from .results import METRICS, PREDICTIONS, read_result
+from .results import METRICS, PREDICTIONS, read_result, write_text
 from .scoring import HEADLINE, paired_differences, predictions_hash
 
 TABLE_MARKS = ("<!-- results: generated -->", "<!-- results: end -->")
@@ -49,8 +49,8 @@ def results_table(results: dict[str, Result]) -> str:
     control = controls["constant_caption"]
     source = "" if control["chosen_from"] == "train" else " (the best of the scored references)"
     lines.append(_table_row(f'constant caption: "{_cell(control["caption"])}"{source}', control["scores"]))
-    if "copy" in controls:
-        lines.append(_table_row("before image given twice", controls["copy"]["scores"]))
+    if "same_image_twice" in controls:
+        lines.append(_table_row("before image given twice", controls["same_image_twice"]["scores"]))
     return "\n".join(lines)
 
 
@@ -85,7 +85,7 @@ def renew_table(file: Path, table: str, marks: tuple[str, str] = TABLE_MARKS) ->
     if text.count(start) != 1 or text.count(end) != 1:
         raise ValueError(f"{str(file)!r} must contain the lines {start} and {end} once each")
     pattern = re.escape(start) + ".*" + re.escape(end)
-    file.write_text(re.sub(pattern, lambda _: f"{start}\n{table}\n{end}", text, flags=re.DOTALL), encoding="utf-8")
+    write_text(file, re.sub(pattern, lambda _: f"{start}\n{table}\n{end}", text, flags=re.DOTALL))
 
 
 def _table_row(

@@ -78,8 +78,8 @@ class EarlierResult:
     def controls_for(self, rows: list[Row], result: dict[str, Any]) -> dict[str, Any]:
         """Return the controls that `score_rows` could not compute for its `result`.
 
-        Without the predictions of the controls their recorded numbers are returned; the scores of "copy" only if
-        protocol and metrics are the same.
+        Without the predictions of the controls their recorded numbers are returned; the scores of
+        "same_image_twice" only if protocol and metrics are the same.
         """
         if self.predictions:
             return input_controls(rows, **self.predictions)

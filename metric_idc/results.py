@@ -6,6 +6,8 @@ The names are those of run_idc/paths.py, which this package, standing alone, can
 import json
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +30,14 @@ def write_predictions(rows: list[Row], path: str | Path) -> None:
 
     `change_type` may be missing in a row; further fields of a row are written too.
     """
-    _write(Path(path), as_json_lines(rows))
+    write_text(Path(path), as_json_lines(rows))
 
 
 def write_results(folder: Path, result: dict[str, Any]) -> None:
     """Write the result of `score_rows`: its "pairs" to pairs.jsonl, the rest to metrics.json."""
-    _write(folder / PAIRS, "".join(json.dumps(pair) + "\n" for pair in result["pairs"]))
+    write_text(folder / PAIRS, "".join(json.dumps(pair) + "\n" for pair in result["pairs"]))
     scores = {name: value for name, value in result.items() if name != "pairs"}
-    _write(folder / METRICS, json.dumps(scores, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / METRICS, json.dumps(scores, indent=2, ensure_ascii=False) + "\n")
 
 
 def remove_results(folder: Path) -> None:
@@ -66,11 +68,36 @@ def read_result(folder: Path) -> dict[str, Any]:
     return result
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all; remove what killed processes left of it.
+
+    Raises: OSError with the name of the file, e.g. if the disk is full.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        with suppress(OSError, ImportError), _locked(leftover):  # which fails while another process is writing it
+            leftover.unlink()
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(unfinished, path)
+        with ExitStack() as stack:
+            with suppress(OSError, ImportError):  # without locks nobody takes the file for a leftover either
+                stack.enter_context(_locked(unfinished))
+            unfinished.write_text(text, encoding="utf-8", newline="\n")
+            os.replace(unfinished, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None  # the same error
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Create a file if it is missing and lock it until the block ends.
+
+    Raises: OSError if another process has locked it, or if the file system has no locks; ImportError on Windows.
+    """
+    import fcntl
+
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield

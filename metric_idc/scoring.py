@@ -86,7 +86,7 @@ def score_rows(
     constant = {"caption": written["constant"][0], "chosen_from": source, "scores": scores("constant")}
     controls = {"constant_caption": constant}
     if twice:
-        controls["copy"] = {"scores": scores("copy"), "said_unchanged": said_unchanged(twice)}
+        controls["same_image_twice"] = {"scores": scores("same_image_twice"), "said_unchanged": said_unchanged(twice)}
     lengths = {"predictions": tokens["own"], "references": [text for texts in references for text in texts]}
     facts = {"data_sha256": _hash(rows, "references"), "predictions_sha256": predictions_hash(rows)}
     return {
@@ -170,16 +170,6 @@ def paired_differences(
     return result
 
 
-def paired_difference(
-    rows_a: list[Row], rows_b: list[Row], metric: str = "CIDEr", resamples: int = 1000, seed: int = 0
-) -> dict[str, float]:
-    """Return one score of `paired_differences`."""
-    owner = next((name for name, module in METRICS.items() if metric in module.SCORES), None)
-    if owner is None:
-        raise ValueError(f"unknown score {metric!r}; one of {[name for m in METRICS.values() for name in m.SCORES]}")
-    return paired_differences(rows_a, rows_b, [owner], resamples, seed)[metric]
-
-
 def _check_rows(rows: list[Row]) -> None:
     if not rows:
         raise ValueError("no rows to score; give one row per pair of the split")
@@ -239,15 +229,15 @@ def _systems(
     """Return tokens and captions of each scored system, and the tokens of the references.
 
     The systems: "own", the predictions; "constant", one caption for every pair, the best reference if none is given;
-    "copy", the captions for the image before given twice, [] if they are unknown.
+    "same_image_twice", the captions for the image before given twice, [] if they are unknown.
     """
     texts, own = [row["references"] for row in rows], [row["prediction"] for row in rows]
-    predictions, copy, given, references = _tokenize_all(
+    predictions, same_image_twice, given, references = _tokenize_all(
         [own, twice, [] if constant_caption is None else [constant_caption]], texts
     )
     constant, caption = (*given, constant_caption) if given else cider.best_constant_caption(references, texts)
-    tokens = {"own": predictions, "constant": [constant] * len(rows), "copy": copy}
-    return tokens, {"own": own, "constant": [caption] * len(rows), "copy": twice}, references
+    tokens = {"own": predictions, "constant": [constant] * len(rows), "same_image_twice": same_image_twice}
+    return tokens, {"own": own, "constant": [caption] * len(rows), "same_image_twice": twice}, references
 
 
 def _tokenize_all(systems: list[list[str]], *lists: list[list[str]]) -> list[Any]:

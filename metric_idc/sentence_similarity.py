@@ -49,8 +49,9 @@ class SentenceSimilarity:
         from transformers import AutoModel, AutoTokenizer
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = AutoModel.from_pretrained(self.folder, dtype=torch.float32).to(device).eval()
-        tokenizer = AutoTokenizer.from_pretrained(self.folder)
+        safe = {"trust_remote_code": False, "use_safetensors": True}
+        model = AutoModel.from_pretrained(self.folder, dtype=torch.float32, **safe).to(device).eval()
+        tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
         settings = _read(self.folder / "sentence_bert_config.json")
         longest = settings.get("max_seq_length") or min(tokenizer.model_max_length, 512)
         if settings.get("do_lower_case"):

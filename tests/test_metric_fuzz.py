@@ -49,22 +49,24 @@ PIECES = (
         "e\u0301",
     ),
 )
-BREAKS_THEIRS = frozenset("\r\x0b\x0c\u2028\u2029")  # lines shift in their tokenizer, which knows "\n" alone
+# these shift the lines of pycocoevalcap's tokenizer, which handles only "\n"
+BREAKS_THEIRS = frozenset("\r\x0b\x0c\u2028\u2029")
 
 
 def caption(rng: random.Random) -> str:
-    change_type = rng.random()
-    if change_type < 0.03:
+    """Return a random caption, mostly with characters that are difficult to tokenize."""
+    draw = rng.random()
+    if draw < 0.03:
         return ""
-    if change_type < 0.06:
+    if draw < 0.06:
         return rng.choice(WORDS)
-    if change_type < 0.08:
+    if draw < 0.08:
         return " ".join(rng.choices(WORDS, k=500))
     words = rng.choices(WORDS, k=rng.randint(1, 14))
-    if change_type < 0.6:
+    if draw < 0.6:
         for _ in range(rng.randint(1, 4)):
             words.insert(rng.randint(0, len(words)), rng.choice(PIECES))
-    return rng.choice(("", " ")).join(words) if change_type < 0.12 else " ".join(words)
+    return rng.choice(("", " ")).join(words) if draw < 0.12 else " ".join(words)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +93,7 @@ def as_dicts(predictions: list[str], references: list[list[str]]) -> tuple[dict,
     return dict(enumerate(references)), {number: [text] for number, text in enumerate(predictions)}
 
 
-def test_all_are_scored(captions):
+def test_all_captions_are_scored(captions):
     predictions, references = captions
     rows = [
         {"pair_id": number, "prediction": prediction, "references": texts}
@@ -103,20 +105,20 @@ def test_all_are_scored(captions):
     assert all(0 < result["scores"][name] < 10 for name in ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr"))
 
 
-def test_tokens_are_theirs(captions, java_by_name):
+def test_tokens_equal_pycocoevalcap(captions, java_by_name):
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     texts = [
         text for text in [*captions[0], *(t for texts in captions[1] for t in texts)] if not set(text) & BREAKS_THEIRS
     ]
     assert len(texts) > PAIRS
-    # their output loses what ends in blank lines
+    # their output loses blank lines at its end
     official = PTBTokenizer().tokenize({n: [{"caption": text}] for n, text in enumerate([*texts, "end"])})
     assert ptb_tokenizer.tokenize(texts) == [official[number][0] for number in range(len(texts))]
 
 
 @pytest.mark.parametrize("name", ["BLEU", "ROUGE-L", "CIDEr"])
-def test_scores_are_theirs(tokens, name):
+def test_scores_equal_pycocoevalcap(tokens, name):
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
@@ -134,7 +136,7 @@ def test_scores_are_theirs(tokens, name):
     )
 
 
-def meteor_agrees(predictions: list[str], references: list[list[str]]) -> None:
+def assert_meteor_equals_pycocoevalcap(predictions: list[str], references: list[list[str]]) -> None:
     from pycocoevalcap.meteor.meteor import Meteor
 
     scorer = Meteor()
@@ -145,24 +147,26 @@ def meteor_agrees(predictions: list[str], references: list[list[str]]) -> None:
     assert meteor.reduce(statistics.sum(axis=0), len(statistics))["METEOR"] == pytest.approx(official, abs=1e-9)
 
 
-def test_meteor_is_theirs_with_the_whole_table(tokens, java_by_name):
-    """Theirs reads all paraphrases and normalizes each line; ours neither."""
+def test_meteor_equals_pycocoevalcap(tokens, java_by_name):
+    """Theirs reads all paraphrases and normalizes each line; ours does neither."""
     predictions, references = tokens
     kept = [number for number, texts in enumerate(references) if not any("|||" in text for text in texts)]
     assert len(kept) > PAIRS / 2
-    meteor_agrees([predictions[number] for number in kept], [references[number] for number in kept])
+    assert_meteor_equals_pycocoevalcap(
+        [predictions[number] for number in kept], [references[number] for number in kept]
+    )
 
 
-def test_meteor_is_theirs_on_real_captions(java_by_name):
-    """Written by many hands: different words for one thing, which only paraphrases match."""
+def test_meteor_equals_pycocoevalcap_on_real_captions(java_by_name):
+    """Several annotators use different words for one object, which only paraphrases match."""
     import json
 
     path = SHARED / "image-editing-request" / "test.json"
     if not path.exists():
-        pytest.skip(f"the real captions are not here: {path}")
+        pytest.skip(f"the real captions are missing: {path}")
     items = [item["sents"] for item in json.loads(path.read_text(encoding="utf-8")) if len(item["sents"]) > 1][:200]
     flat = iter(ptb_tokenizer.tokenize([text for texts in items for text in texts]))
     items = [[next(flat) for _ in texts] for texts in items]
     (statistics,) = meteor.segment_statistics([[texts[0] for texts in items]], [texts[1:] for texts in items])
     assert statistics[:, 16:20].sum() > 50, "no paraphrase was matched"
-    meteor_agrees([texts[0] for texts in items], [texts[1:] for texts in items])
+    assert_meteor_equals_pycocoevalcap([texts[0] for texts in items], [texts[1:] for texts in items])

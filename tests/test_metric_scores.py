@@ -1,7 +1,8 @@
-"""Content statistics, protocols, scores per pair, paired differences, SPICE's exchange with its jar, peers."""
+"""Content statistics, protocols, scores per pair, paired differences, exchange with SPICE's jar, published scores."""
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -36,7 +37,7 @@ ROWS = [
 
 
 def test_change_detection_by_hand():
-    """Changed pairs 1, 2, 5, of which 2 is denied; unchanged pairs 3, 4, of which 3 is called changed."""
+    """Pairs 1, 2, 5 are changed, and 2 is predicted unchanged; 3, 4 are unchanged, and 3 is predicted changed."""
     assert change_detection(ROWS)["change_detection"] == {
         "accuracy": 3 / 5,
         "precision": 2 / 3,
@@ -48,12 +49,12 @@ def test_change_detection_by_hand():
     }
 
 
-def test_without_unchanged_pairs_there_is_nothing_to_detect():
+def test_change_detection_needs_unchanged_pairs():
     assert change_detection(ROWS[:2]) == {}
     assert "change_detection" not in metric_idc.score_rows(ROWS[:2], QUICK)
 
 
-def test_detection_of_nothing_is_no_division_by_zero():
+def test_change_detection_without_changed_pairs_does_not_divide_by_zero():
     table = change_detection([make_row("1", "no change", "no change", change_type="none")])["change_detection"]
     assert (table["accuracy"], table["precision"], table["recall"], table["f1"]) == (1, 0, 0, 0)
 
@@ -71,14 +72,14 @@ def test_length_and_diversity_by_hand():
     assert length_and_diversity([""])["distinct_2"] == 0
 
 
-def test_tables_of_a_run():
+def test_result_contains_caption_lengths_and_scores_per_number_of_references():
     result = metric_idc.score_rows(ROWS, QUICK)
     assert result["captions"]["predictions"]["mean_tokens"] == 23 / 5  # 5 + 3 + 3 + 7 + 5 words
     groups = result["per_references"]
     assert {count: group["pairs"] for count, group in groups.items()} == {"1": 1, "2": 4}
     weighted = sum(group["pairs"] * group["scores"]["CIDEr"] for group in groups.values()) / 5
     assert weighted == pytest.approx(result["scores"]["CIDEr"])
-    assert metric_idc.score_rows(ROWS[2:4], QUICK)["per_references"] == {}, "one group is no table"
+    assert metric_idc.score_rows(ROWS[2:4], QUICK)["per_references"] == {}, "a single group is left out"
 
 
 # ---- scores per pair
@@ -106,13 +107,13 @@ def test_pairs_state_a_change_type_where_it_can_be_compared():
     assert stated == ["remove", "none", "move", "none", None, "", None]
 
 
-def test_pairs_are_those_that_were_predicted_whatever_the_protocol():
+def test_scores_of_pairs_do_not_depend_on_the_protocol():
     result = metric_idc.score_rows(ROWS, QUICK, protocol="paper", paper_batch_size=2)
     assert result["signature"]["pairs"] == 4 and len(result["pairs"]) == 5
     assert [pair["scores"] for pair in result["pairs"]] == metric_idc.segment_scores(ROWS, QUICK)
 
 
-def test_scores_of_pairs_are_pycocoevalcap_s():
+def test_bleu_of_pairs_equals_pycocoevalcap():
     from pycocoevalcap.bleu.bleu import Bleu
 
     tokens = {row["pair_id"]: [row["prediction"]] for row in ROWS}
@@ -122,7 +123,7 @@ def test_scores_of_pairs_are_pycocoevalcap_s():
         assert [row[f"BLEU-{order}"] for row in scores] == pytest.approx(values, abs=1e-9)
 
 
-def test_corpus_scores_are_the_scores_alone():
+def test_corpus_scores_equal_the_scores_of_score_rows():
     assert metric_idc.corpus_scores(ROWS, QUICK) == metric_idc.score_rows(ROWS, QUICK)["scores"]
 
 
@@ -140,7 +141,9 @@ def test_paper_drops_the_last_batch_and_replaces_right_denials():
     rows, signature = apply_protocol(ROWS, "paper", 2, 0)
     assert [row["pair_id"] for row in rows] == ["1", "2", "3", "4"]
     assert [row["prediction"] for row in rows[:3]] == [row["prediction"] for row in ROWS[:3]]
-    assert rows[3]["prediction"] in ROWS[3]["references"], "a reference, because it and the prediction are listed"
+    assert rows[3]["prediction"] in ROWS[3]["references"], (
+        "a reference, because the prediction and a reference are listed"
+    )
     assert ROWS[3]["prediction"] == "the scene is the same as before", "the caller's rows stay as they are"
     assert signature["paper_protocol"] == {
         "batch_size": 2,
@@ -160,15 +163,15 @@ def test_paper_draws_by_seed_and_pair():
 
 
 def test_paper_leaves_unlisted_denials_and_wrong_ones():
-    unlisted = make_row("1", "there is no difference", "nothing has changed")
+    unlisted_prediction = make_row("1", "there is no difference", "nothing has changed")
     wrong = make_row("2", "nothing has changed", "the cube moved")
-    free = make_row("3", "nothing has changed", "almost nothing has changed")
-    rows, signature = apply_protocol([unlisted, wrong, free], "paper", 1, 0)
-    assert rows == [unlisted, wrong, free]
+    unlisted_reference = make_row("3", "nothing has changed", "almost nothing has changed")
+    rows, signature = apply_protocol([unlisted_prediction, wrong, unlisted_reference], "paper", 1, 0)
+    assert rows == [unlisted_prediction, wrong, unlisted_reference]
     assert signature["paper_protocol"]["predictions_replaced_by_references"] == 0
 
 
-def test_paper_lifts_scores_and_says_so():
+def test_paper_raises_scores_and_is_recorded():
     rows = [make_row(str(n), NO_CHANGE_SENTENCES[0], *NO_CHANGE_SENTENCES[1:3], change_type="none") for n in range(8)]
     rows += [make_row(f"c{n}", "the cube moved", f"thing {n} moved away", change_type="move") for n in range(8)]
     rows = [
@@ -220,7 +223,7 @@ def test_chunks_of_resamples_give_the_same(monkeypatch):
 
 
 def test_the_interval_is_the_middle_95_per_cent():
-    """The percentiles of the values are known."""
+    """Compare it with known percentiles and with the normal approximation."""
     assert interval(np.random.default_rng(0).permutation(np.arange(1001.0))) == [25.0, 975.0]
     rows = [make_row(str(n), "a" if n < 30 else "b", "a") for n in range(100)]  # BLEU-1: the share of correct words
     low, high = metric_idc.score_rows(rows, ["BLEU"], resamples=4000)["intervals"]["BLEU-1"]
@@ -250,7 +253,7 @@ def test_all_scores_are_compared_at_once():
     worse = [row | {"prediction": "the cube is gone"} if n % 2 else row for n, row in enumerate(better)]
     table = metric_idc.paired_differences(better, worse, QUICK)
     assert list(table) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
-    assert table["BLEU-4"] == metric_idc.paired_difference(better, worse, "BLEU-4")
+    assert table["BLEU-4"] == metric_idc.paired_differences(better, worse, ["BLEU"])["BLEU-4"]
     scores = [metric_idc.corpus_scores(rows, QUICK) for rows in (better, worse)]
     for name, entry in table.items():
         assert entry["difference"] == pytest.approx(scores[0][name] - scores[1][name])
@@ -264,29 +267,28 @@ JAR = """
 import json, sys
 arguments = sys.argv[sys.argv.index("-jar") + 2:]
 items = json.load(open(arguments[0]))
-made = arguments[arguments.index("-out") + 1]
+output = arguments[arguments.index("-out") + 1]
 json.dump([{"image_id": item["image_id"], "scores": {"All": {"f": len(item["refs"]) / 10}}} for item in items[::-1]],
-          open(made, "w"))
+          open(output, "w"))
 """
 
 
 def test_without_its_files_spice_is_left_out_and_the_signature_says_so():
     if not spice.missing():
-        pytest.skip("SPICE's files are here")
+        pytest.skip("SPICE's files are installed")
     signature = metric_idc.score_rows(ROWS, resamples=10)["signature"]
     assert "SPICE" not in signature["metrics"]
     assert "stanford-corenlp-3.6.0-models.jar" in signature["left_out"]["SPICE"]
     assert str(spice.jar("spice")) not in str(signature)
-    assert "left_out" not in metric_idc.score_rows(ROWS, QUICK)["signature"], "nobody wanted it"
+    assert "left_out" not in metric_idc.score_rows(ROWS, QUICK)["signature"], "SPICE was not requested"
     with pytest.raises(FileNotFoundError, match="stanford-corenlp-3.6.0.jar.*by hand"):
         metric_idc.score_rows(ROWS, ["SPICE"])
 
 
-def test_spice_s_answers_come_back_in_order(monkeypatch, tmp_path):
-    """A stand-in for the jar, which answers in another order than it was asked."""
-    (tmp_path / "java").write_text(f"#!{sys.executable}\n{JAR}")
-    (tmp_path / "java").chmod(0o755)
-    monkeypatch.setattr(spice, "java_command", lambda: str(tmp_path / "java"))
+def test_spice_scores_are_returned_in_the_order_of_the_rows(monkeypatch):
+    """Replace the jar by a program that answers in reverse order."""
+    command = [sys.executable, "-c", JAR]
+    monkeypatch.setattr(spice, "run_jar", lambda arguments, **_: subprocess.run([*command, *arguments], check=True))
     monkeypatch.setattr(spice, "missing", lambda: "")
     result = metric_idc.score_rows(ROWS, ["SPICE"])
     assert [pair["scores"]["SPICE"] for pair in result["pairs"]] == [0.2, 0.1, 0.2, 0.2, 0.2]
@@ -298,7 +300,7 @@ def test_spice_s_answers_come_back_in_order(monkeypatch, tmp_path):
 
 def test_every_published_number_is_in_the_notes():
     if not LITERATURE.exists():
-        pytest.skip(f"the notes on the literature are not here: {LITERATURE}")
+        pytest.skip(f"the notes on the literature are missing: {LITERATURE}")
     text = LITERATURE.read_text(encoding="utf-8")
     sections = {
         "clevr_change": "### 2.1",
