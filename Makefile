@@ -3,6 +3,7 @@
 # make experiment: do synthetic pairs help?  make weights: small real models, which some tests of synthesis need.
 
 PYTHON ?= python3
+EXTRAS ?= train,synthesis,dev
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 RUN := runs/toy
@@ -59,7 +60,7 @@ clean:
 
 .venv/installed: setup.py constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,synthesis,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
 	touch $@
 
 # The stamp, not the adapter, which exists from the first epoch on.

@@ -26,17 +26,21 @@ if __name__ != "__main__":
 
 # torch, accelerate and captioner_idc are imported inside functions, because an `import evaluate` runs this file too
 # and must not load them.
+import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from tqdm import tqdm
 
-from common_idc.atomic_files import write_json
-from common_idc.commands import run_command
-from common_idc.settings import Options, parse_settings
-from dataset_syned import BENCHMARKS, benchmark_builder, load_benchmark, prepare
+from common_idc.atomic_files import remove_leftovers, write_json
+from common_idc.commands import lasting_output, run_command
+from common_idc.folder_lock import folder_lock
+from common_idc.redaction import folder_name, without_paths
+from common_idc.settings import Options, PositiveFloat, PositiveInt, Range, Seed, check_ranges, option, parse_settings
+from dataset_syned import BENCHMARKS, benchmark_builder, load_benchmark, prepare, rows_fingerprint, undecoded
 from dataset_syned.fetching import fetched_from
 from metric_idc import (
     best_constant_caption,
@@ -64,57 +68,43 @@ Row = dict[str, Any]
 class EvaluateConfig:
     """The options of evaluate.py."""
 
-    model: str | None = field(default=None, metadata={"help": "folder or Hub id; an adapter names its base itself"})
-    adapter: str | None = field(default=None, metadata={"help": "folder or Hub id of a LoRA adapter"})
-    revision: str | None = field(
-        default=None, metadata={"help": "Hub revision of --model, or of --adapter without --model"}
+    model: str | None = option(None, "folder or Hub id; an adapter names its base itself")
+    adapter: str | None = option(None, "folder or Hub id of a LoRA adapter")
+    revision: str | None = option(None, "Hub revision of --model, or of --adapter without --model")
+    adapter_revision: str | None = option(None, "Hub revision of --adapter, together with --model")
+    processor: Options = option(
+        Options(), """JSON: changes to the saved processor settings, e.g. '{"prompt": "..."}'"""
     )
-    adapter_revision: str | None = field(
-        default=None, metadata={"help": "Hub revision of --adapter, together with --model"}
+    allow_pickle: bool = option(False, "load pickled weights (.bin) of model or adapter: only from people you trust")
+    benchmark: str | None = option(None, "a name that `python -m dataset_syned list` shows")
+    benchmark_options: Options = option(Options(), """JSON, e.g. '{"seed": 1}'""")
+    split: str = option("test", "split of the benchmark")
+    output_dir: str | None = option(None, "folder for predictions.jsonl, pairs.jsonl, metrics.json and report.html")
+    batch_size: PositiveInt = option(32, "pairs per batch")
+    dtype: Literal["auto", "float32", "bfloat16"] = option("auto", "auto: bfloat16 on a GPU, otherwise float32")
+    num_beams: PositiveInt = option(1, "1: greedy decoding, as in the paper")
+    do_sample: bool = option(False, "sample instead of taking the most likely token")
+    temperature: PositiveFloat = option(1.0, "with --do_sample")
+    top_p: Annotated[float, Range(above=0, at_most=1)] = option(1.0, "with --do_sample")
+    max_new_tokens: PositiveInt | None = option(None, "default: the processor's maximum caption length")
+    seed: Seed = option(0, "with --do_sample")
+    input_controls: bool = option(
+        True, "also caption each pair with its images exchanged, and with the image before given twice"
     )
-    processor: Options = field(
-        default_factory=Options,
-        metadata={"help": """JSON: changes to the saved processor settings, e.g. '{"prompt": "..."}'"""},
+    protocol: Literal["standard", "paper"] = option(
+        "standard", "paper: rewrite no-change sentences and drop the last batch, as the paper's code does"
     )
-    benchmark: str | None = field(default=None, metadata={"help": "a name that `python -m dataset_syned list` shows"})
-    benchmark_options: Options = field(default_factory=Options, metadata={"help": """JSON, e.g. '{"seed": 1}'"""})
-    split: str = field(default="test", metadata={"help": "split of the benchmark"})
-    output_dir: str | None = field(
-        default=None, metadata={"help": "folder for predictions.jsonl, pairs.jsonl, metrics.json and report.html"}
+    metrics: list[str] = option([], "some of BLEU METEOR ROUGE-L CIDEr SPICE; default: all available")
+    sentence_model: str | None = option(
+        None, "folder of a sentence-embedding model: adds the similarity to the references"
     )
-    batch_size: int = field(default=32, metadata={"help": "pairs per batch"})
-    dtype: Literal["auto", "float32", "bfloat16"] = field(
-        default="auto", metadata={"help": "auto: bfloat16 on a GPU, otherwise float32"}
+    clip_model: str | None = option(
+        None, "folder of a CLIP model: adds CLIPScore and RefCLIPScore of the images after"
     )
-    num_beams: int = field(default=1, metadata={"help": "1: greedy decoding, as in the paper"})
-    do_sample: bool = field(default=False, metadata={"help": "sample instead of taking the most likely token"})
-    temperature: float = field(default=1.0, metadata={"help": "with --do_sample"})
-    top_p: float = field(default=1.0, metadata={"help": "with --do_sample"})
-    max_new_tokens: int | None = field(
-        default=None, metadata={"help": "default: the processor's maximum caption length"}
-    )
-    seed: int = field(default=0, metadata={"help": "with --do_sample"})
-    input_controls: bool = field(
-        default=True,
-        metadata={"help": "also caption each pair with its images exchanged, and with the image before given twice"},
-    )
-    protocol: Literal["standard", "paper"] = field(
-        default="standard",
-        metadata={"help": "paper: rewrite no-change sentences and drop the last batch, as the paper's code does"},
-    )
-    metrics: list[str] = field(
-        default_factory=list, metadata={"help": "some of BLEU METEOR ROUGE-L CIDEr SPICE; default: all available"}
-    )
-    sentence_model: str | None = field(
-        default=None, metadata={"help": "folder of a sentence-embedding model: adds the similarity to the references"}
-    )
-    clip_model: str | None = field(
-        default=None, metadata={"help": "folder of a CLIP model: adds CLIPScore and RefCLIPScore of the images after"}
-    )
-    push_to_hub: bool = field(default=False, metadata={"help": "push the run of --output_dir RUN/eval/NAME again"})
-    hub_model_id: str | None = field(default=None, metadata={"help": "repository to push to, <user>/<name>"})
-    hub_private: bool = field(default=False, metadata={"help": "create the repository as private"})
-    merge: bool = field(default=False, metadata={"help": "push the whole model with its code, not the adapter"})
+    push_to_hub: bool = option(False, "push the run of --output_dir RUN/eval/NAME again")
+    hub_model_id: str | None = option(None, "repository to push to, <user>/<name>")
+    hub_private: bool = option(False, "create the repository as private")
+    merge: bool = option(False, "push the whole model with its code, not the adapter")
 
     def check(self) -> None:
         """Raise ValueError for options that are missing, out of range or do not fit together."""
@@ -126,15 +116,9 @@ class EvaluateConfig:
             raise ValueError("--output_dir is missing: name the folder for predictions and scores")
         if self.adapter_revision and not (self.model and self.adapter):
             raise ValueError("--adapter_revision needs --model and --adapter; for --adapter alone use --revision")
-        for name in ("batch_size", "num_beams", "max_new_tokens"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        check_ranges(self)
         if not self.do_sample and (self.temperature, self.top_p, self.seed) != (1.0, 1.0, 0):
             raise ValueError("--temperature, --top_p and --seed need --do_sample")
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"--temperature must be a finite number above 0, got {self.temperature}")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"--top_p must be above 0 and at most 1, got {self.top_p}")
         if self.push_to_hub != bool(self.hub_model_id):
             raise ValueError("--push_to_hub and --hub_model_id need each other")
         if (self.hub_private or self.merge) and not self.push_to_hub:
@@ -163,7 +147,7 @@ def get_state() -> Any:
     import torch
     from accelerate import PartialState
 
-    return PartialState(cpu=not torch.cuda.is_available())  # by default, every process without a GPU counts as alone
+    return PartialState(cpu=not torch.accelerator.is_available())  # else each process without a GPU counts as alone
 
 
 def load_captioner(config: EvaluateConfig, device: Any) -> tuple[Any, Any]:
@@ -180,11 +164,12 @@ def load_captioner(config: EvaluateConfig, device: Any) -> tuple[Any, Any]:
         revision=config.revision,
         adapter_revision=config.adapter_revision,
         processor=config.processor,
+        allow_pickle=config.allow_pickle,
     )
 
 
 def images_of(rows: Any, *columns: str) -> Iterator[tuple[Any, ...]]:
-    """Yield the RGB images of each row, as the network sees them."""
+    """Yield the RGB images of each row, at their own size."""
     from captioner_idc.loading import load_image
 
     for row in rows.select_columns(list(columns)):
@@ -243,22 +228,32 @@ def caption_batch(
     from captioner_idc.captioning import caption
 
     torch.manual_seed(config.seed * 1_000_003 + batch)
-    # every column is decoded once, also when it is used twice
-    pairs = list(images_of(rows, *dict.fromkeys(columns)))
-    return caption(*loaded, [(pair[0], pair[-1]) for pair in pairs], batch_size=len(pairs), **config.decoding())
+    model, processor = loaded
+    pairs = (processor.load_pair(row[columns[0]], row[columns[1]], f"pair {row['pair_id']!r}") for row in rows)
+    return caption(model, processor, pairs, batch_size=len(rows), **config.decoding())
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any] | None:
-    """Predict in all processes; the main one writes all files and returns the scores, the others return None."""
+    """Predict in all processes; the main one writes all files and returns the scores, the others return None.
+
+    Raises: OSError if another process writes into the same folder.
+    """
     state = get_state()
+    with folder_lock(Path(config.output_dir)) if state.is_main_process else nullcontext():
+        return evaluate_in_locked_folder(config, state)
+
+
+def evaluate_in_locked_folder(config: EvaluateConfig, state: Any) -> dict[str, Any] | None:
+    """Predict and score, see `evaluate`."""
+    if state.is_main_process:
+        remove_leftovers(Path(config.output_dir))
     with state.main_process_first():
-        rows = load_benchmark(config.benchmark, config.split, **config.benchmark_options)
+        rows = undecoded(load_benchmark(config.benchmark, config.split, **config.benchmark_options))
         if state.is_main_process:
             check_scoring(len(rows), **config.scoring())  # before hours of predictions
     loaded = load_captioner(config, state.device)
     run = run_signature(config, *loaded)  # once: it reads the adapter's file
-    data_files = [file["filename"] for file in rows.cache_files]
-    fingerprint = signature.settings_fingerprint(run, data_files, rows._fingerprint, config.seed)
+    fingerprint = signature.settings_fingerprint(run, rows_fingerprint(rows), config.seed)
     predicted = predict(config, loaded, rows, fingerprint)
     wanted = CONTROLS if config.input_controls else {}
     controls = {name: predict(config, loaded, rows, fingerprint, columns) for name, columns in wanted.items()}
@@ -278,6 +273,10 @@ def score(
     Args:
         run: what `run_signature` returned.
     """
+    from captioner_idc.captioning import describe_empty
+
+    if empty := describe_empty([row["prediction"] for row in predicted]):
+        print(f"warning: {empty}", file=sys.stderr)
     folder, training = Path(config.output_dir), training_captions(config)
     remove_results(folder)
     write_predictions(predicted, folder / paths.PREDICTIONS)
@@ -292,7 +291,7 @@ def score(
     )
     result["controls"] |= input_controls(predicted, **controls) if controls else {}
     versions = result["signature"]["versions"]
-    result["signature"] |= {**data_signature(config, rows, training), **run}
+    result["signature"] |= without_paths({**data_signature(config, rows, training), **run})
     result["signature"]["versions"] = versions | run["versions"]
     write_results(folder, result)
     write_report(folder, images_of(rows, "before", "after"))
@@ -306,6 +305,7 @@ def renew_card(run: Path, model: Any) -> None:
     """Write the card of a training run; a run of an earlier version also gets the captioner's facts."""
     from captioner_idc.families import card_facts
 
+    remove_leftovers(run)
     if not (run / paths.CAPTIONER).is_file():
         write_json(run / paths.CAPTIONER, card_facts(model))
     write_card(run)
@@ -321,6 +321,7 @@ def run_signature(config: EvaluateConfig, model: Any, processor: Any) -> dict[st
     """Return what made the predictions: data, weights, what the network saw, decoding, versions."""
     from captioner_idc.adapters import base_of
     from captioner_idc.captioning import length_limit
+    from captioner_idc.loading import processor_fingerprint
 
     builder, chosen = BENCHMARKS[config.benchmark], config.decoding()
     generation = model.generation_config.to_diff_dict()
@@ -336,6 +337,7 @@ def run_signature(config: EvaluateConfig, model: Any, processor: Any) -> dict[st
             config.model, config.revision, config.adapter, config.adapter_revision, base_of(model)
         ),
         "processor": processor.settings,
+        "processor_sha256": processor_fingerprint(processor),
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,
         "batch_size": config.batch_size,
@@ -360,7 +362,7 @@ def parse_config(argv: list[str]) -> EvaluateConfig:
     """Return the checked options of the command line and of its --config file."""
     config = parse_settings(EvaluateConfig, argv, "evaluate.py", __doc__.split("\n")[0])
     config.check()
-    return config
+    return dataclasses.replace(config, model=folder_name(config.model), adapter=folder_name(config.adapter))
 
 
 def run_program(argv: list[str]) -> None:
@@ -382,7 +384,10 @@ def run_program(argv: list[str]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
-    return run_command(lambda: run_program(arguments), ValueError, OSError, RuntimeError, ImportError)
+    errors = (ValueError, OSError, RuntimeError, ImportError)
+    hint = "the same command continues after the last whole batch"
+    with lasting_output():
+        return run_command(lambda: run_program(arguments), *errors, interrupted=hint)
 
 
 if __name__ == "__main__":

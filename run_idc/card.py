@@ -8,8 +8,10 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 
 from common_idc.atomic_files import write_text
+from common_idc.provenance import file_sha256
+from common_idc.redaction import without_paths
 
-from .paths import CAPTIONER, CARD, CURVES, LOG, TRAIN_CONFIG, evaluations
+from .paths import ADAPTER_WEIGHTS, CAPTIONER, CARD, CURVES, LOG, TRAIN_CONFIG, evaluations
 from .signature import hub_dataset
 
 # In an installed package the template is next to this file, in a clone at the top level.
@@ -21,38 +23,55 @@ TASK = "image-text-to-text"
 def read_run(run: Path) -> dict[str, Any]:
     """Return what `train.py` and `evaluate.py` left in a run folder; of the log its start and last epoch."""
     lines = [json.loads(line) for line in (run / LOG).read_text(encoding="utf-8").splitlines() if line.strip()]
-    start = lines[0]
+    start, config = without_paths(lines[0]), yaml.safe_load((run / TRAIN_CONFIG).read_text(encoding="utf-8"))
+    results, others = own_results(run)
     return {
         "name": run.resolve().name,
-        "config": yaml.safe_load((run / TRAIN_CONFIG).read_text(encoding="utf-8")),
+        "config": without_paths(config),
         "start": start,
         "end": next((line for line in reversed(lines) if "epoch" in line), lines[-1]),
         "environment": start.get("environment", {}),
         "data": start.get("data") or {},
-        "results": _read_results(run),
+        "results": results,
+        "other_results": others,
         "captioner": json.loads((run / CAPTIONER).read_text(encoding="utf-8")),
         "curves": (run / CURVES).is_file(),
     }
 
 
-def _read_results(run: Path) -> list[dict[str, Any]]:
-    """Return each metrics.json with its folder's name; `own` marks scores of this run, others are for comparison."""
-    results = []
+def own_results(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the scores of this run's adapter, and of its base for comparison, and the folders of all other scores.
+
+    Others are those of another adapter, of an earlier state of this one, or without a note on what made them. A result
+    is the content of metrics.json with `title`, its folder's name, and `own`, false for the base's.
+    """
+    weights = run / ADAPTER_WEIGHTS
+    adapter = file_sha256(weights) if weights.is_file() else None
+    results, others = [], []
     for file in evaluations(run):
         result = {"title": file.parent.name, **json.loads(file.read_text(encoding="utf-8"))}
         signature = result["signature"]
-        results.append({**result, "own": "benchmark" not in signature or bool(signature.get("adapter"))})
-    return results
+        own = adapter is not None and signature.get("adapter_sha256") == adapter
+        if own or (signature.get("model") and not signature.get("adapter")):
+            results.append({**result, "own": own})
+        else:
+            others.append(file.parent.name)
+    return results, others
 
 
-def write_card(run: Path, name: str | None = None, merged: bool = False) -> Path:
+def write_card(
+    run: Path, name: str | None = None, merged: bool = False, results: list[dict[str, Any]] | None = None
+) -> Path:
     """Write README.md of the run folder from the template and return its path.
 
     Args:
         name: the repository that others load it by; the folder's name if None.
         merged: the folder contains the whole model, not an adapter.
+        results: the scores to show, for a folder without the adapter that they belong to; default: see `own_results`.
     """
     facts = {**read_run(run), "merged": merged}
+    if results is not None:
+        facts |= {"results": results, "other_results": []}
     facts["name"] = name or facts["name"]
     use = facts["captioner"]["merged_use" if merged else "adapter_use"]
     facts["use"] = use.replace("NAME_OR_PATH", facts["name"])
@@ -104,10 +123,14 @@ def hub_results(results: list[dict[str, Any]]) -> list[EvalResult]:
     ]
 
 
-def write_eval_results(folder: Path) -> None:
-    """Write .eval_results/BENCHMARK.yaml, which the Hub shows next to the model and on the benchmark's page."""
+def write_eval_results(folder: Path, results: list[dict[str, Any]]) -> None:
+    """Write .eval_results/BENCHMARK.yaml, which the Hub shows next to the model and on the benchmark's page.
+
+    Args:
+        results: see `own_results`.
+    """
     entries: dict[str, list[EvalResultEntry]] = {}
-    for result in _scored_on_benchmarks(_read_results(folder)):
+    for result in _scored_on_benchmarks(results):
         signature, control = result["signature"], result["controls"]["constant_caption"]["scores"]
         for score, value in result["scores"].items():
             interval = result.get("intervals", {}).get(score)

@@ -2,7 +2,7 @@
 
     RUN/checkpoints/step-00000120/{adapter.safetensors, optimizer.safetensors, progress.json}
 
-A checkpoint is written under a temporary name and renamed when it is complete; then older ones are removed.
+A checkpoint is written under a temporary name and renamed when it is complete; then all but the last KEPT are removed.
 """
 
 import contextlib
@@ -21,8 +21,14 @@ from common_idc.atomic_files import atomic_folder, remove_leftovers, write_text
 
 from .paths import CHECKPOINTS, OPTIMIZER, PROGRESS, TRAINED_WEIGHTS
 
+KEPT = 2  # the newest may be damaged by a fault of the disk
+
 # Trained parameters only, whole on every process, by their names: the same file for one process, DDP and FSDP2.
 STATE = {"full_state_dict": True, "ignore_frozen_params": True}
+
+
+class DamagedCheckpoint(ValueError):
+    """A checkpoint with a missing or unreadable file; the message names it."""
 
 
 def gather_state(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -55,7 +61,7 @@ def restore_state(model: Any, optimizer: torch.optim.Optimizer, state: dict[str,
 
 
 def write_checkpoint(run: Path, state: dict[str, Any], progress: dict[str, Any]) -> Path:
-    """Write a checkpoint named after progress["step"] and remove older ones; return its folder.
+    """Write a checkpoint named after progress["step"] and remove all but the last KEPT; return its folder.
 
     Raises: OSError if it cannot be written completely; the previous one is then kept.
     """
@@ -76,7 +82,7 @@ def write_checkpoint(run: Path, state: dict[str, Any], progress: dict[str, Any])
                     os.fsync(opened.fileno())  # a rename may reach the disk before the content
     except (SafetensorError, OSError) as error:
         raise OSError(f"checkpoint {str(folder)!r} could not be written, {_describe_kept(run)}: {error}") from error
-    for other in _checkpoints(run)[:-1]:
+    for other in checkpoints(run)[:-KEPT]:
         shutil.rmtree(other)
     return folder
 
@@ -86,7 +92,8 @@ def renew_progress(folder: Path, progress: dict[str, Any]) -> None:
     write_text(folder / PROGRESS, json.dumps(progress))
 
 
-def _checkpoints(run: Path) -> list[Path]:
+def checkpoints(run: Path) -> list[Path]:
+    """Return the folders of a run's checkpoints, the oldest first."""
     return sorted(folder for folder in (run / CHECKPOINTS).glob("step-*") if folder.name[5:].isdigit())
 
 
@@ -97,7 +104,7 @@ def _describe_kept(run: Path) -> str:
 
 def latest_checkpoint(run: Path) -> Path | None:
     """Return the folder of the newest checkpoint, or None."""
-    return max(_checkpoints(run), default=None)  # by name, whose numbers have leading zeros
+    return max(checkpoints(run), default=None)  # by name, whose numbers have leading zeros
 
 
 def remove_unfinished(run: Path) -> list[str]:
@@ -108,16 +115,19 @@ def remove_unfinished(run: Path) -> list[str]:
 def read_progress(folder: Path) -> dict[str, Any]:
     """Return the progress of a checkpoint.
 
-    Raises: ValueError if the file is missing or damaged.
+    Raises: DamagedCheckpoint if the file is missing or damaged.
     """
     with _damage_named(folder):
-        return json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+        progress = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+        if not isinstance(progress, dict):
+            raise ValueError(f"{PROGRESS} contains no mapping")
+        return progress
 
 
 def read_state(folder: Path) -> dict[str, Any]:
     """Return the state for `restore_state`.
 
-    Raises: ValueError if a file of the checkpoint is missing or damaged.
+    Raises: DamagedCheckpoint if a file of the checkpoint is missing or damaged.
     """
     with _damage_named(folder), safe_open(folder / OPTIMIZER, framework="pt") as file:
         optimizer = {"state": {}, "param_groups": json.loads(file.metadata()["param_groups"])}
@@ -131,7 +141,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 def _damage_named(folder: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ValueError(
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise DamagedCheckpoint(
             f"checkpoint {str(folder)!r} is damaged ({error}): remove the run folder and start the run again"
         ) from error

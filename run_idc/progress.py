@@ -1,6 +1,7 @@
 """How far a training run is, its log, and the environment that it ran in."""
 
 import json
+import os
 import platform
 import resource
 import time
@@ -28,6 +29,8 @@ class Progress:
     epochs_without_improvement: int = 0
     done: bool = False
     log_bytes: int = 0
+    # hashes of what the run learns from, see `check_inputs_unchanged`
+    inputs: dict[str, str] = field(default_factory=dict)
     # of the steps since the last line of the log
     losses: list[float] = field(default_factory=list)
     grad_norms: list[float] = field(default_factory=list)
@@ -54,15 +57,21 @@ class Log:
 
     Args:
         accelerator: Accelerate's, with its trackers.
-        progress: lines after `progress.log_bytes`, which a resumed run repeats, are cut off.
+        progress: lines after `progress.log_bytes`, which a resumed run repeats, are cut off. A log that lost lines is
+            continued.
     """
 
     def __init__(self, accelerator: Any, run: Path, progress: Progress):
         self.accelerator, self.path, self.progress = accelerator, run / LOG, progress
         self.started = time.monotonic() - progress.seconds
         if accelerator.is_main_process:
-            with self.path.open("ab") as file:
-                file.truncate(progress.log_bytes)
+            progress.log_bytes = _cut_log(self.path, progress.log_bytes)
+
+    def sync(self) -> None:
+        """Wait until the lines are on the disk, so that a checkpoint never knows more lines than the log has."""
+        if self.accelerator.is_main_process:
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
 
     def write(self, values: dict[str, Any]) -> None:
         """Append a line with step, seconds and values; numbers go to the trackers as well."""
@@ -74,6 +83,16 @@ class Log:
             file.write(json.dumps({"step": step, "seconds": self.progress.seconds, **values}) + "\n")
         self.progress.log_bytes = self.path.stat().st_size
         self.accelerator.log({k: v for k, v in values.items() if isinstance(v, (int, float))}, step=step)
+
+
+def _cut_log(path: Path, size: int) -> int:
+    """Cut a log to whole lines of at most `size` bytes, and return its size."""
+    with path.open("a+b") as file:
+        file.seek(0)
+        kept = file.read(size)
+        kept = kept[: kept.rfind(b"\n") + 1]
+        file.truncate(len(kept))
+    return len(kept)
 
 
 def environment(accelerator: Any) -> dict[str, Any]:

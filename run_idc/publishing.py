@@ -8,33 +8,30 @@ python -m run_idc.publishing runs/toy user/blip2idc --merge           # the whol
 import argparse
 import json
 import logging
-import os
-import re
 import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-from common_idc.atomic_files import write_json
+from common_idc.atomic_files import workplace, write_json
+from common_idc.commands import run_command
 from common_idc.hub_access import (
-    PushError,
+    HubError,
     check_repo_id,
     check_token,
     describe_error,
     with_retries,
-    without_token,
 )
+from common_idc.redaction import is_local, without_paths
 
-from .card import read_run, write_card, write_eval_results
+from .card import own_results, read_run, write_card, write_eval_results
 from .paths import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -45,7 +42,6 @@ from .paths import (
     METRICS,
     PROCESSOR,
     TRAIN_CONFIG,
-    evaluations,
 )
 
 PROCESSOR_FILES = (
@@ -57,7 +53,6 @@ REPLACED = (
     *("adapter_*", "model*.safetensors", "model.safetensors.index.json", "config.json", "generation_config.json"),
     *(CURVES, f"{EVALUATIONS}/*/{METRICS}"),
 )
-EMBEDDED_PATH = re.compile(r"(?<![\w:/.~-])~?(?:/[^\s\"'/:,]+)+/([^\s\"'/:,]+)/?")
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +68,7 @@ def push(run: Path | str, repo: str, private: bool = False, merge: bool = False)
         private: create it as a private one; refused for a repository that is public already.
         merge: push the whole model with its code instead of the adapter.
 
-    Raises: PushError; ValueError or OSError for a folder that is not a run.
+    Raises: HubError; ValueError or OSError for a folder that is not a run.
     """
     create_repository(Path(run), repo, private, merge)
     with staged_files(Path(run), repo, merge) as folder:
@@ -92,7 +87,7 @@ def describe_failure(error: Exception, run: Path | str, repo: str, private: bool
     """Return what went wrong in one line, with the command that repeats the push."""
     command = ["python", "-m", "run_idc.publishing", str(run), repo]
     command += ["--private"] * private + ["--merge"] * merge
-    text = str(error) if isinstance(error, PushError) else f"could not push to {repo!r}: {describe_error(error)}"
+    text = str(error) if isinstance(error, HubError) else f"could not push to {repo!r}: {describe_error(error)}"
     return f"{text}. Nothing is lost, all of it is in {str(run)!r}; push it later with: {shlex.join(command)}"
 
 
@@ -101,18 +96,25 @@ def describe_failure(error: Exception, run: Path | str, repo: str, private: bool
 
 @contextmanager
 def staged_files(run: Path, repo: str, merge: bool) -> Iterator[Path]:
-    """Yield a temporary folder with exactly the files to push, without a path of this machine in them."""
+    """Yield a temporary folder with exactly the files to push, without a path of this machine in them.
+
+    Raises: OSError for a folder that is not a run, or if another process pushes it.
+    """
     check_run(run)
-    with tempfile.TemporaryDirectory(prefix="blip2idc-push-") as temporary:
-        folder = Path(temporary) / "files"
-        folder.mkdir()
+    with workplace(run / "push", run) as folder:  # on the run's disk, because a merged model may be large
         if merge:
             _save_merged(run, folder)
         else:
             _copy_adapter(run, folder)
+        results, others = own_results(run)
+        for title in others:
+            logger.warning("not pushed: %s/%s has scores of other weights, or no note on what made them", run, title)
+        results = [result | {"signature": without_paths(result["signature"])} for result in results]
+        for result in results:
+            write_json(folder / EVALUATIONS / result["title"] / METRICS, result)
         _copy_records(run, folder)
-        write_eval_results(folder)
-        write_card(folder, name=repo, merged=merge)
+        write_eval_results(folder, results)
+        write_card(folder, name=repo, merged=merge, results=results)
         yield folder
 
 
@@ -133,10 +135,6 @@ def _copy_records(run: Path, folder: Path) -> None:
     shutil.copyfile(run / CAPTIONER, folder / CAPTIONER)
     if (run / CURVES).is_file():
         shutil.copyfile(run / CURVES, folder / CURVES)
-    for file in evaluations(run):
-        result = json.loads(file.read_text(encoding="utf-8"))
-        result["signature"] = without_paths(result["signature"])  # the rest are numbers and sentences
-        write_json(folder / file.relative_to(run), result)
 
 
 def _copy_adapter(run: Path, folder: Path) -> None:
@@ -167,31 +165,13 @@ def _save_merged(run: Path, folder: Path) -> None:
         raise OSError(f"{str(run)!r} could not be merged: {lines[-1].removeprefix('error: ')}")
 
 
-def is_local(name: str) -> bool:
-    """Return whether a model's name is a folder of this machine and not a Hub id."""
-    return os.path.isabs(name) or name.startswith((".", "~")) or os.path.isdir(name)
-
-
-def without_paths(value: Any) -> Any:
-    """Return the same with every path of this machine cut to its last component, and without the token."""
-    if isinstance(value, dict):
-        return {key: without_paths(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [without_paths(entry) for entry in value]
-    if not isinstance(value, str):
-        return value
-    if value.startswith(("./", "../", "~/")) or "/" in value and (os.path.isabs(value) or os.path.exists(value)):
-        return Path(value).expanduser().resolve().name
-    return EMBEDDED_PATH.sub(r"\1", without_token(value))
-
-
 # the Hub
 
 
 def create_repository(run: Path, repo: str, private: bool, merge: bool) -> None:
     """Create the repository if it does not exist, before minutes of merging and upload.
 
-    Raises: PushError; OSError for a folder that is not a run.
+    Raises: HubError; OSError for a folder that is not a run.
     """
     check_run(run)
     check_repo_id(repo)
@@ -202,9 +182,9 @@ def create_repository(run: Path, repo: str, private: bool, merge: bool) -> None:
         api.create_repo(repo, private=private or None, exist_ok=True)
         found = api.model_info(repo)
         if private and not found.private:
-            raise PushError(f"{repo!r} exists and is public: make it private in its settings, or leave --private out")
+            raise HubError(f"{repo!r} exists and is public: make it private in its settings, or leave --private out")
         if not merge and any(file.rfilename == "config.json" for file in found.siblings or []):
-            raise PushError(
+            raise HubError(
                 f"{repo!r} contains a whole model, which this push would remove: add --merge, or use another name"
             )
 
@@ -214,7 +194,7 @@ def create_repository(run: Path, repo: str, private: bool, merge: bool) -> None:
 def upload(folder: Path, repo: str) -> str:
     """Commit the folder's files, remove outdated ones, and return the repository's address.
 
-    Raises: PushError.
+    Raises: HubError.
     """
     files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
 
@@ -267,21 +247,20 @@ def _parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     arguments = _parse_arguments(argv)
-    run, repo = arguments.run, arguments.repo
-    try:
-        if not arguments.dry_run:
-            create_repository(run, repo, arguments.private, arguments.merge)
-        with staged_files(run, repo, arguments.merge) as folder:
-            print(f"{repo}:\n{listing(folder)}", flush=True)
+    run, repo, private, merge = arguments.run, arguments.repo, arguments.private, arguments.merge
+
+    def command() -> None:
+        try:
             if not arguments.dry_run:
-                print(upload(folder, repo))
-    except PushError as error:
-        print(f"error: {describe_failure(error, run, repo, arguments.private, arguments.merge)}", file=sys.stderr)
-        return 2
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {describe_error(error)}", file=sys.stderr)
-        return 2
-    return 0
+                create_repository(run, repo, private, merge)
+            with staged_files(run, repo, merge) as folder:
+                print(f"{repo}:\n{listing(folder)}", flush=True)
+                if not arguments.dry_run:
+                    print(upload(folder, repo))
+        except HubError as error:
+            raise HubError(describe_failure(error, run, repo, private, merge)) from error
+
+    return run_command(command, ValueError, OSError, ImportError)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,8 @@ def weights_signature(
         "adapter_commit": commit,
         # PEFT takes pickled weights too, which have another name
         "adapter_sha256": file_sha256(file) if file and file.is_file() else None,
+        # which may be another model than the one that it was used with
+        "adapter_trained_on": named_base[0] if named_base else None,
     }
 
 
@@ -61,16 +63,14 @@ def code_signature() -> dict[str, Any]:
     return {"code_commit": code_commit(), "versions": library_versions(*LIBRARIES)}
 
 
-def settings_fingerprint(
-    signature: dict[str, Any], data_files: list[str], data_fingerprint: str, seed: int
-) -> dict[str, Any]:
-    """Return everything that predictions depend on; data and weights count by the sizes and times of their files.
+def settings_fingerprint(signature: dict[str, Any], data_fingerprint: str, seed: int) -> dict[str, Any]:
+    """Return everything that predictions depend on; the weights count by the sizes and times of their files.
 
     Args:
         signature: of the run; its "model" and "adapter" may be folders.
-        data_files: the files that the rows are read from, written anew when the raw files have changed.
+        data_fingerprint: of the rows.
     """
     folders = sorted({name for name in (signature["model"], signature["adapter"]) if name and Path(name).is_dir()})
     weights = [file for name in folders for file in sorted(Path(name).glob("*")) if file.suffix in WEIGHTS]
-    files = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in (*weights, *map(Path, data_files))]
+    files = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in weights]
     return {**signature, "files": files, "data": data_fingerprint, "seed": seed}

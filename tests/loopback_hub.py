@@ -1,4 +1,4 @@
-"""A Hub in memory, over real HTTP on this machine, for the real clients: huggingface_hub, datasets, transformers.
+"""An in-memory Hub, served over HTTP on this machine, for huggingface_hub, datasets and transformers as clients.
 
     with LoopbackHub() as hub:
         commit = hub.add_repo("tester/raw", {"data.zip": content}, repo_type="dataset")
@@ -6,9 +6,9 @@
         hub.cut("GET .*data.zip", after=1000)                  # the next download ends after 1000 bytes
         hub.run("from huggingface_hub import ...", home=tmp_path)
 
-huggingface_hub reads its environment when it is imported, so clients run in processes of their own: `run`, or any
-other way of starting one with `environment()`. Files above REGULAR_LIMIT, binaries and Parquet take the LFS way and
-are served through a redirect, as on the Hub; Xet is not spoken.
+huggingface_hub reads its environment when it is imported, so clients run in separate processes: use `run`, or start
+one with `environment()`. Files above REGULAR_LIMIT, binaries and Parquet use LFS and are served through a redirect, as
+on the Hub; Xet is not supported.
 """
 
 import base64
@@ -37,7 +37,7 @@ REGULAR_LIMIT = 1_000_000
 LFS_SUFFIXES = {".parquet", ".arrow", ".safetensors", ".bin", ".pt", ".zip", ".gz", ".tgz", ".tar", ".xz", ".bz2"}
 DATE = "2026-01-01T00:00:00.000Z"
 REPO_ID = r"[\w.-]+/[\w.-]+"
-KIND = {"models": "model", "datasets": "dataset", "spaces": "space"}
+REPO_TYPES = {"models": "model", "datasets": "dataset", "spaces": "space"}
 PREFIX = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 
 
@@ -64,7 +64,7 @@ class Blob:
 
 @dataclass
 class Repo:
-    kind: str
+    repo_type: str
     repo_id: str
     private: bool = False
     refs: dict[str, str] = field(default_factory=dict)  # refs/heads/NAME or refs/tags/NAME -> commit
@@ -72,7 +72,7 @@ class Repo:
     titles: dict[str, str] = field(default_factory=dict)
 
     def commit(self, files: dict[str, Blob], title: str, branch: str = "main") -> str:
-        seed = f"{self.kind} {self.repo_id} {len(self.commits)} {title}"
+        seed = f"{self.repo_type} {self.repo_id} {len(self.commits)} {title}"
         oid = hashlib.sha1(seed.encode()).hexdigest()
         self.commits[oid], self.titles[oid] = files, title
         self.refs[f"refs/heads/{branch}"] = oid
@@ -89,15 +89,16 @@ class Repo:
 
 
 @dataclass
-class BrokenEntry:
-    """What goes wrong with the next `times` requests whose "METHOD /path" matches."""
+class InjectedFault:
+    """A failure of the next `times` requests whose "METHOD /path" matches."""
 
     pattern: str
     times: int
-    status: int = 0  # answered instead of the real one; 0: the connection is cut
-    after: int = 0  # bytes of the body that still pass
+    status: int = 0  # sent instead of the real one; 0: cut the connection
+    after: int = 0  # bytes of the body to let through before the cut
     reset: bool = False
-    spared: int = 0  # matching requests that still pass before
+    spared: int = 0  # matching requests to let through first
+    message: str = ""  # the server's, sent with the status
 
 
 class Refusal(Exception):
@@ -107,7 +108,7 @@ class Refusal(Exception):
 
 
 class Cut(Exception):
-    """The connection has been closed in the middle of an upload."""
+    """An upload whose connection was closed on purpose."""
 
 
 @dataclass
@@ -117,19 +118,20 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def in_json(content: Any, status: int = 200) -> Answer:
+def json_answer(content: Any, status: int = 200) -> Answer:
     return Answer(json.dumps(content).encode(), status, {"Content-Type": "application/json"})
 
 
 class LoopbackHub:
-    """The state, the switches for tests, and the server (a context manager)."""
+    """An in-memory Hub: its repositories, the faults to inject, and the server (a context manager)."""
 
     def __init__(self) -> None:
         self.repos: dict[tuple[str, str], Repo] = {}
         self.large: dict[str, bytes] = {}  # sha256 -> content of large files, as it is served
         self.requests: list[str] = []  # "METHOD /path status", in the order of answers
-        self.listed_sizes: dict[str, int] = {}  # path -> size that listings state instead of the true one
-        self.faults: list[BrokenEntry] = []
+        self.listed_sizes: dict[str, int] = {}  # path -> size in listings instead of the true one
+        self.faults: list[InjectedFault] = []
+        self.card_warnings: list[str] = []  # sent after each check of a card
         self.lock = threading.RLock()
         self.server = Server(("127.0.0.1", 0), Handler)
         self.server.hub = self
@@ -140,7 +142,7 @@ class LoopbackHub:
 
     @property
     def storage(self) -> str:
-        """Where large files are downloaded from: another host name, as on the Hub, so that no token may go there."""
+        """Return the URL for large files: another host name, as on the Hub, to which no token may be sent."""
         return f"http://localhost:{self.server.server_address[1]}"
 
     def __enter__(self) -> "LoopbackHub":
@@ -151,10 +153,10 @@ class LoopbackHub:
         self.server.shutdown()
         self.server.server_close()
 
-    # what tests ask for
+    # used by tests
 
     def add_repo(self, repo_id: str, files: dict[str, bytes], repo_type: str = "model", private: bool = False) -> str:
-        """Add a repository, or a further commit to one, without a client, and return the commit."""
+        """Add a repository, or a commit to an existing one, without a client; return the commit."""
         with self.lock:
             repo = self.repos.get((repo_type, repo_id)) or self.create(repo_type, repo_id, private)
             blobs = {path: Blob(content, is_large(path, content, len(content))) for path, content in files.items()}
@@ -164,19 +166,19 @@ class LoopbackHub:
         repo = self.repos[repo_type, repo_id]
         return {path: blob.content for path, blob in self.blobs(repo, revision).items()}
 
-    def fail(self, pattern: str, status: int = 503, times: int = 1, spared: int = 0) -> None:
+    def fail(self, pattern: str, status: int = 503, times: int = 1, spared: int = 0, message: str = "") -> None:
         """Answer `times` requests whose "METHOD /path" matches (re.search), after the next `spared`, with `status`."""
-        self.faults.append(BrokenEntry(pattern, times, status, spared=spared))
+        self.faults.append(InjectedFault(pattern, times, status, spared=spared, message=message))
 
     def cut(self, pattern: str, after: int, times: int = 1, reset: bool = False) -> None:
-        """The connection is closed after that many bytes of a download's answer or of an upload's body.
+        """Close the connection after that many bytes of a download's answer or of an upload's body.
 
         Large files are downloaded from /cdn/SHA256/NAME and uploaded to /lfs/SHA256.
 
         Args:
-            reset: with TCP RST, which clients report as another error than an early end.
+            reset: close with TCP RST, for which clients report a different error.
         """
-        self.faults.append(BrokenEntry(pattern, times, after=after, reset=reset))
+        self.faults.append(InjectedFault(pattern, times, after=after, reset=reset))
 
     def asked(self, pattern: str) -> list[str]:
         """Return the matching requests so far, "METHOD /path status"."""
@@ -184,7 +186,7 @@ class LoopbackHub:
             return [line for line in self.requests if re.search(pattern, line)]
 
     def environment(self, home: Path, token: str | None = TOKEN, **more: str) -> dict[str, str]:
-        """Return all variables of a client's process; `home` is its HF_HOME, a new one for each user."""
+        """Return the environment of a client's process; `home` is its HF_HOME, a new one for each user."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
         ours = {
             "HF_ENDPOINT": self.endpoint,
@@ -202,16 +204,16 @@ class LoopbackHub:
     def run(
         self, code: str, home: Path, cwd: Path | None = None, token: str | None = TOKEN, **more: str
     ) -> subprocess.CompletedProcess:
-        """Run Python code as a client and capture its output; `returncode` says whether it succeeded."""
+        """Run Python code as a client and capture its output; check `returncode` for success."""
         home.mkdir(parents=True, exist_ok=True)
         environment = self.environment(home, token, **more)
         command = [sys.executable, "-c", code]
         return subprocess.run(command, env=environment, cwd=cwd or home, capture_output=True, text=True)
 
-    # what the handler asks for
+    # used by the handler
 
-    def create(self, kind: str, repo_id: str, private: bool) -> Repo:
-        repo = self.repos[kind, repo_id] = Repo(kind, repo_id, private)
+    def create(self, repo_type: str, repo_id: str, private: bool) -> Repo:
+        repo = self.repos[repo_type, repo_id] = Repo(repo_type, repo_id, private)
         repo.commit(
             {".gitattributes": Blob(b"*.parquet filter=lfs diff=lfs merge=lfs -text\n", False)}, "Initial commit"
         )
@@ -220,7 +222,7 @@ class LoopbackHub:
     def blobs(self, repo: Repo, revision: str = "main") -> dict[str, Blob]:
         return repo.commits[repo.resolve(revision)]
 
-    def fault(self, request: str) -> BrokenEntry | None:
+    def fault(self, request: str) -> InjectedFault | None:
         with self.lock:
             for fault in self.faults:
                 if fault.times and re.search(fault.pattern, request):
@@ -249,7 +251,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore that a client was killed; anything else is a bug of this file."""
+        """Ignore killed clients; anything else is a bug in this file."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
@@ -263,7 +265,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.server.hub
 
     def log_message(self, *_: object) -> None:
-        """Print nothing: `hub.requests` contains it."""
+        """Print nothing: `hub.requests` records the requests."""
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
@@ -272,10 +274,12 @@ class Handler(BaseHTTPRequestHandler):
         fault = self.hub.fault(request)
         try:
             body = self.read_body(fault)
-            answer = self.answer(body) if fault is None or not fault.status else in_json({}, fault.status)
+            if fault and fault.status:
+                raise Refusal(fault.status, fault.message)
+            answer = self.answer(body)
         except Refusal as refusal:
-            answer = in_json({"error": refusal.message}, refusal.status)
-            answer.headers |= {"X-Error-Message": refusal.message}
+            answer = json_answer({"error": refusal.message} if refusal.message else {}, refusal.status)
+            answer.headers |= {"X-Error-Message": refusal.message} if refusal.message else {}
             answer.headers |= {"X-Error-Code": refusal.code} if refusal.code else {}
             answer.headers |= {"X-Repo-Commit": refusal.commit} if refusal.commit else {}
         except Cut:
@@ -290,9 +294,9 @@ class Handler(BaseHTTPRequestHandler):
         with self.hub.lock:
             self.hub.requests.append(line)
 
-    # the wire
+    # HTTP
 
-    def read_body(self, fault: BrokenEntry | None) -> bytes:
+    def read_body(self, fault: InjectedFault | None) -> bytes:
         """Return the body of a request. Raises: Cut."""
         if self.command == "PUT" and fault and not fault.status:
             self.rfile.read(fault.after)
@@ -307,7 +311,7 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
-    def reply(self, answer: Answer, fault: BrokenEntry | None) -> None:
+    def reply(self, answer: Answer, fault: InjectedFault | None) -> None:
         self.send_response(answer.status)
         for name, value in ({"Content-Length": str(len(answer.body))} | answer.headers).items():
             self.send_header(name, value)
@@ -328,10 +332,10 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.connection.shutdown(socket.SHUT_RDWR)
 
-    # who asks
+    # access
 
     def signed_in(self) -> bool:
-        """Raises: Refusal for a wrong token; as on the Hub it is refused even where none is needed."""
+        """Return whether a token was sent. Raises: Refusal for a wrong one, as on the Hub even if none is needed."""
         header = self.headers.get("Authorization")
         if header and header != f"Bearer {TOKEN}":
             raise Refusal(401, "Invalid credentials in Authorization header")
@@ -341,9 +345,9 @@ class Handler(BaseHTTPRequestHandler):
         if not self.signed_in():
             raise Refusal(401, "Invalid username or password.")
 
-    def repo(self, kind: str, repo_id: str, write: bool = False) -> Repo:
+    def repo(self, repo_type: str, repo_id: str, write: bool = False) -> Repo:
         signed_in = self.signed_in()
-        repo = self.hub.repos.get((kind, unquote(repo_id)))
+        repo = self.hub.repos.get((repo_type, unquote(repo_id)))
         if repo is None or (repo.private and not signed_in):
             raise Refusal(404 if signed_in else 401, "Repository not found", "RepoNotFound")
         if write:
@@ -352,7 +356,7 @@ class Handler(BaseHTTPRequestHandler):
                 raise Refusal(403, "You don't have the rights to write to this repository")
         return repo
 
-    # what is asked
+    # routes
 
     def answer(self, body: bytes) -> Answer:
         for pattern, method in ROUTES:
@@ -364,30 +368,30 @@ class Handler(BaseHTTPRequestHandler):
     def whoami(self, body: bytes) -> Answer:
         self.need_token()
         access = {"accessToken": {"displayName": "test", "role": "write"}}
-        return in_json({"type": "user", "name": USER, "fullname": "Tester", "orgs": [], "auth": access})
+        return json_answer({"type": "user", "name": USER, "fullname": "Tester", "orgs": [], "auth": access})
 
     def create(self, body: bytes) -> Answer:
         self.need_token()
-        wish = json.loads(body)
-        kind, owner = wish.get("type", "model"), wish.get("organization") or USER
-        repo_id = f"{owner}/{wish['name']}"
-        place = {"url": f"{self.hub.endpoint}/{PREFIX[kind]}{repo_id}", "name": repo_id}
-        if (kind, repo_id) in self.hub.repos:
-            return in_json(place | {"error": f"You already created this {kind} repo"}, 409)
+        payload = json.loads(body)
+        repo_type, owner = payload.get("type", "model"), payload.get("organization") or USER
+        repo_id = f"{owner}/{payload['name']}"
+        created = {"url": f"{self.hub.endpoint}/{PREFIX[repo_type]}{repo_id}", "name": repo_id}
+        if (repo_type, repo_id) in self.hub.repos:
+            return json_answer(created | {"error": f"You already created this {repo_type} repo"}, 409)
         if owner != USER:
-            raise Refusal(403, f"You don't have the rights to create a {kind} under the namespace {owner!r}")
-        self.hub.create(kind, repo_id, bool(wish.get("private")) or wish.get("visibility") == "private")
-        return in_json(place)
+            raise Refusal(403, f"You don't have the rights to create a {repo_type} under the namespace {owner!r}")
+        self.hub.create(repo_type, repo_id, bool(payload.get("private")) or payload.get("visibility") == "private")
+        return json_answer(created)
 
     def delete(self, body: bytes) -> Answer:
-        wish = json.loads(body)
-        kind, repo_id = wish.get("type", "model"), f"{wish.get('organization') or USER}/{wish['name']}"
-        self.repo(kind, repo_id, write=True)
-        del self.hub.repos[kind, repo_id]
-        return in_json({})
+        payload = json.loads(body)
+        repo_type, repo_id = payload.get("type", "model"), f"{payload.get('organization') or USER}/{payload['name']}"
+        self.repo(repo_type, repo_id, write=True)
+        del self.hub.repos[repo_type, repo_id]
+        return json_answer({})
 
     def validate_yaml(self, body: bytes) -> Answer:
-        """Repeat those of the Hub's checks that a generated card can fail."""
+        """Apply those checks of the Hub that a generated card can fail."""
         try:
             found = re.match(r"---\n(.*?)\n---\n", json.loads(body)["content"], re.DOTALL)
             header = yaml.safe_load(found.group(1)) if found else {}
@@ -403,32 +407,33 @@ class Handler(BaseHTTPRequestHandler):
         except (yaml.YAMLError, LookupError, AttributeError) as error:
             errors = [f"Invalid metadata: {error!r}"]
         errors = [{"message": message} for message in errors]
-        return in_json({"errors": errors, "warnings": []}, 400 if errors else 200)
+        warnings = [{"message": message} for message in self.hub.card_warnings]
+        return json_answer({"errors": errors, "warnings": warnings}, 400 if errors else 200)
 
-    def preupload(self, body: bytes, kinds: str, repo_id: str, revision: str) -> Answer:
-        blobs = self.hub.blobs(self.repo(KIND[kinds], repo_id, write=True), unquote(revision))
+    def preupload(self, body: bytes, plural: str, repo_id: str, revision: str) -> Answer:
+        blobs = self.hub.blobs(self.repo(REPO_TYPES[plural], repo_id, write=True), unquote(revision))
         modes = []
         for file in json.loads(body)["files"]:
             large = is_large(file["path"], base64.b64decode(file["sample"]), file["size"])
-            known = blobs.get(file["path"])
+            existing = blobs.get(file["path"])
             modes.append(
                 {
                     "path": file["path"],
                     "uploadMode": "lfs" if large else "regular",
                     "shouldIgnore": False,
-                    "oid": known.etag if known else None,
+                    "oid": existing.etag if existing else None,
                 }
             )
-        return in_json({"files": modes})
+        return json_answer({"files": modes})
 
     def lfs_batch(self, body: bytes, prefix: str | None, repo_id: str) -> Answer:
-        self.repo(KIND.get((prefix or "").strip("/"), "model"), repo_id, write=True)
+        self.repo(REPO_TYPES.get((prefix or "").strip("/"), "model"), repo_id, write=True)
         objects = json.loads(body)["objects"]
         for entry in objects:
-            if entry["oid"] not in self.hub.large:  # one that is here is not uploaded again
-                place = f"{self.hub.endpoint}/lfs/{entry['oid']}"
-                entry["actions"] = {"upload": {"href": place}, "verify": {"href": f"{place}/verify"}}
-        return in_json({"transfer": "basic", "objects": objects})
+            if entry["oid"] not in self.hub.large:  # stored objects are not uploaded again
+                url = f"{self.hub.endpoint}/lfs/{entry['oid']}"
+                entry["actions"] = {"upload": {"href": url}, "verify": {"href": f"{url}/verify"}}
+        return json_answer({"transfer": "basic", "objects": objects})
 
     def lfs_put(self, body: bytes, oid: str) -> Answer:
         if hashlib.sha256(body).hexdigest() != oid:
@@ -439,48 +444,48 @@ class Handler(BaseHTTPRequestHandler):
     def lfs_verify(self, body: bytes, oid: str) -> Answer:
         if len(self.hub.large.get(oid, b"")) != json.loads(body)["size"]:
             raise Refusal(400, "The object was not uploaded")
-        return in_json({})
+        return json_answer({})
 
-    def commit(self, body: bytes, kinds: str, repo_id: str, revision: str) -> Answer:
-        repo, branch = self.repo(KIND[kinds], repo_id, write=True), unquote(revision)
+    def commit(self, body: bytes, plural: str, repo_id: str, revision: str) -> Answer:
+        repo, branch = self.repo(REPO_TYPES[plural], repo_id, write=True), unquote(revision)
         files, title = dict(self.hub.blobs(repo, branch)), ""
         for line in map(json.loads, body.splitlines()):
-            kind, value = line["key"], line["value"]
-            if kind == "header":
+            key, value = line["key"], line["value"]
+            if key == "header":
                 title = value["summary"]
                 if value.get("parentCommit") not in (None, repo.resolve(branch)):
                     raise Refusal(412, "A commit has happened since. Please refresh and try again.")
-            elif kind == "file":
+            elif key == "file":
                 files[value["path"]] = Blob(base64.b64decode(value["content"]), False)
-            elif kind == "lfsFile":
+            elif key == "lfsFile":
                 if value["oid"] not in self.hub.large:
                     raise Refusal(400, f"LFS object {value['oid']} was not uploaded")
                 files[value["path"]] = Blob(self.hub.large[value["oid"]], True)
-            elif kind == "deletedFile":
+            elif key == "deletedFile":
                 del files[value["path"]]
-            elif kind == "deletedFolder":
+            elif key == "deletedFolder":
                 folder = value["path"].rstrip("/") + "/"
                 files = {path: blob for path, blob in files.items() if not path.startswith(folder)}
             else:
-                raise Refusal(400, f"The loopback Hub knows no operation {kind!r}")
+                raise Refusal(400, f"The loopback Hub does not support the operation {key!r}")
         oid = repo.commit(files, title, branch)
-        url = f"{self.hub.endpoint}/{PREFIX[repo.kind]}{repo.repo_id}/commit/{oid}"
-        return in_json({"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
+        url = f"{self.hub.endpoint}/{PREFIX[repo.repo_type]}{repo.repo_id}/commit/{oid}"
+        return json_answer({"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
 
-    def new_ref(self, body: bytes, kinds: str, repo_id: str, sort: str, name: str) -> Answer:
-        """Add a branch, which the path names, or a tag on the revision that the path names."""
-        repo, wish = self.repo(KIND[kinds], repo_id, write=True), json.loads(body or b"{}")
-        if sort == "branch":
-            ref, start = f"refs/heads/{unquote(name)}", wish.get("startingPoint") or "main"
+    def new_ref(self, body: bytes, plural: str, repo_id: str, ref_type: str, name: str) -> Answer:
+        """Add the branch in the path, or a tag on the revision in the path."""
+        repo, payload = self.repo(REPO_TYPES[plural], repo_id, write=True), json.loads(body or b"{}")
+        if ref_type == "branch":
+            ref, start = f"refs/heads/{unquote(name)}", payload.get("startingPoint") or "main"
         else:
-            ref, start = f"refs/tags/{wish['tag']}", unquote(name)
+            ref, start = f"refs/tags/{payload['tag']}", unquote(name)
         if ref in repo.refs:
             raise Refusal(409, f"Reference already exists: {ref}")
         repo.refs[ref] = repo.resolve(start)
-        return in_json({})
+        return json_answer({})
 
-    def info(self, body: bytes, kinds: str, repo_id: str, revision: str | None) -> Answer:
-        repo = self.repo(KIND[kinds], repo_id)
+    def info(self, body: bytes, plural: str, repo_id: str, revision: str | None) -> Answer:
+        repo = self.repo(REPO_TYPES[plural], repo_id)
         commit = repo.resolve(unquote(revision or "main"))
         siblings = []
         for path, blob in sorted(repo.commits[commit].items()):
@@ -489,10 +494,10 @@ class Handler(BaseHTTPRequestHandler):
             siblings[-1] |= {"lfs": entry["lfs"] | {"sha256": blob.sha256}} if blob.lfs else {}
         facts = {"_id": "0" * 24, "id": repo.repo_id, "sha": commit, "private": repo.private, "siblings": siblings}
         facts |= {"author": repo.repo_id.split("/")[0], "lastModified": DATE, "createdAt": DATE, "tags": []}
-        return in_json(facts | {"downloads": 0, "likes": 0, "gated": False, "disabled": False})
+        return json_answer(facts | {"downloads": 0, "likes": 0, "gated": False, "disabled": False})
 
-    def tree(self, body: bytes, kinds: str, repo_id: str, revision: str, folder: str | None) -> Answer:
-        repo = self.repo(KIND[kinds], repo_id)
+    def tree(self, body: bytes, plural: str, repo_id: str, revision: str, folder: str | None) -> Answer:
+        repo = self.repo(REPO_TYPES[plural], repo_id)
         commit = repo.resolve(unquote(revision))
         folder = unquote(folder or "").strip("/")
         start = f"{folder}/" if folder else ""
@@ -511,43 +516,47 @@ class Handler(BaseHTTPRequestHandler):
                 entries[path] = self.hub.entry(path, blob, expand)
         if folder and not entries:
             raise Refusal(404, f"{folder} does not exist on {revision}", "EntryNotFound", commit)
-        return in_json(list(entries.values()))
+        return json_answer(list(entries.values()))
 
-    def paths_info(self, body: bytes, kinds: str, repo_id: str, revision: str) -> Answer:
-        blobs = self.hub.blobs(self.repo(KIND[kinds], repo_id), unquote(revision))
+    def paths_info(self, body: bytes, plural: str, repo_id: str, revision: str) -> Answer:
+        blobs = self.hub.blobs(self.repo(REPO_TYPES[plural], repo_id), unquote(revision))
         if self.headers.get("Content-Type", "").startswith("application/json"):
-            wish = json.loads(body)
+            payload = json.loads(body)
         else:
-            wish = parse_qs(body.decode())
+            payload = parse_qs(body.decode())
         entries = []
-        for path in wish["paths"]:
+        for path in payload["paths"]:
             if path in blobs:
                 entries.append(self.hub.entry(path, blobs[path], expand=False))
             elif any(name.startswith(f"{path}/") for name in blobs):
                 entries.append({"type": "directory", "path": path, "oid": "0" * 40, "size": 0})
-        return in_json(entries)
+        return json_answer(entries)
 
-    def refs(self, body: bytes, kinds: str, repo_id: str) -> Answer:
-        repo = self.repo(KIND[kinds], repo_id)
+    def refs(self, body: bytes, plural: str, repo_id: str) -> Answer:
+        repo = self.repo(REPO_TYPES[plural], repo_id)
         refs = [(ref, ref.split("/", 2), commit) for ref, commit in repo.refs.items()]
-        sorts = {"branches": "heads", "tags": "tags", "converts": "convert"}
-        return in_json(
+        folders = {"branches": "heads", "tags": "tags", "converts": "convert"}
+        return json_answer(
             {
                 name: [
-                    {"name": parts[2], "ref": ref, "targetCommit": oid} for ref, parts, oid in refs if parts[1] == sort
+                    {"name": parts[2], "ref": ref, "targetCommit": oid}
+                    for ref, parts, oid in refs
+                    if parts[1] == folder
                 ]
-                for name, sort in sorts.items()
+                for name, folder in folders.items()
             }
         )
 
-    def commits(self, body: bytes, kinds: str, repo_id: str, revision: str) -> Answer:
-        repo = self.repo(KIND[kinds], repo_id)
+    def commits(self, body: bytes, plural: str, repo_id: str, revision: str) -> Answer:
+        repo = self.repo(REPO_TYPES[plural], repo_id)
         repo.resolve(unquote(revision))
         newest_first = reversed(repo.titles.items())
-        return in_json([{"id": i, "title": t, "message": "", "authors": [], "date": DATE} for i, t in newest_first])
+        return json_answer(
+            [{"id": i, "title": t, "message": "", "authors": [], "date": DATE} for i, t in newest_first]
+        )
 
     def resolve(self, body: bytes, prefix: str | None, repo_id: str, revision: str, path: str) -> Answer:
-        repo, path = self.repo(KIND.get((prefix or "").strip("/"), "model"), repo_id), unquote(path)
+        repo, path = self.repo(REPO_TYPES.get((prefix or "").strip("/"), "model"), repo_id), unquote(path)
         commit = repo.resolve(unquote(revision))
         blob = repo.commits[commit].get(path)
         if blob is None:
@@ -557,8 +566,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.part(blob.content, headers)
         self.hub.large.setdefault(blob.sha256, blob.content)
         headers |= {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(len(blob.content))}
-        place = f"{self.hub.storage}/cdn/{blob.sha256}/{quote(Path(path).name)}"
-        return Answer(b"", 302, headers | {"Location": place})
+        location = f"{self.hub.storage}/cdn/{blob.sha256}/{quote(Path(path).name)}"
+        return Answer(b"", 302, headers | {"Location": location})
 
     def cdn(self, body: bytes, oid: str) -> Answer:
         if self.headers.get("Authorization"):

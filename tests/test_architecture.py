@@ -1,4 +1,4 @@
-"""The layout holds: who imports whom, nothing happens on import, the README's tree is the tree on disk."""
+"""Layout of the repository: allowed imports, no side effects on import, and a README tree that matches the disk."""
 
 import ast
 import os
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-# Who may import whom. Everything else (train.py, evaluate.py, measurements, pretraining, docs) is a program.
+# Packages and those that each may import. Everything else (train.py, evaluate.py, measurements, pretraining, docs) is
+# a program.
 PACKAGES: dict[str, set[str]] = {
     "common_idc": set(),
     "modeling_blip2idc": set(),
@@ -21,10 +22,10 @@ PACKAGES: dict[str, set[str]] = {
     "dataset_syned": {"common_idc"},
     "run_idc": {"common_idc"},
 }
-# The one decoder of images, imported inside functions: it needs torch.
+# The only image decoder; it needs torch, so it is imported inside functions.
 DECODER = ("dataset_syned/pairs.py", "from modeling_blip2idc.image_fusion import load_image")
 PROGRAMS = ("train", "evaluate", "train_tiny_captioner")
-# Heavy or replaceable libraries, and the places that know each.
+# Heavy or replaceable libraries, and the only files that may import each.
 ONE_PLACE = {
     "peft": "captioner_idc/",
     "accelerate": ("train.py", "evaluate.py"),
@@ -32,7 +33,7 @@ ONE_PLACE = {
     "diffusers": "dataset_syned/synthesis/diffusion_editor.py",
     "gradio": "metric_idc/app.py",
 }
-# Names of files in a run folder, and who may spell them: metric_idc stands alone and writes three of them.
+# Names of files in a run folder, and the files that may spell them: metric_idc is independent and has its own.
 RUN_FILES = {
     "train_config.yaml": ("run_idc/paths.py",),
     "log.jsonl": ("run_idc/paths.py",),
@@ -43,15 +44,15 @@ RUN_FILES = {
     "metrics.json": ("run_idc/paths.py", "metric_idc/results.py"),
     "report.html": ("run_idc/paths.py", "run_idc/report.py", "metric_idc/results.py"),  # the template too
 }
-# Who renames unfinished files: the common way, metric_idc's own, a download, and files of an unpacked archive.
+# Files that may rename unfinished files: the common functions, metric_idc's own, and downloads with their archives.
 RENAMES = ("common_idc/atomic_files.py", "metric_idc/results.py", "dataset_syned/fetching.py")
-# A metric of the library `evaluate` subclasses its class, and the page of its Space loads it.
-FOR_THE_LIBRARY = ("metric_idc/metric_idc.py", "metric_idc/app.py")
+# A metric for the library `evaluate` subclasses its class, and the app of its Space loads the metric.
+MAY_IMPORT_EVALUATE = ("metric_idc/metric_idc.py", "metric_idc/app.py")
 BOILERPLATE = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 
 
 def tracked(root: Path, *patterns: str) -> list[str]:
-    """Return the project's files; without git (an unpacked archive) all that git would not ignore."""
+    """Return the project's files; without git (an unpacked archive), all files that git would not ignore."""
     if shutil.which("git") and (root / ".git").exists():
         command = ["git", "-C", root, "ls-files", "--cached", "--others", "--exclude-standard"]
         names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -81,12 +82,12 @@ def package_of(name: str) -> str | None:
     return first if first in PACKAGES else None
 
 
-def test_imports_go_down_only(root: Path) -> None:
+def test_packages_import_only_allowed_packages(root: Path) -> None:
     ours = {*PACKAGES, *PROGRAMS}
     for name in sources(root):
         package = package_of(name)
         found = {other for other in imported(root, name) if other in ours}
-        if package is None:  # programs join packages, and do not import each other; models they get from captioner_idc
+        if package is None:  # programs do not import each other, and get models from captioner_idc
             assert not found & set(PROGRAMS), name
             allowed = (
                 {*PACKAGES}
@@ -95,7 +96,7 @@ def test_imports_go_down_only(root: Path) -> None:
             )
             assert found <= allowed, name
             continue
-        library = {"evaluate"} if name in FOR_THE_LIBRARY else set()
+        library = {"evaluate"} if name in MAY_IMPORT_EVALUATE else set()
         decoder = {"modeling_blip2idc"} if name == DECODER[0] else set()
         assert found <= {package} | PACKAGES[package] | library | decoder, name
     lines = [line.strip() for line in (root / DECODER[0]).read_text().splitlines() if "modeling_blip2idc" in line]
@@ -103,7 +104,7 @@ def test_imports_go_down_only(root: Path) -> None:
 
 
 def module_imports(root: Path, name: str) -> set[str]:
-    """Return files of the same package that a file imports when it is imported itself."""
+    """Return the files of the same package that a file imports at its top level."""
     package = name.split("/")[0]
     found: set[str] = set()
     for node in ast.parse((root / name).read_text(encoding="utf-8")).body:
@@ -123,7 +124,7 @@ def module_imports(root: Path, name: str) -> set[str]:
     return found
 
 
-def test_no_imports_go_in_a_circle(root: Path) -> None:
+def test_no_imports_are_circular(root: Path) -> None:
     graph = {name: module_imports(root, name) for name in sources(root) if package_of(name)}
     done: set[str] = set()
 
@@ -139,7 +140,7 @@ def test_no_imports_go_in_a_circle(root: Path) -> None:
 
 
 def literals(root: Path, name: str) -> set[str]:
-    """Return all texts of a file that are not docstrings."""
+    """Return all strings of a file that are not docstrings."""
     tree = ast.parse((root / name).read_text(encoding="utf-8"))
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
     docstrings = {
@@ -155,10 +156,23 @@ def literals(root: Path, name: str) -> set[str]:
 
 
 @pytest.mark.parametrize("file", RUN_FILES)
-def test_the_name_of_a_run_file_is_spelled_once(root: Path, file: str) -> None:
+def test_names_of_run_files_are_spelled_only_where_they_are_defined(root: Path, file: str) -> None:
     checked = ("run_idc/", "captioner_idc/", "metric_idc/", "common_idc/", "train.py", "evaluate.py")
     spelled = {name for name in sources(root) if name.startswith(checked) and file in literals(root, name)}
     assert spelled <= set(RUN_FILES[file])
+
+
+def test_names_of_families_are_spelled_only_in_their_table(root: Path) -> None:
+    from captioner_idc.families import FAMILIES
+
+    names = {model_type for family in FAMILIES.values() for model_type in family.model_types} | set(FAMILIES)
+    remote = ("modeling_blip2idc/", "pretraining/", "measurements/")  # of one family
+    own = {"blip2": "dataset_syned/", "blip2idc": ""}  # the package and its programs have this name
+    for name in sources(root):
+        if name == "captioner_idc/families.py" or name.startswith(remote):
+            continue
+        spelled = names & literals(root, name)
+        assert all(own.get(found) is not None and name.startswith(own[found]) for found in spelled), (name, spelled)
 
 
 def test_the_names_that_the_metric_writes_are_those_of_the_run_folder() -> None:
@@ -170,7 +184,7 @@ def test_the_names_that_the_metric_writes_are_those_of_the_run_folder() -> None:
     assert results.control_predictions("x") == paths.control_predictions("x")
 
 
-def test_unfinished_files_are_renamed_in_one_way(root: Path) -> None:
+def test_only_the_common_functions_rename_unfinished_files(root: Path) -> None:
     for name in sources(root):
         text = (root / name).read_text(encoding="utf-8")
         if not name.startswith(("measurements/", "pretraining/")):
@@ -178,8 +192,8 @@ def test_unfinished_files_are_renamed_in_one_way(root: Path) -> None:
             assert "mkdtemp(" not in text or name in RENAMES, name
 
 
-def test_no_test_waits_for_a_clock(root: Path) -> None:
-    """A busy machine must not fail a test: no time limits of launched programs."""
+def test_no_test_has_a_time_limit(root: Path) -> None:
+    """A busy machine must not fail a test, so launched programs have no timeout."""
     for name in tracked(root, "tests/test_*.py"):
         tree = ast.parse((root / name).read_text(encoding="utf-8"))
         limits = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "timeout"]
@@ -187,15 +201,15 @@ def test_no_test_waits_for_a_clock(root: Path) -> None:
 
 
 @pytest.mark.parametrize("library", ONE_PLACE)
-def test_each_heavy_library_appears_in_one_place(root: Path, library: str) -> None:
+def test_each_heavy_library_is_imported_in_one_place(root: Path, library: str) -> None:
     for name in sources(root):
         if library in imported(root, name):
             assert name.startswith(ONE_PLACE[library]), name
 
 
-def test_only_the_guard_and_the_metric_for_it_name_the_evaluate_library(root: Path) -> None:
+def test_only_the_metric_for_it_imports_the_evaluate_library(root: Path) -> None:
     for name in sources(root):
-        assert name in FOR_THE_LIBRARY or "evaluate" not in set(imported(root, name)), name
+        assert name in MAY_IMPORT_EVALUATE or "evaluate" not in set(imported(root, name)), name
 
 
 def test_the_model_folder_is_flat_with_sibling_imports(root: Path) -> None:
@@ -205,7 +219,7 @@ def test_the_model_folder_is_flat_with_sibling_imports(root: Path) -> None:
             assert not isinstance(node, ast.ImportFrom) or node.level < 2 and (node.level == 0 or node.module), name
 
 
-def test_no_file_is_called_like_its_folder_or_like_a_drawer(root: Path) -> None:
+def test_no_file_is_named_like_its_folder_or_utils(root: Path) -> None:
     for name in sources(root):
         path = Path(name)
         assert path.stem not in ("utils", "helpers", "misc", "common"), name
@@ -214,15 +228,15 @@ def test_no_file_is_called_like_its_folder_or_like_a_drawer(root: Path) -> None:
         assert allowed or path.stem != path.parent.name, name
 
 
-def test_files_open_with_their_purpose(root: Path) -> None:
+def test_every_file_has_a_docstring(root: Path) -> None:
     for name in tracked(root, "*.py"):
         assert ast.get_docstring(ast.parse((root / name).read_text(encoding="utf-8"))), name
 
 
-def test_no_statement_does_something_at_import(root: Path) -> None:
-    """Apart from the registration of the model, the guard in evaluate.py and `if __name__ == "__main__"`."""
+def test_no_statement_has_side_effects_on_import(root: Path) -> None:
+    """Model registration, the guard in evaluate.py and `if __name__ == "__main__"` are the exceptions."""
     for name in sources(root):
-        if name in ("setup.py", "dataset_syned/__main__.py"):  # the latter says in one line that a package is missing
+        if name in ("setup.py", "dataset_syned/__main__.py"):  # the latter reports a missing package in one line
             continue
         for node in ast.parse((root / name).read_text(encoding="utf-8")).body:
             text = ast.unparse(node)
@@ -239,7 +253,7 @@ def test_no_statement_does_something_at_import(root: Path) -> None:
 
 IMPORTS = """
 import random, sys
-# libraries may do what they do
+# side effects of libraries are not checked
 import accelerate, datasets, huggingface_hub, jinja2, peft, tokenizers, torch, transformers, yaml
 import matplotlib.figure, torch.utils.tensorboard
 seen = []
@@ -275,14 +289,14 @@ def test_import_prints_writes_connects_and_seeds_nothing(root: Path) -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
-# A start-up file of a process: at its end it asks for the library, when the program's folder leads sys.path.
-ASKS_AT_EXIT = """
+# sitecustomize.py of a process: it imports the library at exit, when the program's folder comes first in sys.path.
+IMPORT_AT_EXIT = """
 import atexit
 import concurrent.futures.thread  # cannot be imported for the first time that late
-def ask():
+def import_evaluate():
     import evaluate
     print("library:", callable(getattr(evaluate, "load", None)), callable(getattr(evaluate, "combine", None)))
-atexit.register(ask)
+atexit.register(import_evaluate)
 """
 COMMANDS = {
     "python train.py": [sys.executable, "train.py", "--help"],
@@ -307,16 +321,16 @@ COMMANDS = {
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_evaluate_library_is_still_found(root: Path, tmp_path: Path, command: str) -> None:
-    (tmp_path / "sitecustomize.py").write_text(ASKS_AT_EXIT)
+    (tmp_path / "sitecustomize.py").write_text(IMPORT_AT_EXIT)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(COMMANDS[command], cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    answers = re.findall(r"library: .*", done.stdout)
-    assert answers and set(answers) == {"library: True True"}, done.stdout + done.stderr
+    printed = re.findall(r"library: .*", done.stdout)
+    assert printed and set(printed) == {"library: True True"}, done.stdout + done.stderr
 
 
 def readme_tree(root: Path) -> list[str]:
-    """Return paths of the README's tree, from its indentation; a line may name several, one blank apart."""
+    """Return the paths of the README's tree by its indentation; a line may list several, separated by one space."""
     block = re.search(r"## The tree\n.*?```\n(.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     paths, folders = [], {}
     for line in block.group(1).splitlines():
@@ -334,17 +348,17 @@ def test_the_tree_of_the_readme_is_the_tree_on_disk(root: Path) -> None:
     assert len(tree) == len(set(tree))
     files = tracked(root)
     folders = {"/".join(name.split("/")[:depth]) for name in files for depth in range(1, name.count("/") + 1)}
-    assert set(tree) <= {*files, *folders}, "the README names what is not there"
-    # Files may be told by their folder, but the top level and the sources of packages must all be named.
+    assert set(tree) <= {*files, *folders}, "the README lists files that do not exist"
+    # Other files may be covered by their folder, but the top level and the sources of packages must all be listed.
     shipped = "captioner_idc/tiny_captioner/"
-    must = {
+    required = {
         name for name in files if "/" not in name or name.split("/")[0] in PACKAGES and not name.startswith(shipped)
     } | {n for n in folders if "/" not in n}
-    hidden = {name for name in must if name.startswith(".") or name.endswith("__init__.py")}
-    assert must - hidden <= set(tree), "the README leaves out what is there"
+    hidden = {name for name in required if name.startswith(".") or name.endswith("__init__.py")}
+    assert required - hidden <= set(tree), "the README omits files that exist"
 
 
-def test_repository_holds_no_large_files_and_no_leftovers(root: Path) -> None:
+def test_repository_contains_no_large_files_and_no_leftovers(root: Path) -> None:
     for name in tracked(root):
         size = (root / name).stat().st_size
         assert size <= 2**20 or name.startswith("captioner_idc/tiny_captioner/") and size < 12e6, name
@@ -352,12 +366,11 @@ def test_repository_holds_no_large_files_and_no_leftovers(root: Path) -> None:
 
 
 def test_requirements_stay_lean(root: Path) -> None:
-    """The core of the package, by the file that pip reads."""
     text = (root / "setup.py").read_text(encoding="utf-8")
     core = re.search(r"install_requires=\[(.*?)\]", text, re.DOTALL).group(1)
     names = sorted(re.findall(r'"([a-z0-9-]+)', core))
-    assert names == ["huggingface-hub", "numpy", "pillow", "safetensors", "torch", "transformers"]
-    for extra in ("data", "train", "metrics", "synthesis", "demo", "dev", "all"):
+    assert names == ["filelock", "huggingface-hub", "numpy", "pillow", "safetensors", "torch", "transformers"]
+    for extra in ("data", "chat", "train", "metrics", "synthesis", "demo", "dev", "all"):
         assert f'"{extra}":' in text
     assert not re.search(r"py_modules\s*=", text)
 

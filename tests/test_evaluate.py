@@ -1,4 +1,4 @@
-"""evaluate.py through its own command: predictions first, then scores that the files alone give again."""
+"""evaluate.py as a command: predictions, then scores that can be repeated from the files alone."""
 
 import dataclasses
 import json
@@ -13,6 +13,7 @@ from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_metric_models import save_tiny_clip
@@ -20,7 +21,7 @@ from test_report import thumbnails
 
 from captioner_idc.adapters import add_lora, save_adapter
 from captioner_idc.captioning import caption
-from captioner_idc.loading import load, load_image
+from captioner_idc.loading import load
 from dataset_syned import load_benchmark
 from metric_idc import clip_score, read_predictions, score_rows, segment_scores, stated_change_type
 from metric_idc.__main__ import main as score_main
@@ -64,11 +65,11 @@ def test_metrics_have_scores_controls_change_types_and_a_signature(evaluated: Pa
     assert sum(change_type["pairs"] for change_type in metrics["per_change_type"].values()) == OPTIONS["test"]
     signature = metrics["signature"]
     assert signature["protocol"] == "standard" and signature["pairs"] == OPTIONS["test"]
-    assert (signature["benchmark"], signature["split"], signature["model"]) == ("toy", "test", str(tiny_captioner))
+    assert (signature["benchmark"], signature["split"], signature["model"]) == ("toy", "test", tiny_captioner.name)
 
 
 def test_predictions_scored_again_give_the_same_files(evaluated: Path, tmp_path: Path) -> None:
-    """It needs neither model nor data; in another folder, and in a copy of its own."""
+    """Scoring again needs neither model nor data, in another folder or in the same."""
     own = Path(shutil.copytree(evaluated, tmp_path / "own"))
     for source, folder in ((evaluated, tmp_path / "other"), (own, own)):
         assert score_main(["score", str(source / "predictions.jsonl"), "--output_dir", str(folder)]) == 0
@@ -109,7 +110,7 @@ def mean_color(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB"), dtype=float).mean(axis=(0, 1))
 
 
-def test_the_report_shows_the_image_before_as_before(evaluated: Path) -> None:
+def test_the_report_shows_before_and_after_images_in_order(evaluated: Path) -> None:
     rows = load_benchmark("toy", "test", **OPTIONS)
     for number, images in thumbnails(evaluated / "report.html").items():
         colors = [mean_color(image) for image in images]
@@ -117,7 +118,7 @@ def test_the_report_shows_the_image_before_as_before(evaluated: Path) -> None:
         assert np.abs(np.array(colors) - expected).max() < 3
     assert number == OPTIONS["test"] - 1
     differing = [np.abs(mean_color(row["before"]) - mean_color(row["after"])).max() > 7 for row in rows]
-    assert sum(differing) > 2, "else exchanged images would not be noticed"
+    assert sum(differing) > 2, "otherwise exchanged images would not be noticed"
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def test_what_cannot_be_scored_is_reported_before_anything_is_predicted(
 
 
 def folder_of_pairs(folder: Path, order: list[int]) -> Path:
-    """Write a benchmark with one split, test."""
+    """Write a benchmark with only a test split."""
     (folder / "test").mkdir(parents=True, exist_ok=True)
     pairs = load_benchmark("toy", "test", **OPTIONS)
     lines = []
@@ -174,18 +175,18 @@ def test_a_benchmark_without_training_pairs_that_changes_between_two_calls(
     assert [(row["pair_id"], row["prediction"]) for row in predicted] == list(zip("210", expected, strict=True))
 
 
-def test_the_card_of_a_run_is_renewed(
+def test_the_card_of_a_run_is_updated(
     program: ModuleType, tiny_captioner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run of an earlier version also gets captioner.json, which the card needs."""
-    renewed = create_autospec(program.write_card)
-    monkeypatch.setattr(program, "write_card", renewed)
+    write_card = create_autospec(program.write_card)
+    monkeypatch.setattr(program, "write_card", write_card)
     folder = tmp_path / "eval" / "toy-test"
     quick(program, tiny_captioner, folder)
-    assert not renewed.called, "not a run"
+    assert not write_card.called, "not a run"
     (tmp_path / "train_config.yaml").write_text("")
     quick(program, tiny_captioner, folder)
-    renewed.assert_called_once_with(tmp_path)
+    write_card.assert_called_once_with(tmp_path)
     assert json.loads((tmp_path / "captioner.json").read_text())["family"] == "blip2"
 
 
@@ -196,7 +197,7 @@ SAMPLED = ("--do_sample", "--temperature", "3.0")
 
 
 def quick(program: ModuleType, model: Path, folder: Path, *options: str) -> Path:
-    """Evaluate six pairs without controls; an option that is given again wins."""
+    """Evaluate six pairs without controls; `options` override the defaults."""
     arguments = ["--model", str(model), "--benchmark", "toy", "--benchmark_options", json.dumps(FEW)]
     arguments += ["--no_input_controls", "--metrics", "BLEU", "--output_dir", str(folder), *options]
     assert program.main(arguments) == 0
@@ -211,8 +212,8 @@ def signature_entry(name: str) -> Callable[[Path], Any]:
     return lambda folder: metrics_of(folder)["signature"][name]
 
 
-# Every field of EvaluateConfig: options, and either what they must change in the files (compared with the options
-# before them), or how they are refused.
+# Every field of EvaluateConfig is in one table: CHANGES has two sets of options and what must differ in their results,
+# REFUSALS has options and their error message.
 CHANGES: dict[str, tuple[tuple[str, ...], tuple[str, ...], Callable[[Path], Any]]] = {
     "model": ((), ("--model", "COPY"), signature_entry("model")),
     "adapter": ((), ("--adapter", "ADAPTER"), predictions_of),
@@ -233,6 +234,7 @@ CHANGES: dict[str, tuple[tuple[str, ...], tuple[str, ...], Callable[[Path], Any]
     "metrics": ((), ("--metrics", "CIDEr"), lambda folder: list(metrics_of(folder)["scores"])),
 }
 REFUSALS = {
+    "allow_pickle": (("--model", "PICKLED"), "--allow_pickle"),
     "benchmark": (("--benchmark", "toys"), "unknown benchmark 'toys'"),
     "adapter_revision": (("--adapter_revision", "main"), "needs --model and --adapter"),
     "protocol": (("--protocol", "paper"), "the paper protocol drops the last incomplete batch"),
@@ -246,8 +248,8 @@ REFUSALS = {
 
 
 @pytest.fixture(scope="module")
-def places(tiny_captioner: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("places")
+def folders(tiny_captioner: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("folders")
     model, processor = load(tiny_captioner, device="cpu")
     model = add_lora(model, 4, 8, 0.0, 0)
     for name, parameter in model.named_parameters():
@@ -255,7 +257,15 @@ def places(tiny_captioner: Path, tmp_path_factory: pytest.TempPathFactory) -> di
             parameter.data.normal_(0, 0.5)
     save_adapter(model, processor, folder / "adapter", str(tiny_captioner), None)
     shutil.copytree(tiny_captioner, folder / "copy")
-    return {"COPY": str(folder / "copy"), "ADAPTER": str(folder / "adapter"), "ELSEWHERE": str(folder / "elsewhere")}
+    pickled = Path(shutil.copytree(tiny_captioner, folder / "pickled"))
+    torch.save(load_file(pickled / "model.safetensors"), pickled / "pytorch_model.bin")
+    (pickled / "model.safetensors").unlink()
+    return {
+        "PICKLED": str(pickled),
+        "COPY": str(folder / "copy"),
+        "ADAPTER": str(folder / "adapter"),
+        "ELSEWHERE": str(folder / "elsewhere"),
+    }
 
 
 def test_every_option_has_an_entry(program: ModuleType) -> None:
@@ -265,22 +275,28 @@ def test_every_option_has_an_entry(program: ModuleType) -> None:
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_option_changes_something(
-    program: ModuleType, tiny_captioner: Path, places: dict[str, str], tmp_path: Path, name: str
+    program: ModuleType, tiny_captioner: Path, folders: dict[str, str], tmp_path: Path, name: str
 ) -> None:
     before, after, observed = CHANGES[name]
     first = quick(program, tiny_captioner, tmp_path / "first", *before)
     if name == "output_dir":
         shutil.rmtree(tmp_path / "first")
-    second = quick(program, tiny_captioner, tmp_path / "second", *(places.get(word, word) for word in after))
-    second = Path(places["ELSEWHERE"]) if name == "output_dir" else second
+    second = quick(program, tiny_captioner, tmp_path / "second", *(folders.get(word, word) for word in after))
+    second = Path(folders["ELSEWHERE"]) if name == "output_dir" else second
     assert observed(first) != observed(second)
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_every_other_option_is_refused_where_it_has_no_use(
-    program: ModuleType, tiny_captioner: Path, tmp_path: Path, capsys: pytest.CaptureFixture, name: str
+def test_every_other_option_is_refused_where_it_cannot_be_used(
+    program: ModuleType,
+    tiny_captioner: Path,
+    folders: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    name: str,
 ) -> None:
     options, message = REFUSALS[name]
+    options = [folders.get(word, word) for word in options]
     arguments = ["--model", str(tiny_captioner), "--benchmark", "toy", "--benchmark_options", json.dumps(FEW)]
     assert program.main([*arguments, "--output_dir", str(tmp_path / "out"), *options]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
@@ -318,8 +334,8 @@ def test_an_interrupted_evaluation_does_not_continue_with_other_processor_settin
     assert predictions_of(tmp_path) == expected
 
 
-def test_predictions_depend_on_every_processor_setting(program: ModuleType, tiny_captioner: Path) -> None:
-    """Whatever a processor says of itself, known here or not."""
+def test_the_fingerprint_depends_on_every_processor_setting(program: ModuleType, tiny_captioner: Path) -> None:
+    """This includes settings that evaluate.py does not know."""
     model, processor = load(tiny_captioner, device="cpu")
     config = program.parse_config(["--model", str(tiny_captioner), "--benchmark", "toy", *MODEL[2:], *LIMIT])
     settings = {**processor.settings, "something_new": 1}
@@ -328,9 +344,12 @@ def test_predictions_depend_on_every_processor_setting(program: ModuleType, tiny
         def __init__(self, **changes: Any) -> None:
             self.settings = settings | changes
 
+        def __getattr__(self, name: str) -> Any:
+            return getattr(processor, name)
+
     def fingerprint(**changes: Any) -> str:
         signature = program.run_signature(config, model, Changed(**changes))
-        return json.dumps(program.signature.settings_fingerprint(signature, [], "data", 0))
+        return json.dumps(program.signature.settings_fingerprint(signature, "data", 0))
 
     assert len({fingerprint(), *(fingerprint(**{name: "changed"}) for name in settings)}) == len(settings) + 1
 
@@ -339,7 +358,7 @@ def test_predictions_depend_on_every_processor_setting(program: ModuleType, tiny
 
 
 def odd_images(folder: Path) -> Path:
-    """Write a benchmark of PNG files that are easily decoded in different ways: alpha, and 16 bits of grey."""
+    """Write a benchmark of PNG files that decoders may read differently: with alpha, and with 16-bit grey."""
     (folder / "test").mkdir(parents=True)
     transparent = np.zeros((64, 64, 4), dtype=np.uint8)
     transparent[..., 0] = 255  # red, and invisible in the left half
@@ -362,7 +381,7 @@ def test_network_report_and_clip_see_the_same_images(
     fuse = processing_blip2idc.fuse
 
     def watched_fuse(before: Any, after: Any, **how: Any) -> Image.Image:
-        seen["network"].append((load_image(before), load_image(after)))
+        seen["network"].append((before.picture, after.picture))
         return fuse(before, after, **how)
 
     monkeypatch.setattr(processing_blip2idc, "fuse", watched_fuse)
@@ -374,8 +393,11 @@ def test_network_report_and_clip_see_the_same_images(
     )
     options = {"--benchmark": "folder", "--benchmark_options": json.dumps({"data_dir": str(data)})}
     words = [word for option in options.items() for word in option]
-    folder = quick(program, tiny_captioner, tmp_path / "out", *words, "--clip_model", str(clip))
-    network = [tuple(np.asarray(image) for image in pair) for pair in seen["network"]]
+    same_size = json.dumps({"canvas": [128, 64]})  # for two images of 64 x 64, so that none is resized
+    words += ["--processor", same_size, "--clip_model", str(clip)]
+    folder = quick(program, tiny_captioner, tmp_path / "out", *words)
+    # the two pairs; before them, loading has tried the processor
+    network = [tuple(np.asarray(image) for image in pair) for pair in seen["network"][-2:]]
     assert network[0][0][0, 0].tolist() == [255] * 3, "a transparent pixel is white, whatever its color"
     assert network[0][1][0, 32].tolist() == [129] * 3 or network[0][1][0, 32].tolist() == [130] * 3
     for (_, after), image in zip(network, seen["clip"], strict=True):
@@ -397,11 +419,11 @@ def test_network_report_and_clip_see_the_same_images(
         (["--benchmark", "toy", *MODEL, "--push_to_hub"], "--push_to_hub and --hub_model_id need each other"),
         (["--benchmark", "toy", *MODEL, "--merge"], "--hub_private and --merge need --push_to_hub"),
         (["--benchmark", "toy", "--model", "./none", "--output_dir", "o"], "'./none' does not exist"),
-        (["--benchmark", "toy", *MODEL, "--batch_size", "0"], "--batch_size must be at least 1, got 0"),
+        (["--benchmark", "toy", *MODEL, "--batch_size", "0"], "batch_size=0 must be at least 1"),
         (["--benchmark", "toy", *MODEL, "--top_p", "0.5"], "need --do_sample"),
         (["--benchmark", "toy", *MODEL, "--seed", "1"], "need --do_sample"),
-        (["--benchmark", "toy", *MODEL, "--do_sample", "--top_p", "1.5"], "at most 1, got 1.5"),
-        (["--benchmark", "toy", *MODEL, "--do_sample", "--temperature", "0"], "above 0, got 0.0"),
+        (["--benchmark", "toy", *MODEL, "--do_sample", "--top_p", "1.5"], "top_p=1.5 must be above 0 and at most 1"),
+        (["--benchmark", "toy", *MODEL, "--do_sample", "--temperature", "0"], "temperature=0.0 must be above 0"),
         (["--config", "none.yaml"], "config 'none.yaml' cannot be read"),
     ],
 )
@@ -420,7 +442,7 @@ def test_bad_calls_get_one_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_clip_model_looks_at_the_images_after(program: ModuleType, tiny_captioner: Path, tmp_path: Path) -> None:
+def test_clip_scores_use_the_after_images(program: ModuleType, tiny_captioner: Path, tmp_path: Path) -> None:
     (tmp_path / "clip").mkdir()
     clip = str(save_tiny_clip(tmp_path / "clip"))
     weights = load_file(tmp_path / "clip" / "model.safetensors")
@@ -438,12 +460,12 @@ def test_a_clip_model_looks_at_the_images_after(program: ModuleType, tiny_captio
     }
     assert metrics["scores"]["CLIPScore"] == pytest.approx(expected["after"]["CLIPScore"], abs=1e-6)
     assert abs(expected["before"]["CLIPScore"] - expected["after"]["CLIPScore"]) > 1e-4, (
-        "or exchanged images would not be noticed"
+        "otherwise exchanged images would not be noticed"
     )
 
 
 def test_import_evaluate_finds_the_library_and_loads_no_torch(root: Path, tmp_path: Path) -> None:
-    """With a stand-in for the library, which itself may load torch."""
+    """A stub replaces the library, which itself may load torch."""
     (tmp_path / "evaluate.py").write_text("load = print\n")
     code = (
         f"import sys; sys.path[:0] = [{str(root)!r}, {str(tmp_path)!r}]; import evaluate; "

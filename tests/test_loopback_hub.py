@@ -1,4 +1,4 @@
-"""The loopback Hub against the real client: what goes up comes down, and what is to go wrong goes wrong."""
+"""The loopback Hub with the real client: uploads can be downloaded, and requested failures happen."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ def hub():
 
 
 def printed(hub: LoopbackHub, code: str, home: Path, **more: str) -> dict:
-    """Return what the client's last line says, in JSON."""
+    """Run this code with the client and return its last line of output, parsed as JSON."""
     done = hub.run("import json\n" + code, home, **more)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -35,9 +35,9 @@ api.upload_file(path_or_fileobj=b"text", path_in_repo="a b/x.txt", repo_id="test
 api.upload_folder(folder_path={str(folder)!r}, repo_id="tester/one", repo_type="dataset")
 api.delete_file("a b/x.txt", "tester/one", repo_type="dataset")
 api.create_tag("tester/one", tag="v1", repo_type="dataset")
-there = Path(snapshot_download("tester/one", repo_type="dataset", revision="v1"))
-names = sorted(p.relative_to(there).as_posix() for p in there.rglob("*") if p.is_file())
-same = (there / names[2]).read_bytes() == Path({str(folder)!r}, names[2]).read_bytes()
+copy = Path(snapshot_download("tester/one", repo_type="dataset", revision="v1"))
+names = sorted(p.relative_to(copy).as_posix() for p in copy.rglob("*") if p.is_file())
+same = (copy / names[2]).read_bytes() == Path({str(folder)!r}, names[2]).read_bytes()
 print(json.dumps([api.whoami()["name"], names, same, api.dataset_info("tester/one").private]))
 """
     assert printed(hub, code, tmp_path / "home") == [
@@ -73,7 +73,7 @@ print(json.dumps("fine"))
     assert [line.split(" ", 2)[2] for line in hub.asked("GET /cdn")] == ["200 cut", "206"]
 
 
-def test_a_cut_or_refused_upload_is_repeated(hub: LoopbackHub, tmp_path: Path) -> None:
+def test_a_cut_or_refused_upload_can_be_repeated(hub: LoopbackHub, tmp_path: Path) -> None:
     code = """
 from huggingface_hub import HfApi
 api = HfApi()
@@ -88,7 +88,8 @@ print(json.dumps(attempt))
 """
     hub.cut("PUT /lfs/", after=1000, reset=True)
     hub.fail("POST .*/commit/main", status=503)
-    assert printed(hub, code, tmp_path) in (1, 2)  # newer clients repeat the upload themselves; the commit, none does
+    # newer clients repeat the upload themselves; none repeats the commit
+    assert printed(hub, code, tmp_path) in (1, 2)
     assert hub.files("tester/three")["w.bin"] == bytes(3_000_000)
     assert len(hub.asked("PUT /lfs/.* 200")) == 1
 

@@ -22,8 +22,8 @@ def test_all_processes_read_what_each_has_added(tmp_path: Path) -> None:
     first.add(0, ["a \u2028 b", ""])
     second.add(1, ["\u00e9"])
     assert first.read() == second.read() == {0: ["a \u2028 b", ""], 1: ["\u00e9"]}
-    assert PartialPredictions(tmp_path, "x", 5, SETTINGS).read() == first.read(), "with other processes too"
-    assert PartialPredictions(tmp_path, "y", 0, SETTINGS).read() == {}, "other columns"
+    assert PartialPredictions(tmp_path, "x", 5, SETTINGS).read() == first.read(), "by any process"
+    assert PartialPredictions(tmp_path, "y", 0, SETTINGS).read() == {}, "of other columns"
 
 
 def test_complete_lines_are_kept_and_an_incomplete_one_is_discarded(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_files_of_other_configurations_and_corrupted_ones_are_not_used(tmp_path:
     assert partial.read() == {3: ["d"]}
 
 
-def test_they_are_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_only_partial_predictions_are_removed(tmp_path: Path) -> None:
     begun(tmp_path, 0), begun(tmp_path, 1, name="y")
     (tmp_path / "predictions.jsonl").write_text("")
     remove_partial_predictions(tmp_path)

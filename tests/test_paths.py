@@ -24,5 +24,5 @@ def test_evaluations_are_sorted_and_only_those_with_metrics(tmp_path: Path) -> N
     assert [file.parent.name for file in evaluations(tmp_path)] == ["a", "b"]
 
 
-def test_each_control_has_its_own_predictions_file() -> None:
+def test_predictions_of_a_control_are_named_after_it() -> None:
     assert control_predictions("swapped") == "predictions_swapped.jsonl"

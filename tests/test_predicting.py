@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from common_idc.folder_lock import folder_lock
+
 OPTIONS = {"train": 8, "validation": 4, "test": 30}
 NAMES = ("predictions.jsonl", "predictions_swapped.jsonl", "predictions_identical.jsonl")
 
@@ -39,7 +41,7 @@ def single(root: Path, tiny_captioner: Path, tmp_path_factory: pytest.TempPathFa
     return folder
 
 
-def test_nothing_unfinished_is_left(single: Path) -> None:
+def test_a_finished_evaluation_leaves_no_hidden_files(single: Path) -> None:
     assert sorted(path.name for path in single.iterdir() if path.name.startswith(".")) == []
     assert len((single / NAMES[0]).read_text().splitlines()) == OPTIONS["test"]
 
@@ -48,7 +50,7 @@ def test_two_processes_write_the_file_of_one(root: Path, tiny_captioner: Path, s
     done = evaluate(root, tiny_captioner, tmp_path, processes=2)
     for name in NAMES:
         assert (tmp_path / name).read_bytes() == (single / name).read_bytes(), name
-    assert done.stdout.count("constant caption") == 1, "one process prints the scores"
+    assert done.stdout.count("constant caption") == 1, "only one process prints the scores"
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -61,7 +63,7 @@ def test_a_killed_evaluation_continues(
             assert run.poll() is None, "it ended before it could be killed"
             time.sleep(0.01)
         workers = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-        for process in (run.pid, *map(int, workers)):  # a launcher that is killed leaves its workers alone
+        for process in (run.pid, *map(int, workers)):  # the workers survive a killed launcher
             os.kill(process, signal.SIGKILL)
     assert not (tmp_path / NAMES[0]).exists()
     last = max(tmp_path.glob(".partial-*.jsonl"), key=lambda path: path.stat().st_size)
@@ -70,6 +72,14 @@ def test_a_killed_evaluation_continues(
     assert "continuing after" in done.stderr
     for name in NAMES:
         assert (tmp_path / name).read_bytes() == (single / name).read_bytes(), name
+
+
+def test_a_second_evaluation_in_a_folder_is_refused(root: Path, tiny_captioner: Path, tmp_path: Path) -> None:
+    line = command(tiny_captioner, tmp_path / "out", "--no_input_controls")
+    with folder_lock(tmp_path / "out"):
+        done = subprocess.run(line, cwd=root, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 2 and not (tmp_path / "out" / NAMES[0]).exists()
+    assert done.stderr.splitlines()[-1].startswith("error: another process is writing into")
 
 
 def test_predictions_of_other_settings_are_not_used(root: Path, tiny_captioner: Path, tmp_path: Path) -> None:
@@ -87,13 +97,13 @@ def test_decoding_reaches_the_model_and_the_signature(root: Path, tiny_captioner
     evaluate(root, tiny_captioner, tmp_path / "b", *sampled, processes=2)
     evaluate(root, tiny_captioner, tmp_path / "c", *sampled, "--seed", "1")
     first, second, third = ((tmp_path / name / NAMES[0]).read_bytes() for name in "abc")
-    assert first == second, "random numbers belong to the batch, not to the process"
+    assert first == second, "random numbers depend on the batch, not on the process"
     assert first != third
     decoding = json.loads((tmp_path / "a" / "metrics.json").read_text())["signature"]["decoding"]
     assert (decoding["do_sample"], decoding["temperature"]) == (True, 3.0)
 
 
-def test_an_empty_answer_is_a_prediction(root: Path, tiny_captioner: Path, tmp_path: Path) -> None:
+def test_captions_of_at_most_one_word_are_predictions(root: Path, tiny_captioner: Path, tmp_path: Path) -> None:
     evaluate(root, tiny_captioner, tmp_path, "--max_new_tokens", "1", "--num_beams", "2", "--no_input_controls")
     lines = [json.loads(line) for line in (tmp_path / NAMES[0]).read_text().splitlines()]
     assert len(lines) == OPTIONS["test"] and all(len(line["prediction"].split()) <= 1 for line in lines)

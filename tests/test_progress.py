@@ -8,7 +8,7 @@ from run_idc.paths import LOG
 from run_idc.progress import Log, Progress
 
 
-def test_epochs_without_improvement_count_from_the_best_and_a_tie_is_none() -> None:
+def test_epochs_without_improvement_count_from_the_best_and_a_tie_is_no_improvement() -> None:
     progress = Progress(pairs_per_step=1)
     assert [progress.is_best(score) for score in (-3.0, -2.0, -2.0, -4.0)] == [True, True, False, False]
     assert (progress.best_score, progress.epochs_without_improvement) == (-2.0, 2)
@@ -24,7 +24,7 @@ def test_means_are_of_the_steps_since_the_last_call() -> None:
 
 
 def accelerator(tracked: list[dict], is_main_process: bool = True) -> SimpleNamespace:
-    """Return what Log uses of an Accelerator."""
+    """Return a stand-in with the attributes of an Accelerator that Log uses."""
     return SimpleNamespace(is_main_process=is_main_process, log=lambda values, step: tracked.append(values))
 
 

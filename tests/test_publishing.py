@@ -1,4 +1,4 @@
-"""A run goes to a loopback Hub and is loaded by its card's own snippet, in a process that has not this package."""
+"""A run is pushed to a loopback Hub and loaded by the snippet of its card, in a process without this package."""
 
 import json
 import re
@@ -15,6 +15,7 @@ import yaml
 from huggingface_hub import ModelCard
 from loopback_hub import TOKEN, LoopbackHub
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny_models import save_plain_blip2, tiny_processor
 from without_package import ALONE
 
@@ -23,8 +24,8 @@ from captioner_idc.captioning import caption
 from captioner_idc.families import card_facts
 from captioner_idc.loading import load
 from modeling_blip2idc import Blip2IdcForConditionalGeneration
-from run_idc.card import read_run, write_card
-from run_idc.publishing import main, outdated, try_push, without_paths
+from run_idc.card import own_results, read_run, write_card
+from run_idc.publishing import main, outdated, try_push
 
 BASE, REPO = "tester/tiny-blip2", "tester/toy"
 OPTIONS = {"train": 48, "validation": 8, "test": 12}
@@ -56,7 +57,7 @@ def new_hub(root: Path) -> LoopbackHub:
 
 @pytest.fixture(scope="module")
 def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a real run of train.py on a base from the Hub, and evaluated."""
+    """Return a real and evaluated run of train.py, on a base model from the Hub."""
     folder = tmp_path_factory.mktemp("trained")
     config = {
         "model": BASE,
@@ -84,7 +85,7 @@ def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    """Return a copy of the real run, in a folder whose name must not get out."""
+    """Return a copy of the real run, in a folder whose name must not be published."""
     return Path(shutil.copytree(trained, tmp_path / "of alice" / "run"))
 
 
@@ -104,7 +105,7 @@ def publish(hub: LoopbackHub, root: Path, home: Path, run: Path, *options: str, 
 
 
 def tried(hub: LoopbackHub, home: Path, *pushes: tuple[Path, str, dict[str, bool]], **more: str | None) -> list[str]:
-    """Return the line of `try_push`, which neither raises nor prints a second line."""
+    """Return the line of each `try_push`, which must neither raise nor print a second line."""
     done = hub.run(TRY.format(pushes=[(str(run), repo, options) for run, repo, options in pushes]), home, **more)
     assert done.returncode == 0, done.stderr
     assert TOKEN not in done.stdout + done.stderr and "Traceback" not in done.stderr
@@ -122,8 +123,8 @@ def snippet(card: str) -> str:
     return code
 
 
-def said_alone(hub: LoopbackHub, folder: Path, code: str) -> str:
-    """Return the last line of the code as a stranger runs it: no token, no package, an empty cache, another folder."""
+def output_without_package(hub: LoopbackHub, folder: Path, code: str) -> str:
+    """Return the last line that this code prints for another user, in a new folder without token, package or cache."""
     folder.mkdir()
     for side, image in zip(("before", "after"), images(), strict=True):
         image.save(folder / f"{side}.png")
@@ -159,8 +160,8 @@ def test_an_adapter_works_by_its_cards_snippet_without_this_package(
     length = model.generate(**processor(before=before, after=after), max_new_tokens=128).shape[1]
     code = snippet(files["README.md"].decode()) + "print(tokens.shape[1], _)"
     code = code.replace("print(processor", "_ = (processor", 1)
-    assert said_alone(hub, tmp_path / "theirs", code) == f"{length} {expected}" and length < 128
-    assert caption(*load(base, device="cpu"), [images()]) != [expected], "the adapter must matter"
+    assert output_without_package(hub, tmp_path / "theirs", code) == f"{length} {expected}" and length < 128
+    assert caption(*load(base, device="cpu"), [images()]) != [expected], "the adapter must change the caption"
 
 
 def test_a_merged_model_works_by_its_cards_snippet_without_this_package(
@@ -175,20 +176,20 @@ def test_a_merged_model_works_by_its_cards_snippet_without_this_package(
     assert set(files) >= RECORDS | PROCESSOR | model | code | {"LICENSE"} and not ADAPTER & set(files)
     assert {name for name in files if name.endswith(".py")} == code
     [expected] = caption(*load(root / "captioner_idc" / "tiny_captioner", run, device="cpu"), [images()])
-    assert said_alone(hub, tmp_path / "theirs", snippet(files["README.md"].decode())) == expected
+    assert output_without_package(hub, tmp_path / "theirs", snippet(files["README.md"].decode())) == expected
     header = ModelCard(files["README.md"].decode()).data
     assert (header.library_name, header.base_model) == ("transformers", BASE)
 
-    refused = publish(hub, root, tmp_path / "mine", run)  # an adapter must not remove the model in passing
+    refused = publish(hub, root, tmp_path / "mine", run)  # pushing an adapter must not remove the model
     assert refused.returncode == 2 and "contains a whole model" in refused.stderr
     assert hub.files(REPO) == files
 
 
 @pytest.mark.parametrize("language", ["opt", "t5"])
-def test_the_adapters_snippet_fits_both_kinds_of_language_model(
+def test_the_adapters_snippet_works_for_both_kinds_of_language_model(
     hub: LoopbackHub, root: Path, tmp_path: Path, run: Path, language: str
 ) -> None:
-    """With a prompt, and a canvas of another size than the vision model's."""
+    """Use a prompt, and a canvas of another size than the vision model's."""
     base = save_plain_blip2(tmp_path / "base", language)
     hub.add_repo("tester/base", {file.name: file.read_bytes() for file in base.iterdir()})
     model = add_lora(Blip2IdcForConditionalGeneration.from_pretrained(base), rank=2, alpha=4, dropout=0.0, seed=0)
@@ -204,9 +205,9 @@ def test_the_adapters_snippet_fits_both_kinds_of_language_model(
     assert done.returncode == 0, done.stderr
     [expected] = caption(*load(base, run, device="cpu"), [images()])
     card = hub.files(REPO)["README.md"].decode()
-    # outputs of random weights may hold line ends, which a line of output cannot
+    # random weights may generate line breaks, and only the last line of output is compared
     code = snippet(card).replace("print(", "print(repr(").rstrip() + ")"
-    assert said_alone(hub, tmp_path / "theirs", code) == repr(expected) and expected
+    assert output_without_package(hub, tmp_path / "theirs", code) == repr(expected) and expected
 
 
 def test_scores_go_onto_the_card_and_the_hub(hub: LoopbackHub, root: Path, tmp_path: Path, run: Path) -> None:
@@ -239,7 +240,7 @@ def test_a_failed_push_does_not_fail_the_evaluation(hub: LoopbackHub, root: Path
     assert "'other/toy': HTTP 403" in last and "Nothing is lost" in last
 
 
-def test_no_token_and_no_path_gets_out(
+def test_no_token_and_no_path_is_published(
     hub: LoopbackHub, root: Path, tmp_path: Path, run: Path, tiny_captioner: Path
 ) -> None:
     """The base is a local folder here, and the records name files of this machine in every way that occurs."""
@@ -260,35 +261,13 @@ def test_no_token_and_no_path_gets_out(
         assert done.returncode == 0, done.stderr
         assert ("warning: the base model is the local folder 'my-base'" in done.stderr) == (not options)
         for name, content in hub.files(repo).items():
-            for private in (tmp_path.name, "alice", TOKEN, str(Path.home()) + "/", str(root), "blip2idc-push-"):
+            for private in (tmp_path.name, "alice", TOKEN, str(Path.home()) + "/", str(root), ".push.tmp"):
                 assert private.encode() not in content, (name, private)
         assert not [name for name in hub.files(repo) if re.search(r"tensorboard|checkpoints|tmp|\.adapter", name)]
         assert ModelCard(hub.files(repo)["README.md"].decode()).data.base_model is None
     config = json.loads(hub.files(REPO)["adapter_config.json"])
     assert config["base_model_name_or_path"] == "my-base"
     assert "is a folder of the author's" in hub.files(REPO)["README.md"].decode()
-
-
-def test_paths_are_cut_and_other_texts_stay(tmp_path: Path) -> None:
-    (tmp_path / "my models").mkdir()
-    cut = {
-        str(tmp_path / "my models"): "my models",
-        "/home/alice/run/": "run",
-        "~/run": "run",
-        "train.py --config /home/alice/c.yaml --x=~/data/toy": "train.py --config c.yaml --x=toy",
-    }
-    assert without_paths({"x": list(cut)}) == {"x": list(cut.values())}
-    same = [
-        "Salesforce/blip2-opt-2.7b",
-        "https://github.com/a/b/c",
-        "a red/blue ball",
-        "",
-        1.5,
-        None,
-        True,
-        r"a\..*\.b",
-    ]
-    assert without_paths({"x": same}) == {"x": same}
 
 
 def test_a_failed_commit_is_repeated_without_a_second_upload(hub: LoopbackHub, tmp_path: Path, run: Path) -> None:
@@ -313,7 +292,7 @@ def test_a_connection_that_stays_cut_is_given_up(hub: LoopbackHub, tmp_path: Pat
     assert len(hub.asked("PUT /lfs/")) <= 6 * len(set(hub.asked("PUT /lfs/"))), "the client's own attempts, once"
 
 
-def test_a_hub_that_stays_down_costs_nothing_but_the_push(
+def test_a_hub_that_stays_down_leaves_the_run_unchanged(
     hub: LoopbackHub, root: Path, tmp_path: Path, run: Path
 ) -> None:
     before = content_of(run)
@@ -321,7 +300,7 @@ def test_a_hub_that_stays_down_costs_nothing_but_the_push(
     [line] = tried(hub, tmp_path / "mine", (run, REPO, {"private": True, "merge": True}))
     assert line.startswith(f"could not push to '{REPO}' after 3 attempts: HTTP 503")
     assert len(hub.asked("POST .*/commit/main")) == 3 and content_of(run) == before
-    # the command that it names is one that works
+    # the command in the message works
     hub.faults.clear()
     command = line.split("push it later with: ")[1]
     assert command == f"python -m run_idc.publishing '{run}' {REPO} --private --merge"
@@ -332,7 +311,7 @@ def test_a_hub_that_stays_down_costs_nothing_but_the_push(
     assert hub.repos["model", REPO].private
 
 
-def test_a_refused_token_is_told_at_once(hub: LoopbackHub, tmp_path: Path, run: Path) -> None:
+def test_a_refused_token_is_reported_at_once(hub: LoopbackHub, tmp_path: Path, run: Path) -> None:
     [line] = tried(hub, tmp_path / "mine", (run, REPO, {}), token="hf_wrong")
     assert "HTTP 401, Invalid credentials in Authorization header; the Hub refuses the token" in line
     assert "Nothing is lost" in line and "hf_wrong" not in line
@@ -360,7 +339,7 @@ def test_without_a_network_one_clear_line(hub: LoopbackHub, tmp_path: Path, run:
         ("hf_fine", "could not push to"),  # as all tests, with HF_HUB_OFFLINE=1
     ],
 )
-def test_what_cannot_work_is_told_without_asking_the_hub(
+def test_pushes_that_cannot_work_are_refused_without_a_request(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, token: str, message: str
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", token)
@@ -374,30 +353,30 @@ def test_what_cannot_work_is_told_without_asking_the_hub(
 def test_a_repository_is_private_only_if_it_can_be(hub: LoopbackHub, tmp_path: Path, run: Path) -> None:
     hub.add_repo("tester/public", {"x.txt": b"x"})
     private = {"private": True}
-    made, refused = tried(hub, tmp_path / "mine", (run, REPO, private), (run, "tester/public", private))
-    assert made.startswith("pushed to ") and hub.repos["model", REPO].private
+    pushed, refused = tried(hub, tmp_path / "mine", (run, REPO, private), (run, "tester/public", private))
+    assert pushed.startswith("pushed to ") and hub.repos["model", REPO].private
     assert "'tester/public' exists and is public: make it private" in refused
     assert set(hub.files("tester/public")) == {".gitattributes", "x.txt"}
 
 
-def test_a_second_push_renews_and_doubles_nothing(hub: LoopbackHub, tmp_path: Path, run: Path) -> None:
+def test_a_second_push_replaces_files_and_duplicates_none(hub: LoopbackHub, tmp_path: Path, run: Path) -> None:
     renewed = Path(shutil.copytree(run, tmp_path / "renewed"))
     (renewed / "eval" / "toy-test").rename(renewed / "eval" / "toy-again")
     tried(hub, tmp_path / "mine", (run, REPO, {}), (run, REPO, {}), (renewed, REPO, {}))
-    first, second = list(hub.repos["model", REPO].commits.values())[1:]  # the equal push made no commit
+    first, second = list(hub.repos["model", REPO].commits.values())[1:]  # the identical push made no commit
     assert set(second) == {name.replace("toy-test", "toy-again") for name in first}
     assert second["adapter_model.safetensors"] == first["adapter_model.safetensors"]
     assert second["README.md"] != first["README.md"]
 
 
 def test_only_what_a_push_wrote_is_replaced() -> None:
-    there = ["adapter_model.safetensors", "model-00001-of-00002.safetensors", "LICENSE", "docs/config.json"]
-    there += ["eval/toy-test/metrics.json", ".eval_results/toy.yaml", ".eval_results/gpqa.yaml", "README.md"]
+    existing = ["adapter_model.safetensors", "model-00001-of-00002.safetensors", "LICENSE", "docs/config.json"]
+    existing += ["eval/toy-test/metrics.json", ".eval_results/toy.yaml", ".eval_results/gpqa.yaml", "README.md"]
     replaced = ["model-00001-of-00002.safetensors", "eval/toy-test/metrics.json", ".eval_results/toy.yaml"]
-    assert outdated(there, {"adapter_model.safetensors", "README.md"}) == replaced
+    assert outdated(existing, {"adapter_model.safetensors", "README.md"}) == replaced
 
 
-def test_a_dry_run_lists_and_asks_nobody(
+def test_a_dry_run_lists_the_files_without_a_request(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.delenv("HF_TOKEN", raising=False)  # the Hub cannot be asked either: HF_HUB_OFFLINE=1
@@ -409,24 +388,24 @@ def test_a_dry_run_lists_and_asks_nobody(
 
 
 @pytest.mark.parametrize(
-    ("broken", "repo", "message"),
+    ("missing", "repo", "message"),
     [
         ("adapter_model.safetensors", REPO, "contains no adapter_model.safetensors: name a run folder of train.py"),
         ("log.jsonl", REPO, "contains no log.jsonl"),
         (None, "toy", "invalid repository id 'toy': use <user>/<name>"),
     ],
 )
-def test_bad_calls_get_one_line(
-    run: Path, capsys: pytest.CaptureFixture, broken: str | None, repo: str, message: str
+def test_bad_arguments_give_one_line(
+    run: Path, capsys: pytest.CaptureFixture, missing: str | None, repo: str, message: str
 ) -> None:
-    if broken:
-        (run / broken).unlink()
+    if missing:
+        (run / missing).unlink()
     assert main([str(run), repo]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and message in line
 
 
-def test_the_card_tells_the_run_and_nothing_else(trained: Path, tmp_path: Path) -> None:
+def test_the_card_describes_the_run(trained: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     facts = read_run(run)
     metrics = json.loads((run / "eval" / "toy-test" / "metrics.json").read_text())
@@ -443,12 +422,12 @@ def test_the_card_tells_the_run_and_nothing_else(trained: Path, tmp_path: Path) 
     assert f"{facts['start']['trainable_parameters']:,} of" in card and "rank 2, alpha 4" in card
     assert f"| {facts['end']['step']} steps, 2 epoch(s)" in card.replace("| time ", "")
     assert "@inproceedings{evennou2025blip2idc" in card and "No evidence" in card
-    assert not re.search(r"\{\{|\{%|None|Undefined|\|\s\s+\|", card), "an empty cell, or a table torn apart"
+    assert not re.search(r"\{\{|\{%|None|Undefined|\|\s\s+\|", card), "an empty cell or a broken table"
     for rows in re.findall(r"(?:^\|.*\n)+", card, re.MULTILINE):
         assert len({row.count("|") for row in rows.splitlines()}) == 1, rows
 
 
-def test_what_the_log_does_not_say_leaves_its_line_out(trained: Path, tmp_path: Path) -> None:
+def test_lines_without_data_in_the_log_are_left_out(trained: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     start = json.loads((run / "log.jsonl").read_text().splitlines()[0])
     start["data"] = {"name": "syned", "licence": "CC-BY-NC-4.0", "counts": {"train": 7}}
@@ -468,9 +447,48 @@ def test_what_the_log_does_not_say_leaves_its_line_out(trained: Path, tmp_path: 
 def test_scores_of_the_bare_base_are_not_taken_for_the_adapters(trained: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     metrics = json.loads((run / "eval" / "toy-test" / "metrics.json").read_text())
-    metrics["signature"]["adapter"] = None
+    metrics["signature"] |= {"adapter": None, "adapter_sha256": None}
     (run / "eval" / "base").mkdir()
     (run / "eval" / "base" / "metrics.json").write_text(json.dumps(metrics))
     card = write_card(run).read_text()
     assert f"| `{BASE}` without adapter |" in card and card.count("| this adapter |") == 1
     assert len(ModelCard(card).data.eval_results) == len(metrics["scores"])
+
+
+def add_result(run: Path, title: str, **signature: Any) -> None:
+    """Copy the run's scores into another evaluation, with changes to their signature."""
+    metrics = json.loads((run / "eval" / "toy-test" / "metrics.json").read_text())
+    (run / "eval" / title).mkdir()
+    changed = metrics | {"signature": metrics["signature"] | signature}
+    (run / "eval" / title / "metrics.json").write_text(json.dumps(changed))
+
+
+def test_scores_of_other_weights_are_named_and_left_out(
+    hub: LoopbackHub, root: Path, tmp_path: Path, run: Path
+) -> None:
+    add_result(run, "of another adapter", adapter="elsewhere", adapter_sha256="0" * 64)
+    add_result(run, "unknown", model=None, adapter=None, adapter_sha256=None)
+    add_result(run, "base", adapter=None, adapter_sha256=None)
+    for options, repo in (([], REPO), (["--merge"], "tester/merged")):
+        done = publish(hub, root, tmp_path / "mine", run, *options, repo=repo)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("not pushed: ") == 2 and "has scores of other weights" in done.stderr
+        files = hub.files(repo)
+        assert {name for name in files if name.endswith("metrics.json")} == {
+            "eval/base/metrics.json",
+            "eval/toy-test/metrics.json",
+        }
+        assert len(ModelCard(files["README.md"].decode()).data.eval_results) == 7
+        assert len(yaml.safe_load(files[".eval_results/toy.yaml"])) == 7
+    card = write_card(run).read_text()
+    assert "Not listed, because they are not of these weights" in card
+    assert "`eval/of another adapter`, `eval/unknown`." in card and "### unknown" not in card
+
+
+def test_scores_of_an_earlier_state_of_the_adapter_are_left_out(trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    assert own_results(run)[1] == [] and len(own_results(run)[0]) == 1
+    weights = load_file(run / "adapter_model.safetensors")
+    save_file({name: weight + 1 for name, weight in weights.items()}, run / "adapter_model.safetensors")
+    assert own_results(run) == ([], ["toy-test"])
+    assert "Not evaluated yet" in write_card(run).read_text()

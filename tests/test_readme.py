@@ -1,4 +1,4 @@
-"""The pages: what they name exists, and the excerpt of the idea is the code itself."""
+"""The documentation: what it names exists, and the excerpt in the README equals the code."""
 
 import ast
 import re
@@ -18,7 +18,7 @@ def test_the_readme_is_short(root: Path) -> None:
     assert len((root / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
 
 
-def test_the_idea_in_the_readme_is_the_code(root: Path) -> None:
+def test_the_excerpt_in_the_readme_equals_the_code(root: Path) -> None:
     readme = (root / "README.md").read_text(encoding="utf-8")
     shown = ast.parse(re.search(r"```python\n(def fuse.*?)```", readme, re.DOTALL)[1]).body[0]
     source = ast.parse((root / "modeling_blip2idc" / "image_fusion.py").read_text(encoding="utf-8"))
@@ -28,7 +28,7 @@ def test_the_idea_in_the_readme_is_the_code(root: Path) -> None:
     assert [argument.arg for argument in shown.args.args] == [argument.arg for argument in real.args.args]
 
 
-def test_modules_files_and_targets_that_are_named_exist(root: Path) -> None:
+def test_named_modules_files_and_targets_exist(root: Path) -> None:
     text = text_of(root)
     for module in set(re.findall(r"python -m (\w+(?:\.\w+)*)", text)) - {"venv"}:
         path = root / module.replace(".", "/")
@@ -70,7 +70,7 @@ def test_options_in_commands_exist(root: Path) -> None:
     assert seen == set(parsers)
 
 
-def test_the_documented_hub_use_stays(root: Path) -> None:
+def test_the_published_calls_stay_documented(root: Path) -> None:
     text = text_of(root)
     for use in (
         'AutoModel.from_pretrained("gautierevn/blip2idc"',
@@ -81,5 +81,5 @@ def test_the_documented_hub_use_stays(root: Path) -> None:
 
 
 @pytest.mark.parametrize("picture", ["canvas.png", "pair.png", "toy.png", "synthetic_pairs.png"])
-def test_the_pictures_are_there(root: Path, picture: str) -> None:
+def test_the_pictures_exist(root: Path, picture: str) -> None:
     assert (root / "docs" / picture).stat().st_size > 1000

@@ -13,6 +13,7 @@ from accelerate.utils import DistributedType
 from tiny_models import tiny_model
 
 import train
+from common_idc.redaction import folder_name
 from dataset_syned import BENCHMARKS
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -24,7 +25,7 @@ each_launch = pytest.mark.parametrize("name", LAUNCHES)
 
 
 def header(path: Path) -> list[str]:
-    """Return the comment lines before the first key, without their mark."""
+    """Return the comment lines before the first key, without the leading #."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return [line.removeprefix("#").strip() for line in lines[: next(i for i, x in enumerate(lines) if x[:1] != "#")]]
 
@@ -34,9 +35,10 @@ def commands(path: Path) -> list[list[str]]:
 
 
 @each_recipe
-def test_recipe_is_understood_whole(name: str) -> None:
+def test_every_key_of_a_recipe_is_parsed(name: str) -> None:
     config = train.parse_config(["--config", str(RECIPES[name])])
     entries = yaml.safe_load(RECIPES[name].read_text(encoding="utf-8"))
+    entries["model"] = folder_name(entries["model"])
     assert {key: getattr(config, key) for key in entries} == entries
     assert config.benchmark in BENCHMARKS and config.alpha == 2 * config.lora_rank
     assert config.output_dir == f"runs/{name}"
@@ -44,7 +46,7 @@ def test_recipe_is_understood_whole(name: str) -> None:
 
 
 @each_recipe
-def test_base_is_a_folder_of_ours_or_pinned(name: str) -> None:
+def test_base_model_is_in_this_repository_or_pinned_to_a_commit(name: str) -> None:
     entries = yaml.safe_load(RECIPES[name].read_text(encoding="utf-8"))
     if (CONFIGS.parent / entries["model"]).is_dir():
         assert "revision" not in entries
@@ -53,7 +55,7 @@ def test_base_is_a_folder_of_ours_or_pinned(name: str) -> None:
 
 
 @each_recipe
-def test_recipe_opens_with_commands_that_are_understood(name: str, root: Path) -> None:
+def test_recipe_opens_with_commands_that_can_be_parsed(name: str, root: Path) -> None:
     assert "accelerate launch" in header(RECIPES[name])[0]
     for words in commands(RECIPES[name]):
         own = words[words.index("train.py") + 1 :]
@@ -63,11 +65,13 @@ def test_recipe_opens_with_commands_that_are_understood(name: str, root: Path) -
         launch = launch_command_parser().parse_args(words[words.index("launch") + 1 :])
         assert launch.config_file is None or (root / launch.config_file).is_file()
     if name != "toy":
-        assert any(line.startswith("To beat: ") for line in header(RECIPES[name])), "the number to beat, or why none"
+        assert any(line.startswith("To beat: ") for line in header(RECIPES[name])), (
+            "state the number to beat, or why there is none"
+        )
 
 
-def test_papers_settings() -> None:
-    """Ranks of the six released adapter_config.json, learning rates of the released checkpoints' names."""
+def test_recipes_have_the_papers_settings() -> None:
+    """Ranks are from the released adapter_config.json, learning rates from the names of the released checkpoints."""
     found = {}
     for name in PAPER:
         config = train.parse_config(["--config", str(RECIPES[name])])
@@ -89,7 +93,7 @@ def test_papers_settings() -> None:
     }
 
 
-def test_second_stage_goes_on_from_the_first() -> None:
+def test_second_stage_continues_from_the_first() -> None:
     first, second = (
         train.parse_config(["--config", str(RECIPES["syned_emu"]), *words[words.index("train.py") + 3 :]])
         for words in commands(RECIPES["syned_emu"])
@@ -102,10 +106,10 @@ def test_second_stage_goes_on_from_the_first() -> None:
 def test_accelerate_knows_every_key(name: str) -> None:
     config = load_config_from_file(str(LAUNCHES[name]))  # raises for unknown keys
     options = vars(launch_command_parser().parse_args(["train.py"]))
-    for nested in (config.fsdp_config, config.deepspeed_config):  # copied over the options, known or not
+    for nested in (config.fsdp_config, config.deepspeed_config):  # copied over the options without a check
         assert set(nested) <= set(options)
-    change_types = {"one_gpu": "NO", "fsdp2": "FSDP", "deepspeed_zero2": "DEEPSPEED", "deepspeed_zero3": "DEEPSPEED"}
-    assert config.distributed_type == DistributedType(change_types.get(name, "MULTI_GPU"))
+    types = {"one_gpu": "NO", "fsdp2": "FSDP", "deepspeed_zero2": "DEEPSPEED", "deepspeed_zero3": "DEEPSPEED"}
+    assert config.distributed_type == DistributedType(types.get(name, "MULTI_GPU"))
 
 
 @each_launch

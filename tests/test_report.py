@@ -1,4 +1,4 @@
-"""The report in a browser, with captions that try to break out of their place, and its size."""
+"""The report: its behaviour in a browser, the escaping of hostile captions, and its size."""
 
 import base64
 import io
@@ -32,7 +32,7 @@ from run_idc import report
 from run_idc.report import write_report
 
 CHANGE_TYPES = ("add", "remove", "move", "none")
-THINGS = ("red cube", "blue ball", "green cone", "small dog", "tall man", "parked car", "wooden chair")
+OBJECTS = ("red cube", "blue ball", "green cone", "small dog", "tall man", "parked car", "wooden chair")
 PHRASES = {
     "add": "a {} has appeared",
     "remove": "the {} is gone",
@@ -46,7 +46,7 @@ HOSTILE = (
     "line\u2028and paragraph\u2029separators \\u003c {{ 7 * 7 }} {% raw %}",
     "${owned = 1} `tick` <svg onload=owned=1> ünï 中文 \U0001f600",
 )
-# Runs in the page after its own program: what a person would see of it.
+# Runs in the page after its own script and returns what a user would see.
 WATCH = """
 const seen = () => ({
   ids: [...document.querySelectorAll("#list article")].map((card) => card.dataset.pair),
@@ -74,13 +74,13 @@ const seen = () => ({
 
 
 def example_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Half of the predictions are correct, the others name another object or another change type."""
+    """Return rows of which half are predicted correctly, the others with a random object and change type."""
     random_ = random.Random(seed)
     rows = []
     for number in range(count):
-        change_type, thing = random_.choice(CHANGE_TYPES), random_.choice(THINGS)
-        right = PHRASES[change_type].format(thing)
-        wrong = PHRASES[random_.choice(CHANGE_TYPES)].format(random_.choice(THINGS))
+        change_type, noun = random_.choice(CHANGE_TYPES), random_.choice(OBJECTS)
+        right = PHRASES[change_type].format(noun)
+        wrong = PHRASES[random_.choice(CHANGE_TYPES)].format(random_.choice(OBJECTS))
         answer = right if random_.random() < 0.5 else wrong
         rows.append(
             {
@@ -98,10 +98,12 @@ def example_images(count: int) -> Iterator[tuple[Image.Image, Image.Image]]:
         yield Image.new("RGB", (60, 40), (200, number % 256, 0)), Image.new("RGB", (60, 40), (0, number % 256, 200))
 
 
-def results_in(folder: Path, rows: list[dict[str, Any]], signature: dict[str, str] | None = None, **how: Any) -> Path:
-    """Write what evaluate.py writes, scored with the options `how` of `score_rows`."""
+def results_in(
+    folder: Path, rows: list[dict[str, Any]], signature: dict[str, str] | None = None, **options: Any
+) -> Path:
+    """Write what evaluate.py writes, scored with these options of `score_rows`."""
     write_predictions(rows, folder / "predictions.jsonl")
-    result = score_rows(rows, **{"metrics": ["BLEU", "CIDEr"]} | how)
+    result = score_rows(rows, **{"metrics": ["BLEU", "CIDEr"]} | options)
     result["signature"] |= {"benchmark": "toy", "split": "test", "model": "some/model", **(signature or {})}
     write_results(folder, result)
     return folder
@@ -152,7 +154,7 @@ def page_data(page: Path) -> dict[str, Any]:
 
 
 def thumbnails(page: Path) -> dict[int, tuple[Image.Image, ...]]:
-    """Return row number -> before and after, decoded."""
+    """Return the decoded images (before, after) by row number."""
     blocks = {a["id"]: text for a, text in Elements(page).scripts if a.get("type") == "text/plain"}
     return {
         int(name.removeprefix("i")): tuple(Image.open(io.BytesIO(base64.b64decode(code))) for code in text.split(" "))
@@ -167,7 +169,7 @@ def browse(page: Path, folder: Path, fragment: str = "", steps: str = "", width:
     """Return what the page shows at this address and after each step; the steps are JavaScript with `await look()`."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
-        pytest.skip("no Chromium on PATH: the report's own program cannot be run")
+        pytest.skip("no Chromium on PATH: the report's script cannot be run")
     driver = f"""<script>{WATCH}
       addEventListener("load", async () => {{
         const looks = [], wait = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -209,7 +211,7 @@ def sorted_ids(rows: list[dict[str, Any]], reverse: bool = False) -> list[str]:
     return sorted(scores, key=scores.get, reverse=reverse)
 
 
-def test_the_worst_pairs_come_first_with_their_pictures_and_only_a_page_of_them(
+def test_the_first_page_shows_the_worst_pairs_with_their_pictures(
     page: Path, rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     (look,) = browse(page, tmp_path)
@@ -223,7 +225,7 @@ def test_the_worst_pairs_come_first_with_their_pictures_and_only_a_page_of_them(
     assert look["count"] == f"1–20 of 57 pairs, mean CIDEr {np.mean(list(scores.values())):.3f}"
 
 
-def test_the_address_alone_gives_the_view(page: Path, rows: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_the_address_determines_the_view(page: Path, rows: list[dict[str, Any]], tmp_path: Path) -> None:
     (look,) = browse(page, tmp_path, "#sort=best&change_type=add&view=slider&chart=BLEU-4")
     added = {row["pair_id"] for row in rows if row["change_type"] == "add"}
     assert look["ids"] == [pair for pair in sorted_ids(rows, reverse=True) if pair in added][:20] and look["ids"]
@@ -232,9 +234,9 @@ def test_the_address_alone_gives_the_view(page: Path, rows: list[dict[str, Any]]
 
 
 def test_a_pair_has_its_own_link(page: Path, rows: list[dict[str, Any]], tmp_path: Path) -> None:
-    place = 45
-    (look,) = browse(page, tmp_path, f"#pair={sorted_ids(rows)[place]}")
-    assert look["current"] == [sorted_ids(rows)[place]] and look["ids"] == sorted_ids(rows)[40:]
+    position = 45
+    (look,) = browse(page, tmp_path, f"#pair={sorted_ids(rows)[position]}")
+    assert look["current"] == [sorted_ids(rows)[position]] and look["ids"] == sorted_ids(rows)[40:]
     (look,) = browse(page, tmp_path, "#pair=nobody&sort=upwards&page=zwei")
     assert look["ids"] == sorted_ids(rows)[:20] and look["count"].endswith("there is no pair nobody")
 
@@ -292,15 +294,17 @@ def test_keys_pages_slider_and_flicker(page: Path, rows: list[dict[str, Any]], t
     assert back["current"] == [order[19]] and back["ids"] == order[:20]
     assert set(flicker["flicker"]) == {"flicker"} and set(flicker["stacks"]) == {1}
     assert slider["cut"][0] == "inset(0px 0px 0px 80%)" and set(slider["cut"][1:]) == {"inset(0px 0px 0px 50%)"}
-    assert same["current"] == slider["current"] and same["cut"] == slider["cut"], "arrows in a field are the field's"
+    assert same["current"] == slider["current"] and same["cut"] == slider["cut"], (
+        "arrow keys in a field do not change the pair"
+    )
     assert page_2["ids"] == order[20:40] and page_2["current"] == []
     assert {row["change_type"] for row in rows if row["pair_id"] in link["ids"]} == {"add"}
     assert again["ids"] == page_2["ids"] and again["address"] == page_2["address"]
 
 
 @pytest.mark.parametrize("width", [1280, 500])
-def test_nothing_reaches_over_the_margin(width: int, tmp_path: Path) -> None:
-    """With everything that a report can contain: four blocks of numbers, both tables, long lines in the signature."""
+def test_nothing_extends_beyond_the_margin(width: int, tmp_path: Path) -> None:
+    """Show everything that a report can contain: four blocks of numbers, both tables, a long line in the signature."""
     rows = example_rows(40)
     rows[0]["references"].append("another one")
     folder = results_in(tmp_path / "run", rows, same_image_twice=["nothing has changed"] * 40)
@@ -330,7 +334,7 @@ def test_captions_are_text_in_the_browser(hostile: Path, tmp_path: Path) -> None
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a run whose captions, references, ids, change types and names all try to break out."""
+    """Return a run whose captions, references, ids, change types and names all try to inject code."""
     rows = [
         {"pair_id": text, "prediction": text, "references": [text, "a ? b"], "change_type": text} for text in HOSTILE
     ]
@@ -340,8 +344,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_captions_are_escaped_in_the_file(hostile: Path) -> None:
     elements = Elements(hostile)
-    change_types = [attributes.get("type", "program") for attributes, _ in elements.scripts]
-    assert change_types == ["application/json", "program"] + ["text/plain"] * len(HOSTILE)
+    script_types = [attributes.get("type", "program") for attributes, _ in elements.scripts]
+    assert script_types == ["application/json", "program"] + ["text/plain"] * len(HOSTILE)
     assert [pair["prediction"] for pair in page_data(hostile)["pairs"]] == list(HOSTILE)
     (data,) = (text for attributes, text in elements.scripts if attributes.get("id") == "data")
     assert data.isascii() and not set("<>&") & set(data)
@@ -368,7 +372,7 @@ def test_before_and_after_are_the_thumbnails_of_their_row(rows: list[dict[str, A
     for number, (before, after) in pictures.items():
         assert before.size == after.size == (100, round((200 + number) / 3))
         assert list(before.size) == page_data(page)["pairs"][number]["size"]
-        # WebP stores color at half resolution and in video range: near is right
+        # WebP stores color at half resolution and in video range, so values are only close
         assert np.abs(np.asarray(before)[5, 5].astype(int) - (200, number, 0)).max() < 8
         assert np.abs(np.asarray(after)[5, 5].astype(int) - (0, number, 200)).max() < 8
 
@@ -396,7 +400,7 @@ def photo(seed: int) -> Image.Image:
     return Image.fromarray((np.asarray(areas) + grain).clip(0, 255).astype(np.uint8))
 
 
-def test_photos_of_many_pairs_are_coarser_before_a_pair_goes_without(
+def test_many_photos_are_compressed_more_before_any_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = example_rows(30)
@@ -408,12 +412,12 @@ def test_photos_of_many_pairs_are_coarser_before_a_pair_goes_without(
         blocks = [text for a, text in Elements(page).scripts if a.get("type") == "text/plain"]
         return [len(base64.b64decode(code)) for text in blocks for code in text.split(" ")]
 
-    assert min(sizes()) > 3500, "alone they take more"
+    assert min(sizes()) > 3500, "without the limit they are larger"
     monkeypatch.setattr(report, "PICTURES_LIMIT", 2 * 30 * 3500 * 4 // 3)
     assert 1000 < min(sizes()) and max(sizes()) <= 3500
 
 
-def test_of_too_many_pictures_the_worst_the_best_and_a_sample_stay(
+def test_of_too_many_pictures_the_worst_the_best_and_a_sample_are_kept(
     rows: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = results_in(tmp_path, rows)
@@ -428,16 +432,16 @@ def test_of_too_many_pictures_the_worst_the_best_and_a_sample_stay(
     order = [int(pair.removeprefix("p")) for pair in sorted_ids(rows)]
     few = len(kept) // 3
     assert {*order[:few], *order[-few:]} <= set(kept), "the worst and the best"
-    assert set(kept) - {*order[: 2 * few], *order[-2 * few :]}, "and others"
+    assert set(kept) - {*order[: 2 * few], *order[-2 * few :]}, "and a sample of the others"
     text = page.read_text(encoding="utf-8")
     assert f'<p id="pictures">{len(kept)} of the {len(rows)} pairs have their images' in text
     shown = {number for number, pair in enumerate(page_data(page)["pairs"]) if pair["size"]}
     assert shown == set(kept) and len(page_data(page)["pairs"]) == len(rows)
     again = write_report(folder, example_images(len(rows)))
-    assert again.read_text(encoding="utf-8") == text, "the same every time"
+    assert again.read_text(encoding="utf-8") == text, "the choice is deterministic"
 
 
-def test_one_pair_of_images_is_held_at_a_time(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_at_most_two_pairs_of_images_are_in_memory(rows: list[dict[str, Any]], tmp_path: Path) -> None:
     alive, most = [], 0
 
     def images() -> Iterator[tuple[Image.Image, Image.Image]]:
@@ -489,10 +493,10 @@ def test_everything_that_scoring_reports_is_shown(tmp_path: Path) -> None:
     (folder / "metrics.json").write_text(json.dumps(metrics))
     page = write_report(folder)
     text = plain_text(page)
-    copy, change, words = metrics["controls"]["copy"], metrics["change_detection"], metrics["captions"]
+    twice, change, words = metrics["controls"]["same_image_twice"], metrics["change_detection"], metrics["captions"]
     low, high = metrics["intervals"]["ROUGE-L"]
     assert f"ROUGE-L {metrics['scores']['ROUGE-L']:.3f} {low:.3f} – {high:.3f}" in text
-    assert f" {copy['scores']['ROUGE-L']:.3f} CIDEr" in text and "97.5 % of them deny a change" in text
+    assert f" {twice['scores']['ROUGE-L']:.3f} CIDEr" in text and "97.5 % of them deny a change" in text
     assert f"precision {change['precision']:.3f}" in text and "said unchanged 0.988" in text
     lengths = words["predictions"]["mean_tokens"], words["references"]["mean_tokens"]
     assert "mean tokens {:.3f} {:.3f}".format(*lengths) in text
@@ -508,16 +512,18 @@ def test_what_the_paper_protocol_did_is_reported_and_no_pair_is_hidden(tmp_path:
         row |= {"prediction": "there is no change", "references": ["there is no change", "no change was made"]}
     folder = results_in(tmp_path, rows, protocol="paper", paper_batch_size=10)
     page = write_report(folder)
-    done = json.loads((folder / "metrics.json").read_text())["signature"]["paper_protocol"]
-    assert done["pairs_dropped"] == 3 and done["predictions_replaced_by_references"] > 0
-    said = f"dropped 3 pairs and replaced {done['predictions_replaced_by_references']} predictions by references"
-    assert said in plain_text(page)
+    protocol = json.loads((folder / "metrics.json").read_text())["signature"]["paper_protocol"]
+    assert protocol["pairs_dropped"] == 3 and protocol["predictions_replaced_by_references"] > 0
+    sentence = (
+        f"dropped 3 pairs and replaced {protocol['predictions_replaced_by_references']} predictions by references"
+    )
+    assert sentence in plain_text(page)
     shown = page_data(page)["pairs"]
     assert [pair["prediction"] for pair in shown] == [row["prediction"] for row in rows]
 
 
 def test_scores_and_stated_types_of_pairs_are_those_of_the_file(tmp_path: Path) -> None:
-    """Nothing is computed: whatever the file says is shown."""
+    """The report shows the values of the file and computes none."""
     folder = results_in(tmp_path, example_rows(30))
     lines = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
     for number, line in enumerate(lines):
@@ -560,7 +566,7 @@ def test_the_command_writes_a_report_without_images(tmp_path: Path, capsys: pyte
     assert "predictions.jsonl' is missing: evaluate.py or `python -m metric_idc score`" in capsys.readouterr().err
 
 
-def test_what_does_not_fit_together_is_refused_and_the_old_report_stays(tmp_path: Path) -> None:
+def test_inconsistent_files_are_refused_and_the_old_report_is_kept(tmp_path: Path) -> None:
     folder = results_in(tmp_path / "toy", example_rows(4))
     page = write_report(folder, example_images(4))
     before = page.read_bytes()

@@ -22,7 +22,7 @@ from captioner_idc import captioning, loading
 from captioner_idc.adapters import add_lora, save_adapter
 from dataset_syned.benchmarks.toy import ToyConfig, draw_raw
 from run_idc import resuming
-from run_idc.stopping import SigtermHandler
+from run_idc.stopping import StopSignals
 
 OPTIONS = {"train": 10, "validation": 4, "test": 3}
 
@@ -36,7 +36,7 @@ def digest(*tensors: torch.Tensor) -> str:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Folders of two tiny captioners, and an adapter of the first."""
+    """Return the folders of two tiny captioners and of an adapter of the first."""
     folder = tmp_path_factory.mktemp("models")
     paths = {name: str(save_tiny(folder / name, seed=seed)) for seed, name in enumerate(("base", "other"))}
     model, processor = loading.load(paths["base"], device="cpu")
@@ -57,13 +57,13 @@ def train_config(models: dict[str, str], folder: Path, **changes: Any) -> train.
 
 
 def resolved(value: Any, models: dict[str, str]) -> Any:
-    """Return the folder for a name of a model in <>."""
+    """Return the folder of a model whose name is given in angle brackets."""
     return models[value[1:-1]] if isinstance(value, str) and value.startswith("<") else value
 
 
 def prepared(config: train.TrainConfig, *_: Any) -> dict[str, Any]:
-    """Return what a run is before its first step."""
-    run = train.prepare(train.Accelerator(cpu=True), config, SigtermHandler())
+    """Return the state of a run before its first step."""
+    run = train.prepare(train.Accelerator(cpu=True), config, StopSignals())
     lora = run.model.peft_config["default"]
     torch.manual_seed(0)
     batch, ids = next(iter(run.train))
@@ -97,7 +97,7 @@ def loaded_with(config: train.TrainConfig, patch: pytest.MonkeyPatch) -> Any:
 
 
 def trained(config: train.TrainConfig, patch: pytest.MonkeyPatch) -> Any:
-    """Return what a whole run does and leaves: log, files, weights, pushes, checkpoints."""
+    """Return the results of a whole run: log, files, weights, pushes, checkpoints."""
     seen: list[Any] = []
     patch.setattr(train, "try_push", lambda *arguments, **options: seen.append((arguments[1:], options)) or "")
     write = resuming.write_checkpoint
@@ -119,21 +119,21 @@ def trained(config: train.TrainConfig, patch: pytest.MonkeyPatch) -> Any:
         )
 
     patch.setattr(train, "validate", scored)
-    train.train(config, accelerator, SigtermHandler())
+    train.train(config, accelerator, StopSignals())
     folder = Path(config.output_dir)
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     timed = ("seconds", "pairs_per_second", "peak_memory_gb")
-    kept = json.loads((folder / "adapter_config.json").read_text())
+    adapter_config = json.loads((folder / "adapter_config.json").read_text())
     return {
         "seen": seen,
         "log": [{name: value for name, value in line.items() if name not in timed} for line in log[1:]],
         "files": sorted(path.name for path in folder.iterdir()),
-        "adapter": [kept["revision"], (folder / "adapter_model.safetensors").read_bytes()],
+        "adapter": [adapter_config["revision"], (folder / "adapter_model.safetensors").read_bytes()],
         "events": bool(list(folder.glob("tensorboard/**/events*"))),
     }
 
 
-def moved(config: train.TrainConfig, *_: Any) -> Any:
+def folder_name(config: train.TrainConfig, *_: Any) -> Any:
     return Path(config.output_dir).name
 
 
@@ -145,13 +145,14 @@ TRAIN: dict[str, tuple[Any, Callable[..., Any], dict[str, Any]]] = {
         lambda config, *_: train.data_facts(config)["name"] if config.benchmark == "toy" else "",
         {},
     ),
-    "output_dir": ("elsewhere", moved, {}),
+    "output_dir": ("elsewhere", folder_name, {}),
     "revision": ("v2", loaded_with, {}),
     "benchmark_options": (train.Options({**OPTIONS, "seed": 5}), prepared, {}),
     "caption_choice": ("shortest", prepared, {}),
     "adapter": ("<adapter>", prepared, {}),
     "adapter_revision": ("v3", loaded_with, {"adapter": "<adapter>"}),
     "processor": (train.Options({"layout": "horizontal", "blur": 0.5}), prepared, {}),
+    "allow_pickle": (True, loaded_with, {}),
     "lora_rank": (4, prepared, {}),
     "lora_alpha": (1, prepared, {}),
     "lora_dropout": (0.3, prepared, {}),
@@ -170,6 +171,7 @@ TRAIN: dict[str, tuple[Any, Callable[..., Any], dict[str, Any]]] = {
     "best_by": ("CIDEr", trained, {"epochs": 2, "validation_captions": 2}),
     "validation_captions": (2, trained, {}),
     "mixed_precision": ("bf16", loaded_with, {}),
+    "quantize": ("4bit", loaded_with, {}),
     "attn_implementation": ("eager", prepared, {}),
     "activation_checkpointing": (True, prepared, {}),
     "num_workers": (1, prepared, {}),
@@ -207,7 +209,7 @@ def test_each_field_of_training_reaches_its_use(name: str, models: dict[str, str
 def test_the_same_settings_give_the_same_observation(
     observe: Callable[..., Any], models: dict[str, str], tmp_path: Path
 ) -> None:
-    """Otherwise the test above could not fail."""
+    """If two equal runs gave different observations, the test above could not fail."""
     seen = []
     for number in range(2):
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -234,9 +236,7 @@ def test_resume_benchmark_and_mix_reach_their_use(models: dict[str, str], tmp_pa
 
 
 def test_gradients_are_clipped_before_the_step(models: dict[str, str], tmp_path: Path) -> None:
-    run = train.prepare(
-        train.Accelerator(cpu=True), train_config(models, tmp_path, max_grad_norm=0.01), SigtermHandler()
-    )
+    run = train.prepare(train.Accelerator(cpu=True), train_config(models, tmp_path, max_grad_norm=0.01), StopSignals())
     norms, step = [], run.optimizer.step
 
     def measured() -> None:
@@ -290,6 +290,6 @@ def test_every_field_of_the_toy_benchmark_reaches_its_use() -> None:
         *("name", "version", "data_dir", "data_files", "description")
     }
     assert own == set(TOY)
-    for name in set(TOY) - {"train", "validation", "test"}:  # counts, which the contract tests see
+    for name in set(TOY) - {"train", "validation", "test"}:  # the contract tests check the counts
         first, second = (draw_raw(ToyConfig(**changes), "train", 4) for changes in ({}, {name: TOY[name]}))
         assert (first.before, first.after, first.captions) != (second.before, second.after, second.captions), name

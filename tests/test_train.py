@@ -17,13 +17,14 @@ import yaml
 from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
+from tiny_chat_models import save_chat
 
 import train
 from captioner_idc.captioning import caption
 from captioner_idc.loading import load
 from dataset_syned import load_benchmark
 from run_idc.checkpoints import latest_checkpoint
-from run_idc.stopping import SigtermHandler
+from run_idc.stopping import StopSignals
 
 OPTIONS = {"train": 48, "validation": 8, "test": 12}
 SMOKE = {
@@ -73,7 +74,7 @@ def log_of(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
-def test_the_run_folder_holds_what_the_design_says(run: Path) -> None:
+def test_the_run_folder_contains_the_documented_files(run: Path) -> None:
     names = {path.name for path in run.iterdir()}
     assert {"adapter_model.safetensors", "adapter_config.json", "processor_config.json", "tokenizer.json"} <= names
     assert {"train_config.yaml", "log.jsonl", "README.md", "tensorboard", "checkpoints"} <= names
@@ -88,7 +89,7 @@ def test_the_command_line_wins_and_the_config_repeats_the_run(run: Path) -> None
     assert train.parse_config(["--config", str(run / "train_config.yaml")]) == train.TrainConfig(**saved)
 
 
-def test_the_log_holds_losses_validations_and_what_made_the_run(run: Path) -> None:
+def test_the_log_contains_losses_validations_and_the_environment(run: Path) -> None:
     log = log_of(run)
     assert log[0]["environment"]["torch"] == version("torch") and log[0]["training_pairs"] == 48
     losses = [row["loss"] for row in log if "loss" in row]
@@ -98,7 +99,7 @@ def test_the_log_holds_losses_validations_and_what_made_the_run(run: Path) -> No
     assert all(row["validation_CIDEr"] >= 0 for row in validations)
 
 
-def test_the_adapter_captions_and_its_weights_have_moved(run: Path) -> None:
+def test_the_weights_of_the_adapter_are_trained_and_it_writes_captions(run: Path) -> None:
     weights = load_file(run / "adapter_model.safetensors")
     assert all("lora_" in name for name in weights) and all(w.any() for n, w in weights.items() if "lora_B" in n)
     model, processor = load(run, device="cpu")
@@ -109,7 +110,8 @@ def test_the_adapter_captions_and_its_weights_have_moved(run: Path) -> None:
 def test_the_card_is_filled_from_the_run(run: Path) -> None:
     card = (run / "README.md").read_text()
     saved, log = yaml.safe_load((run / "train_config.yaml").read_text()), log_of(run)
-    assert card.startswith("---\n") and yaml.safe_load(card.split("---")[1])["base_model"] == saved["model"]
+    assert card.startswith("---\n") and "base_model" not in yaml.safe_load(card.split("---")[1]), "it is a folder"
+    assert f"| base model | `{Path(saved['model']).name}` |" in card and saved["model"] not in card
     assert f"{log[0]['trainable_parameters']:,}" in card and f"rank {saved['lora_rank']}, alpha 8" in card
     assert "{{" not in card and "{%" not in card
 
@@ -120,7 +122,7 @@ def loaders_of(config: train.TrainConfig, processor: Any, *share: int) -> Any:
 
 
 def test_validation_loss_is_the_mean_over_tokens(tiny_captioner: Path) -> None:
-    """Uneven last batch and uneven lengths: the split's loss must not depend on the batch size."""
+    """The loss must not depend on the batch size, although the last batch and the lengths are uneven."""
     losses = []
     for size in (3, 8):
         model, processor = load(tiny_captioner, device="cpu")
@@ -135,7 +137,7 @@ def test_parts_of_the_validation_split_make_up_the_whole(tiny_captioner: Path) -
     assert sorted(i for loader in loaders for i in loader.dataset.indices) == list(range(OPTIONS["validation"]))
 
 
-def test_batches_hold_the_images_in_order_and_no_labels_of_fillers(tiny_captioner: Path) -> None:
+def test_batches_contain_the_images_in_order_and_no_labels_of_padding_items(tiny_captioner: Path) -> None:
     _, processor = load(tiny_captioner, device="cpu")
     row = next(row for row in load_benchmark("toy", "train", **OPTIONS) if row["change_type"] == "add")
     example = {**row, "caption": "x", "weight": 1}
@@ -169,7 +171,7 @@ def loop_with_scores(
         benchmark_options=train.Options(OPTIONS),
         mixed_precision="no",
     )
-    train.train(config, train.Accelerator(cpu=True), SigtermHandler())
+    train.train(config, train.Accelerator(cpu=True), StopSignals())
     return saved, len(epochs)
 
 
@@ -192,7 +194,7 @@ def test_the_best_adapter_is_kept_and_patience_ends_the_run(
     assert loop_with_scores(scores, monkeypatch, tmp_path, tiny_captioner, best_by, 2) == (saved, epochs)
 
 
-def test_a_score_that_is_no_number_is_an_error(
+def test_a_score_that_is_nan_is_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_captioner: Path
 ) -> None:
     with pytest.raises(ValueError, match="loss is nan at epoch 2: lower learning_rate"):
@@ -210,14 +212,14 @@ OTHER |= {"lr_scheduler_type": "cosine", "warmup_steps": 2, "log_every": 1, "epo
 
 @pytest.fixture(scope="module")
 def other_run(tiny_captioner: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a run with everything set otherwise."""
+    """Return a run with other settings."""
     folder = tmp_path_factory.mktemp("other")
     config = {**OTHER, "model": str(tiny_captioner), "output_dir": str(folder / "run"), "revision": "main"}
     assert train.main(["--config", write_config(folder / "config.yaml", **config)]) == 0
     return folder / "run"
 
 
-def test_layout_canvas_and_revision_are_saved_beside_the_adapter(other_run: Path) -> None:
+def test_layout_canvas_and_revision_are_saved_with_the_adapter(other_run: Path) -> None:
     processor = json.loads((other_run / "processor_config.json").read_text())
     assert (processor["layout"], processor["canvas"]) == ("horizontal", [64, 128])
     assert json.loads((other_run / "adapter_config.json").read_text())["revision"] == "main"
@@ -231,7 +233,7 @@ def test_steps_and_learning_rate_follow_the_config(other_run: Path) -> None:
     assert rates == pytest.approx([OTHER["learning_rate"] * share for share in expected], abs=1e-9)
 
 
-def test_a_folder_with_a_run_is_not_written_over(
+def test_a_folder_with_a_run_is_not_overwritten(
     run: Path, tiny_captioner: Path, capsys: pytest.CaptureFixture
 ) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
@@ -241,7 +243,7 @@ def test_a_folder_with_a_run_is_not_written_over(
     assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before
 
 
-BAD_WEIGHTS = """
+SPOILED_TRAINING = """
 import sys, torch, train
 steps = []
 train_step = train.train_step
@@ -256,11 +258,11 @@ sys.exit(train.main(sys.argv[1:]))
 """
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_its_pairs_and_a_good_adapter(
+def test_a_loss_that_is_not_finite_is_reported_with_its_pairs_and_a_good_checkpoint_is_kept(
     root: Path, tiny_captioner: Path, tmp_path: Path
 ) -> None:
     config = {**SMOKE, "model": str(tiny_captioner), "output_dir": str(tmp_path / "run"), "checkpoint_every": 1}
-    (tmp_path / "spoil.py").write_text(BAD_WEIGHTS)
+    (tmp_path / "spoil.py").write_text(SPOILED_TRAINING)
     command = [sys.executable, str(tmp_path / "spoil.py"), "--config", write_config(tmp_path / "c.yaml", **config)]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
@@ -288,23 +290,23 @@ def test_other_ways_to_train(
     first = [row["loss"] for row in log_of(run) if "loss" in row]
     if "activation_checkpointing" in changes:  # the same numbers, for less memory
         assert sum(losses[:2]) / 2 == pytest.approx(first[0], abs=1e-4)
-    elif "adapter" in changes:  # it begins where the first run came to
+    elif "adapter" in changes:  # it starts with the adapter of the first run
         assert losses[0] < 0.8 * first[0]
     else:
         assert sum(losses[:2]) / 2 == pytest.approx(first[0], abs=0.1)
 
 
 def test_only_the_adapter_moves(run: Path, tiny_captioner: Path) -> None:
-    """The names of all weights of the model in memory are compared before and after."""
+    """Compare all weights of the model before and after two steps."""
     config = train.TrainConfig(model=str(tiny_captioner), benchmark="toy", mixed_precision="no", learning_rate=0.01)
     config.benchmark_options, config.attn_implementation = train.Options(OPTIONS), "eager"
     accelerator = train.Accelerator(cpu=True)
-    going = train.prepare(accelerator, config, SigtermHandler())
-    before = {name: weight.clone() for name, weight in going.model.state_dict().items()}
-    share = [next(iter(going.train))]
+    state = train.prepare(accelerator, config, StopSignals())
+    before = {name: weight.clone() for name, weight in state.model.state_dict().items()}
+    share = [next(iter(state.train))]
     for _ in range(2):  # B is zero at first, so that A moves in the second step only
-        assert all(map(math.isfinite, train.train_step(going, share)))
-    moved = {name for name, weight in going.model.state_dict().items() if not torch.equal(weight, before[name])}
+        assert all(map(math.isfinite, train.train_step(state, share)))
+    moved = {name for name, weight in state.model.state_dict().items() if not torch.equal(weight, before[name])}
     assert moved == {name for name in before if "lora_" in name}
 
 
@@ -324,6 +326,28 @@ def test_benchmarks_can_be_mixed(tiny_captioner: Path, tmp_path: Path) -> None:
     assert yaml.safe_load((tmp_path / "run/train_config.yaml").read_text())["mix"] == mix
 
 
+def test_words_that_the_base_spells_in_pieces_are_reported(
+    tiny_captioner: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "pairs").mkdir()
+    for split in ("train", "validation"):
+        (tmp_path / "pairs" / split).mkdir()
+        for side in ("before", "after"):
+            Image.new("RGB", (16, 16)).save(tmp_path / "pairs" / split / f"{side}.png")
+        names = {"before_file_name": "before.png", "after_file_name": "after.png"}
+        row = {**names, "captions": ["the gray cube became a circle", "a cube is gone"]}
+        (tmp_path / "pairs" / split / "metadata.jsonl").write_text(json.dumps(row))
+    config = {**SMOKE, "benchmark": "folder", "benchmark_options": {"data_dir": str(tmp_path / "pairs")}}
+    config |= {"model": str(tiny_captioner), "epochs": 1, "validation_captions": 0}
+    for parts, reported in ((["language"], True), (["language", "embeddings"], False)):
+        config |= {"output_dir": str(tmp_path / f"run-{reported}"), "lora_parts": parts}
+        assert train.main(["--config", write_config(tmp_path / "config.yaml", **config)]) == 0
+        error = capsys.readouterr().err
+        assert ("words of the training captions are spelled in pieces, e.g. cube, gray" in error) == reported
+    trained = load_file(tmp_path / "run-False" / "adapter_model.safetensors")
+    assert any("embed_tokens" in name for name in trained)
+
+
 def test_evenly_spaced_takes_pairs_from_the_whole_split() -> None:
     rows = datasets.Dataset.from_dict({"pair_id": list(range(10))})
     assert train.evenly_spaced(rows, 4)["pair_id"][:] == [0, 2, 5, 7] and train.evenly_spaced(rows, 50) is rows
@@ -333,14 +357,14 @@ def test_evenly_spaced_takes_pairs_from_the_whole_split() -> None:
     ("entries", "arguments", "message"),
     [
         ({"lora_rnk": 8}, [], "unknown key 'lora_rnk'; known keys: .*lora_rank"),
-        ({}, ["--lora_rank", "0"], "lora_rank=0: use at least 1"),
-        ({"learning_rate": -1}, [], "learning_rate=-1.0: use a number above 0"),
-        ({"learning_rate": float("nan")}, [], "learning_rate=nan: use a number above 0"),
-        ({"max_grad_norm": -1.0}, [], "max_grad_norm=-1.0: use a number above 0"),
-        ({"lora_alpha": 0}, [], "alpha=0: use at least 1"),
+        ({}, ["--lora_rank", "0"], "lora_rank=0 must be at least 1"),
+        ({"learning_rate": -1}, [], "learning_rate=-1.0 must be above 0"),
+        ({"learning_rate": float("nan")}, [], "learning_rate=nan must be above 0 and finite"),
+        ({"max_grad_norm": -1.0}, [], "max_grad_norm=-1.0 must be above 0"),
+        ({"lora_alpha": 0}, [], "lora_alpha=0 must be at least 1"),
         ({"mixed_precision": False}, [], "YAML reads mixed_precision as False; put the text in quotes"),
-        ({"checkpoint_every": 0}, [], "checkpoint_every=0: use at least 1"),
-        ({"lora_plus_ratio": 0.0}, [], "lora_plus_ratio=0.0: use a number above 0"),
+        ({"checkpoint_every": 0}, [], "checkpoint_every=0 must be at least 1"),
+        ({"lora_plus_ratio": 0.0}, [], "lora_plus_ratio=0.0 must be above 0"),
         ({"push_to_hub": True}, [], "push_to_hub=True, hub_model_id=None: give both or neither"),
         ({}, ["--hub_model_id", "me/x"], "push_to_hub=False, hub_model_id='me/x': give both or neither"),
         ({"merge": True}, [], "hub_private and merge go with push_to_hub"),
@@ -385,7 +409,94 @@ def test_unreadable_config_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("argument", ["--lora_rank=eight", "--best_by=BLEU", "--no_such_option=1"])
-def test_options_have_real_types(argument: str) -> None:
+def test_invalid_options_are_refused(argument: str) -> None:
     with pytest.raises(SystemExit) as stopped:
         train.main(["--model", "m", "--benchmark", "toy", "--output_dir", "o", argument])
     assert stopped.value.code == 2
+
+
+@pytest.fixture(scope="module")
+def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_chat(tmp_path_factory.mktemp("chat") / "model", "qwen3_vl")
+
+
+def test_a_chat_model_is_trained_and_evaluated_by_the_same_commands(
+    root: Path, chat_model: Path, tmp_path: Path
+) -> None:
+    options = {"train": 16, "validation": 4, "test": 4}
+    entries = SMOKE | {"benchmark_options": options, "epochs": 1, "trackers": [], "activation_checkpointing": True}
+    processor = {"layout": "vertical", "prompt": "What changed?"}
+    entries |= {"model": str(chat_model), "output_dir": str(tmp_path / "run"), "processor": processor}
+    done = launch(root, "--config", write_config(tmp_path / "chat.yaml", **entries))
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "run"
+    saved = yaml.safe_load((run / "train_config.yaml").read_text())
+    assert saved["lora_parts"] == ["vision", "projector", "language"]
+    assert {name: saved["processor"][name] for name in processor} == processor
+    assert json.loads((run / "processor_config.json").read_text())["settings"] == saved["processor"]
+    assert "qwen3_vl" in (run / "README.md").read_text() and json.loads((run / "captioner.json").read_text())
+    command = [sys.executable, "evaluate.py", "--adapter", str(run), "--benchmark", "toy", "--metrics", "BLEU"]
+    command += ["--benchmark_options", json.dumps(options), "--output_dir", str(run / "eval" / "toy-test")]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((run / "eval" / "toy-test" / "metrics.json").read_text())
+    assert metrics["signature"]["processor"] == saved["processor"]
+    assert (
+        metrics["signature"]["decoding"]["do_sample"] is False
+        and "temperature" not in metrics["signature"]["decoding"]
+    )
+    again = launch(root, "--config", write_config(tmp_path / "chat.yaml", **entries), "--resume")
+    assert again.returncode == 0 and "is finished" in again.stdout, again.stderr
+
+
+def small_run(model: Path, folder: Path) -> train.Run:
+    entries = SMOKE | {"model": str(model), "output_dir": str(folder), "trackers": [], "epochs": 1}
+    accelerator = train.Accelerator(cpu=True)
+    run = train.prepare(accelerator, train.TrainConfig(**entries), StopSignals())
+    return run
+
+
+@pytest.mark.parametrize("kind", ["blip2", "qwen3_vl"])
+def test_a_model_that_does_not_see_its_images_is_not_trained(
+    kind: str, tiny_captioner: Path, chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = small_run({"blip2": tiny_captioner, "qwen3_vl": chat_model}[kind], tmp_path)
+    train.check_images_matter(run)
+    forward = type(run.model).forward
+    monkeypatch.setattr(  # every pixel is the same
+        type(run.model),
+        "forward",
+        lambda self, pixel_values, **rest: forward(self, pixel_values=torch.zeros_like(pixel_values), **rest),
+    )
+    with pytest.raises(ValueError, match="exchanging the images of 4 pairs does not change the loss"):
+        train.check_images_matter(run)
+    monkeypatch.setattr(run.train.dataset, "rows", run.train.dataset.rows.select([0] * 4))
+    row = run.train.dataset[0]
+    monkeypatch.setattr(type(run.train.dataset), "__getitem__", lambda self, item: {**row, "after": row["before"]})
+    train.check_images_matter(run)  # two equal images cannot tell
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "module"),
+    [
+        ("blip2", "vision", "vision_model"),
+        ("blip2", "qformer", "qformer"),
+        ("qwen3_vl", "vision", "model.visual.blocks"),
+    ],
+)
+def test_a_part_without_gradient_stops_the_run(
+    kind: str, part: str, module: str, tiny_captioner: Path, chat_model: Path, tmp_path: Path
+) -> None:
+    run = small_run({"blip2": tiny_captioner, "qwen3_vl": chat_model}[kind], tmp_path)
+    share = [next(iter(run.train))]
+    for name, weight in run.model.named_parameters():
+        if f"{module}." in name and weight.requires_grad:
+            weight.register_hook(torch.zeros_like)
+    with pytest.raises(ValueError, match=rf"the adapters in {part} get no gradient in the first step"):
+        train.train_step(run, share)
+
+
+def test_four_bits_are_refused_without_a_gpu(chat_model: Path, tmp_path: Path) -> None:
+    entries = SMOKE | {"model": str(chat_model), "output_dir": str(tmp_path), "quantize": "4bit"}
+    with pytest.raises(ValueError, match="quantize='4bit' needs a CUDA GPU"):
+        train.build_model(train.TrainConfig(**entries), torch.device("cpu"))

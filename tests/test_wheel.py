@@ -15,7 +15,7 @@ from captioner_idc.adapters import add_lora, save_adapter
 from captioner_idc.families import card_facts
 from captioner_idc.loading import load
 
-# The repository, however it is installed here, cannot be imported: only what lies in the wheel's folder.
+# Import this project's packages from the wheel's folder only, however the repository is installed here.
 START = """
 import importlib.abc, runpy, sys
 wheel, module, *arguments = sys.argv[1:]
@@ -90,7 +90,7 @@ def test_score_and_compare(wheel: Path, tmp_path: Path) -> None:
     assert (tmp_path / "scores" / "report.html").is_file()
 
 
-def test_publish_lists_a_run_with_its_card(wheel: Path, tmp_path: Path) -> None:
+def test_publishing_lists_a_run_with_its_card_and_its_adapter_can_be_merged(wheel: Path, tmp_path: Path) -> None:
     model, processor = load(save_tiny(tmp_path / "base"), device="cpu")
     run_folder = tmp_path / "run"
     save_adapter(add_lora(model, 2, 4, 0.0, 0), processor, run_folder, base=str(tmp_path / "base"), revision=None)

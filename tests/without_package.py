@@ -1,6 +1,6 @@
-"""The start of a program for a fresh process that has transformers, and nothing of ours."""
+"""The first lines of a program that can import transformers but none of this project's packages."""
 
-# However it is installed: this stands before every finder.
+# Works however the project is installed: the blocker comes before all other finders.
 ALONE = """
 import sys
 class Blocker:
