@@ -22,7 +22,7 @@ from transformers.utils import PROCESSOR_NAME, logging
 
 from common_idc.strict_json import parse_json
 from modeling_blip2idc.image_fusion import Cell, ImageError, fuse, load_image
-from modeling_blip2idc.processing_blip2idc import IGNORED, as_pairs, as_texts
+from modeling_blip2idc.processing_blip2idc import IGNORED, as_pairs, as_texts, changed_settings, prompts_of
 
 from .chat_models import takes
 
@@ -220,10 +220,7 @@ class ChatPairProcessor:
 
         Raises: ValueError for an unknown name or an impossible value.
         """
-        unknown = sorted(set(changes) - set(SETTINGS))
-        if unknown:
-            raise ValueError(f"unknown processor setting {unknown[0]!r}: use any of {', '.join(SETTINGS)}.")
-        return type(self)(self.processor, self.sizes, self.two_frames, **{**self.settings, **changes})
+        return type(self)(self.processor, self.sizes, self.two_frames, **changed_settings(self.settings, changes))
 
     def __call__(
         self,
@@ -246,8 +243,7 @@ class ChatPairProcessor:
         Raises: ValueError for arguments that do not match; ImageError that names side and pair of an unreadable image.
         """
         befores, afters = as_pairs(before, after)
-        questions = as_texts(text, len(befores), "text") if isinstance(text, list) else [text] * len(befores)
-        questions = [self.prompt if question is None else question for question in questions]
+        questions = prompts_of(text, self.prompt, len(befores))
         names = [f"pair {index} (counted from 0)" for index in range(len(befores))]
         pairs = [self.load_pair(*each) for each in zip(befores, afters, names, strict=True)]
         for question in questions:
@@ -277,6 +273,8 @@ class ChatPairProcessor:
         Raises: ImageError that names pair and side of an unreadable image.
         """
         first = self._load(before, None, f"before image of {name}")
+        if after is before:
+            return first, first
         same = None if self.layout == "two_images" else first.picture.size
         return first, self._load(after, same, f"after image of {name}")
 

@@ -1,4 +1,4 @@
-"""What may leave this machine: texts without its paths and without the Hub token."""
+"""Redaction of texts that may leave this machine: its paths and the Hub token are removed."""
 
 import os
 import re

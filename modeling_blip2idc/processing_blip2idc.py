@@ -92,10 +92,7 @@ class Blip2IdcProcessor(Blip2Processor):
 
         Raises: ValueError for an unknown name or an impossible value.
         """
-        unknown = sorted(set(changes) - set(SETTINGS))
-        if unknown:
-            raise ValueError(f"unknown processor setting {unknown[0]!r}: use any of {', '.join(SETTINGS)}.")
-        return type(self)(self.image_processor, self.tokenizer, **{**self.settings, **changes})
+        return type(self)(self.image_processor, self.tokenizer, **changed_settings(self.settings, changes))
 
     @classmethod
     def from_blip2(cls, processor: "Blip2Processor | str | os.PathLike", **settings: Any) -> "Blip2IdcProcessor":
@@ -131,7 +128,7 @@ class Blip2IdcProcessor(Blip2Processor):
         Raises: ValueError for arguments that do not match; ImageError that names side and pair of an unreadable image.
         """
         befores, afters = as_pairs(before, after)
-        prompts = self._prompts(text, len(befores))
+        prompts = prompts_of(text, self.prompt, len(befores))
         pictures = [self._picture(*pair, index) for index, pair in enumerate(zip(befores, afters, strict=True))]
         # [B, 3, H, W]; fuse has already given the pictures their size
         pixel_values = self.image_processor(pictures, do_resize=False, return_tensors="pt")["pixel_values"]
@@ -152,19 +149,15 @@ class Blip2IdcProcessor(Blip2Processor):
 
         Raises: ImageError that names pair and side of an unreadable image.
         """
-        height, width = cell_size(self.layout, self.canvas)
-        cells = []
-        for side, image in (("before", before), ("after", after)):
-            try:
-                cells.append(load_cell(image, (width, height), self.blur))
-            except ImageError as error:
-                raise ImageError(f"{side} image of {name}: {error}") from error
-        return cells[0], cells[1]
+        first = self._load_cell(before, f"before image of {name}")
+        return first, first if after is before else self._load_cell(after, f"after image of {name}")
 
-    def _prompts(self, text: str | list[str] | None, count: int) -> list[str]:
-        if text is None or isinstance(text, str):
-            return [self.prompt if text is None else text] * count
-        return as_texts(text, count, "text")
+    def _load_cell(self, image: Any, name: str) -> Cell:
+        height, width = cell_size(self.layout, self.canvas)
+        try:
+            return load_cell(image, (width, height), self.blur)
+        except ImageError as error:
+            raise ImageError(f"{name}: {error}") from error
 
     def _picture(self, before: Any, after: Any, index: int) -> Image.Image:
         cells = self.load_pair(before, after, f"pair {index} (counted from 0)")
@@ -223,6 +216,21 @@ def settings_of_model(config: Blip2Config) -> dict[str, Any]:
         "decoder_only": config.use_decoder_only_language_model,
         "canvas": [size, size],
     }
+
+
+def changed_settings(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return a processor's settings with changes. Raises: ValueError for one that it does not have."""
+    unknown = sorted(set(changes) - set(settings))
+    if unknown:
+        raise ValueError(f"unknown processor setting {unknown[0]!r}: use any of {', '.join(settings)}.")
+    return {**settings, **changes}
+
+
+def prompts_of(text: str | list[str] | None, default: str, count: int) -> list[str]:
+    """Return one prompt per pair: `text`, which may be one for all, or else the default."""
+    if text is None or isinstance(text, str):
+        return [default if text is None else text] * count
+    return as_texts(text, count, "text")
 
 
 def _ends_with_eos(tokenizer: Any) -> bool:

@@ -21,10 +21,9 @@ TASK = "image-text-to-text"
 
 
 def read_run(run: Path) -> dict[str, Any]:
-    """Return what `train.py` and `evaluate.py` left in a run folder; of the log its start and last epoch."""
+    """Return what `train.py` left in a run folder; of the log its start and last epoch."""
     lines = [json.loads(line) for line in (run / LOG).read_text(encoding="utf-8").splitlines() if line.strip()]
     start, config = without_paths(lines[0]), yaml.safe_load((run / TRAIN_CONFIG).read_text(encoding="utf-8"))
-    results, others = own_results(run)
     return {
         "name": run.resolve().name,
         "config": without_paths(config),
@@ -32,8 +31,6 @@ def read_run(run: Path) -> dict[str, Any]:
         "end": next((line for line in reversed(lines) if "epoch" in line), lines[-1]),
         "environment": start.get("environment", {}),
         "data": start.get("data") or {},
-        "results": results,
-        "other_results": others,
         "captioner": json.loads((run / CAPTIONER).read_text(encoding="utf-8")),
         "curves": (run / CURVES).is_file(),
     }
@@ -69,9 +66,8 @@ def write_card(
         merged: the folder contains the whole model, not an adapter.
         results: the scores to show, for a folder without the adapter that they belong to; default: see `own_results`.
     """
-    facts = {**read_run(run), "merged": merged}
-    if results is not None:
-        facts |= {"results": results, "other_results": []}
+    shown, others = own_results(run) if results is None else (results, [])
+    facts = {**read_run(run), "merged": merged, "results": shown, "other_results": others}
     facts["name"] = name or facts["name"]
     use = facts["captioner"]["merged_use" if merged else "adapter_use"]
     facts["use"] = use.replace("NAME_OR_PATH", facts["name"])

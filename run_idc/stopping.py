@@ -1,4 +1,4 @@
-"""What ends a training run from outside: SIGTERM, which clusters send before they kill, Ctrl-C, killed processes."""
+"""Ends of a training run from outside: SIGTERM, which clusters send before they kill, Ctrl-C, killed processes."""
 
 import os
 import signal

@@ -296,3 +296,14 @@ def test_unknown_settings_are_quoted() -> None:
     for name, value in (("prompt", 3), ("max_caption_length", "5")):
         with pytest.raises(ValueError, match=f"{name} must be .* got {value!r}"):
             tiny_processor().with_settings(**{name: value})
+
+
+def test_an_image_that_is_given_twice_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control of evaluate.py gives each image before twice."""
+    processor, loaded, load_cell = tiny_processor(), [], processing_blip2idc.load_cell
+    monkeypatch.setattr(processing_blip2idc, "load_cell", lambda *a: loaded.append(a) or load_cell(*a))
+    image = np.zeros((9, 9, 3), dtype=np.uint8)
+    before, after = processor.load_pair(image, image, "pair '1'")
+    assert before is after and len(loaded) == 1
+    processor.load_pair(image, image.copy(), "pair '2'")
+    assert len(loaded) == 3
