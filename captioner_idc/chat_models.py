@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import transformers
+from packaging.version import Version
 from transformers import AutoImageProcessor, AutoTokenizer, GenerationConfig
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import (
@@ -19,6 +20,7 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 from modeling_blip2idc.modeling_blip2idc import caption_loss, labelled_targets
 
+OLDEST = "5.21"  # in older versions of transformers, some processors need torchvision: Gemma 4's, in 5.17 all
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -103,11 +105,21 @@ def decode_greedily(model: Any) -> None:
     model.generation_config = GenerationConfig(do_sample=False, **ids)
 
 
+def check_version() -> None:
+    """Raise ValueError if transformers is too old for chat models."""
+    if Version(transformers.__version__) < Version(OLDEST):
+        raise ValueError(
+            f"chat models need transformers {OLDEST} or newer, this is {transformers.__version__}: pip install -U "
+            "transformers"
+        )
+
+
 def why_unusable(model_type: str) -> str | None:
     """Return why a type of model cannot take part, as far as its name tells; None if it may."""
     if model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES or model_type not in PROCESSOR_MAPPING_NAMES:
         return "it is not a model of images and text"
-    if "pil" not in IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type, {}):
+    # a type that is not listed uses another's, which its repository names
+    if "pil" not in IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type, {"pil": None}):
         return "its image processor needs torchvision, which this project does not use"
     # what transformers imports in place of a class that needs it
     if "torchvision" in getattr(processor_class(model_type), "_backends", ()):

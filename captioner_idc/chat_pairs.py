@@ -18,7 +18,15 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 from transformers import BatchFeature
-from transformers.utils import PROCESSOR_NAME, logging
+from transformers.utils import (
+    CHAT_TEMPLATE_FILE,
+    IMAGE_PROCESSOR_NAME,
+    LEGACY_PROCESSOR_CHAT_TEMPLATE_FILE,
+    PROCESSOR_NAME,
+    VIDEO_PROCESSOR_NAME,
+    cached_file,
+    logging,
+)
 
 from common_idc.strict_json import parse_json
 from modeling_blip2idc.image_fusion import Cell, ImageError, fuse, load_image
@@ -31,7 +39,15 @@ logger = logging.get_logger(__name__)
 PairLayout = Literal["two_images", "vertical", "horizontal", "two_frames"]
 LAYOUTS: tuple[PairLayout, ...] = ("two_images", "vertical", "horizontal", "two_frames")
 SETTINGS = ("layout", "prompt", "pixels", "max_caption_length")
-CLASS_NAME = "ChatPairProcessor"  # in processor_config.json; no class of transformers has this name
+CLASS_NAME = "ChatPairProcessor"  # in an adapter's processor_config.json; no class of transformers has this name
+# What transformers reads to build the base's processor, besides the tokenizer's files.
+BASE_FILES = (
+    PROCESSOR_NAME,
+    IMAGE_PROCESSOR_NAME,
+    VIDEO_PROCESSOR_NAME,
+    CHAT_TEMPLATE_FILE,
+    LEGACY_PROCESSOR_CHAT_TEMPLATE_FILE,
+)
 PROMPT = "What changed between the two images? Answer in one sentence."
 PIXELS = 512 * 512  # per image: 256 tokens of Qwen3-VL
 MOST_PIXELS = 4096 * 4096
@@ -155,6 +171,7 @@ class ChatPairProcessor:
 
     Args:
         processor: transformers' own.
+        base: folder or Hub id that it was read from, and revision.
         sizes: how the family turns `pixels` into tokens.
         two_frames: whether the family can see the pair as two frames of one patch, see `layout`.
         layout: "two_images" gives both to the model one after the other; "vertical" and "horizontal" put them on one
@@ -169,6 +186,7 @@ class ChatPairProcessor:
     def __init__(
         self,
         processor: Any,
+        base: tuple[str, str | None],
         sizes: Sizes,
         two_frames: bool = False,
         layout: PairLayout = "two_images",
@@ -176,7 +194,7 @@ class ChatPairProcessor:
         pixels: int | None = None,
         max_caption_length: int = 128,
     ):
-        self.processor, self.sizes, self.two_frames = processor, sizes, two_frames
+        self.processor, self.base, self.sizes, self.two_frames = processor, base, sizes, two_frames
         allowed = [name for name in LAYOUTS if two_frames or name != "two_frames"]
         if layout not in allowed:
             raise ValueError(f"layout must be one of {', '.join(allowed)} for this model, got {layout!r}.")
@@ -220,7 +238,8 @@ class ChatPairProcessor:
 
         Raises: ValueError for an unknown name or an impossible value.
         """
-        return type(self)(self.processor, self.sizes, self.two_frames, **changed_settings(self.settings, changes))
+        settings = changed_settings(self.settings, changes)
+        return type(self)(self.processor, self.base, self.sizes, self.two_frames, **settings)
 
     def __call__(
         self,
@@ -278,6 +297,22 @@ class ChatPairProcessor:
         same = None if self.layout == "two_images" else first.picture.size
         return first, self._load(after, same, f"after image of {name}")
 
+    def sees_both_images(self) -> bool:
+        """Return whether both images of a pair reach the model; False if it takes one image only."""
+        if self.layout != "two_images":
+            return True
+        side = math.isqrt(self.pixels)
+        black, white = (Image.new("RGB", (side, side), color) for color in ("black", "white"))
+        turn = self._question(self.load_pair(black, white, "the check"), self.prompt)[0]
+        first_only = {**turn, "content": turn["content"][:1] + turn["content"][2:]}
+        if self._chat_tokens([turn], True) == self._chat_tokens([first_only], True):
+            return False
+        try:
+            same, other = self(black, black), self(black, white)
+        except ValueError:  # images and their tokens in the text do not match
+            return False
+        return any(not torch.equal(same[name], other[name]) for name in same)
+
     @property
     def end_token_id(self) -> int:
         """Return the token that ends an answer."""
@@ -290,15 +325,21 @@ class ChatPairProcessor:
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write the settings and the tokenizer; the base has the rest, video part included."""
-        self._save(Path(folder), {})
+        self._save(Path(folder), {"processor_class": CLASS_NAME})
 
     def save_whole(self, folder: str | os.PathLike) -> None:
-        """Also write what the base has, without its video part, for a model that has no other base."""
-        self.processor.save_pretrained(str(folder))
-        self._save(Path(folder), parse_json((Path(folder) / PROCESSOR_NAME).read_bytes()))
+        """Also write the base's own files, video part included, for a model that has no other base."""
+        name, revision = self.base
+        for file in BASE_FILES:
+            own = cached_file(name, file, revision=revision, _raise_exceptions_for_missing_entries=False)
+            if own is not None:
+                (Path(folder) / file).write_bytes(Path(own).read_bytes())
+        config = Path(folder) / PROCESSOR_NAME
+        content = parse_json(config.read_bytes()) if config.is_file() else {}
+        self._save(Path(folder), {"processor_class": type(self.processor).__name__, **content})
 
-    def _save(self, folder: Path, base: dict[str, Any]) -> None:
-        content = {**base, "processor_class": CLASS_NAME, "settings": self.settings}
+    def _save(self, folder: Path, content: dict[str, Any]) -> None:
+        content = {**content, "settings": self.settings}
         (folder / PROCESSOR_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         self.tokenizer.save_pretrained(str(folder))
 
@@ -420,14 +461,14 @@ def _text(text: str) -> dict[str, Any]:
 
 
 def saved_settings(file: Path) -> dict[str, Any] | None:
-    """Return the settings in a processor_config.json; None if it is another processor's.
+    """Return the settings in a processor_config.json; None if it has none, because we did not write it.
 
     Raises: ValueError if they are damaged.
     """
     content = parse_json(file.read_bytes())
-    if content.get("processor_class") != CLASS_NAME:
-        return None
     settings = content.get("settings")
+    if settings is None and content.get("processor_class") != CLASS_NAME:
+        return None
     if not isinstance(settings, dict):
         raise ValueError(f"{str(file)!r} contains no settings: it is damaged.")
     unknown = sorted(set(settings) - set(SETTINGS))

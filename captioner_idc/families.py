@@ -33,6 +33,7 @@ from modeling_blip2idc import Blip2IdcForConditionalGeneration, Blip2IdcProcesso
 from modeling_blip2idc.processing_blip2idc import settings_of_model
 
 from .chat_models import (
+    check_version,
     decode_greedily,
     image_token_id,
     load_images_only,
@@ -41,7 +42,7 @@ from .chat_models import (
     why_unusable,
 )
 from .chat_pairs import AnySize, ChatPairProcessor, FixedSize, Sizes, Tiles, guess_sizes, saved_settings
-from .loading_errors import PICKLE_ADVICE, errors_in_one_line
+from .loading_errors import PICKLE_ADVICE, check_generation_settings, errors_in_one_line
 from .tokenizer_checks import check_tokenizer
 
 LoraPart = Literal["vision", "qformer", "projector", "language", "embeddings"]
@@ -136,6 +137,7 @@ def _load_weights(cls: type, weights: Weights) -> Any:
             f"{name!r} contains {weight!r} of shape {list(found)}, but its config.json says {list(wanted)}: the two "
             "files are not of the same model."
         )
+    check_generation_settings(model.generation_config.to_diff_dict(), name)
     return model
 
 
@@ -262,6 +264,7 @@ def _describe_blip2(model: Any) -> dict[str, Any]:
         "tags": ["blip-2"],
         "method": "Both images lie on one canvas, so that every attention layer of BLIP-2 sees both: the method of "
         "BLIP2IDC (WACV 2025).",
+        "code": "Its code is in this repository, a few short files, hence `trust_remote_code`.",
         "requirements": "transformers torch pillow",
         "merged_use": BLIP2_MERGED_USE,
         "adapter_use": BLIP2_ADAPTER_USE.format(new_tokens=ONLY_NEW_TOKENS if decoder_only else ""),
@@ -295,6 +298,7 @@ print(caption(model, processor, [("before.png", "after.png")])[0])"""
 
 def _load_chat(weights: Weights) -> Any:
     with errors_in_one_line(weights.name):
+        check_version()
         config = AutoConfig.from_pretrained(weights.name, revision=weights.revision, trust_remote_code=False)
     model = _load_weights(model_class(config), weights)
     decode_greedily(model)
@@ -317,7 +321,7 @@ def _load_chat_processor(
     check_tokenizer(inner.tokenizer, name, model.get_input_embeddings().num_embeddings, {"eos": ends})
     sizes = guess_sizes(inner.image_processor) if sizes is None else sizes
     with errors_in_one_line(name):
-        processor = ChatPairProcessor(inner, sizes, two_frames, **(settings or {}))
+        processor = ChatPairProcessor(inner, base, sizes, two_frames, **(settings or {}))
     processor = processor.with_settings(**changes)
     _check_chat_settings(processor, name, model)
     ends = {ends} if isinstance(ends, int) else {*(ends or ())}
@@ -328,8 +332,15 @@ def _load_chat_processor(
 def _check_chat_settings(processor: ChatPairProcessor, name: str, model: Any) -> None:
     """Raise ValueError for a model that cannot see two images, or not as many pixels."""
     side = math.isqrt(processor.pixels)
-    picture, image = Image.new("RGB", (side, side)), image_token_id(model.config)
+    picture = Image.new("RGB", (side, side))
     with errors_in_one_line(name):
+        image = image_token_id(model.config)
+        if not processor.sees_both_images():
+            processor.with_settings(layout="vertical")(picture, picture)  # raises if the reason is another
+            raise ValueError(
+                "it takes one image only: put both on one canvas with the setting layout, e.g. --processor "
+                """'{"layout": "vertical"}'."""
+            )
         inputs = processor(before=picture, after=picture)
         tokens = inputs["input_ids"]
         if not (tokens == image).any():
@@ -348,7 +359,8 @@ def _describe_chat(model: Any) -> dict[str, Any]:
     return {
         "tags": ["vision-language-model", model.config.model_type],
         "method": "The two images are one question to a vision-language model, adapted with LoRA.",
-        "requirements": "'blip2idc[train]'",
+        "code": "Its code is the package of the BLIP2IDC project; the weights are plain ones for transformers.",
+        "requirements": "'blip2idc[chat]'",
         "merged_use": CHAT_USE,
         "adapter_use": CHAT_USE,
         "limits": [
@@ -455,8 +467,9 @@ def family_of(model: Any) -> Family:
 def card_facts(model: Any) -> dict[str, Any]:
     """Return what a model card says about a captioner, ready for JSON.
 
-    Keys: family, tags (of the Hub), method (a sentence), requirements (packages for pip), merged_use and adapter_use
-    (Python with NAME_OR_PATH in place of the repository), limits (sentences).
+    Keys: family, tags (of the Hub), method and code (a sentence on the method and on where the processor's code is),
+    requirements (packages for pip), merged_use and adapter_use (Python with NAME_OR_PATH in place of the repository),
+    limits (sentences).
     """
     family = family_of(model)
     name = next((name for name, entry in FAMILIES.items() if entry is family), model.config.model_type)

@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from .families import Family, Quantization, Weights, family_of_type
 from .loading_errors import check_json_files, check_name, errors_in_one_line
 from .tokenizer_checks import vocabulary
 
-__all__ = ["SHIPPED", "ImageError", "load", "load_image", "processor_fingerprint"]
+__all__ = ["SHIPPED", "ImageError", "load", "load_image", "processor_fingerprint", "with_examples"]
 
 SHIPPED = Path(__file__).with_name("tiny_captioner")  # the captioner that comes with the package and works offline
 PIXEL_SETTINGS = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")  # the canvas is a setting
@@ -41,6 +41,7 @@ def load(
     revision: str | None = None,
     adapter_revision: str | None = None,
     processor: dict[str, Any] | None = None,
+    examples: Sequence[str] = (),
     attn_implementation: str | None = None,
     trainable: bool = False,
     allow_pickle: bool = False,
@@ -56,6 +57,7 @@ def load(
         dtype: default: bfloat16 on a GPU, float32 elsewhere.
         revision, adapter_revision: of `model` and of `adapter` on the Hub.
         processor: changes to the saved `processor.settings`.
+        examples: sentences that the prompt shows as examples, for a model that has not been trained on such.
         attn_implementation: transformers' name of an attention implementation, e.g. "sdpa" or "eager".
         trainable: make the weights of the adapter, and only these, trainable.
         allow_pickle: also read weights that are pickled, which is an old format; only tensors are unpickled.
@@ -82,7 +84,11 @@ def load(
         loaded = family.load_model(Weights(base, revision, dtype, device, allow_pickle, quantize))
         saved_with_adapter = adapter is not None and _contains_processor(adapter, adapter_revision)
         source = (adapter, adapter_revision) if saved_with_adapter else (base, revision)
-        made = family.load_processor(source, (base, revision), loaded, processor or {})
+        changes = dict(processor or {})
+        made = family.load_processor(source, (base, revision), loaded, changes)
+        if examples:  # loaded again, because the length of the prompt is checked there
+            changes["prompt"] = with_examples(made.settings["prompt"], examples)
+            made = family.load_processor(source, (base, revision), loaded, changes)
         if saved_with_adapter:
             _check_vocabulary(made.tokenizer, adapter, base, revision)
         if attn_implementation is not None:
@@ -94,6 +100,12 @@ def load(
             loaded = load_adapter(loaded, adapter, adapter_revision, trainable, allow_pickle)
             _warn_of_other_base(adapter, base_of(loaded), (base, revision))
     return (loaded.to(device) if quantize is None else loaded).eval(), made
+
+
+def with_examples(prompt: str, sentences: Sequence[str]) -> str:
+    """Return a prompt that shows these sentences, which are about other images."""
+    listed = "\n".join(f"- {sentence}" for sentence in sentences)
+    return f"{prompt}\n\nSentences about other pairs of images, as examples of style and length:\n{listed}".strip()
 
 
 def processor_fingerprint(processor: Any) -> str:

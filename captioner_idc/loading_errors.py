@@ -5,6 +5,7 @@ import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -18,6 +19,12 @@ JSON_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
     *("adapter_config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json"),
 )
+# Settings of generation_config.json that transformers uses without looking: their types and least values.
+GENERATION_TYPES: dict[str, tuple[type | tuple[type, ...], float]] = {
+    **dict.fromkeys(("max_new_tokens", "max_length", "num_beams", "num_return_sequences"), (int, 1)),
+    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), (int, -1)),  # -1 stands for none
+    **{"temperature": ((int, float), 0), "top_p": ((int, float), 0), "top_k": (int, 0), "do_sample": (bool, 0)},
+}
 PICKLE_ADVICE = "allow it with --allow_pickle (in Python `allow_pickle=True`) if you trust its author"
 
 
@@ -103,3 +110,20 @@ def check_name(name: str | os.PathLike, named_by: str | None = None) -> str:
         f"{named_by!r} names as base model the folder {path!r}, which does not exist ({start}): change the directory, "
         "correct base_model_name_or_path in that file, or pass both base and adapter."
     )
+
+
+def check_generation_settings(settings: dict[str, Any], name: str) -> None:
+    """Raise ValueError for a setting of generation_config.json that has another type or is too small.
+
+    Args:
+        settings: those that are not the default.
+        name: folder or Hub id of the model.
+    """
+    for setting, (kind, least) in GENERATION_TYPES.items():
+        value = settings.get(setting)
+        values = value if isinstance(value, list) and setting == "eos_token_id" else [value]
+        wrong = (
+            isinstance(each, bool) != (kind is bool) or not isinstance(each, kind) or each < least for each in values
+        )
+        if value is not None and any(wrong):
+            raise ValueError(f"the generation_config.json of {name!r} has {setting}={value!r}: correct or remove it.")

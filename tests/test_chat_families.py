@@ -14,14 +14,14 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tiny_chat_models import CHAT_FAMILIES, SENTENCES, TURN_END, save_chat, tiny_chat_model
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from tiny_chat_models import CHAT_FAMILIES, SENTENCES, TURN_END, chat_template, save_chat, tiny_chat_model
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, Qwen3VLProcessor
 
 import train
-from captioner_idc import families
+from captioner_idc import chat_models, families
 from captioner_idc.adapters import add_lora, make_optimizer, parts_without_gradient, save_adapter, save_merged
 from captioner_idc.captioning import caption, generate_tokens
-from captioner_idc.chat_models import image_token_id
+from captioner_idc.chat_models import OLDEST, image_token_id
 from captioner_idc.chat_pairs import ChatPairProcessor, Tiles, fit
 from captioner_idc.families import FAMILIES, card_facts, family_of_type
 from captioner_idc.loading import load, processor_fingerprint
@@ -310,6 +310,9 @@ def test_a_merged_model_needs_no_other_base(
     save_merged(tmp_path / "run", tmp_path / "merged")
     whole, saved = load(tmp_path / "merged", device="cpu")
     assert saved.settings == processor.settings
+    for name in ("processor_config.json", "video_preprocessor_config.json"):  # as transformers reads them
+        own, written = (json.loads((place / name).read_text()) for place in (folders(family), tmp_path / "merged"))
+        assert {key: value for key, value in written.items() if key != "settings"} == own
     assert AutoConfig.from_pretrained(tmp_path / "merged").architectures == [type(whole).__name__]
     inputs = batch(saved)
     with torch.no_grad():
@@ -438,12 +441,79 @@ def test_models_that_cannot_work_are_refused_in_one_line(model_type: str) -> Non
     assert "\n" not in str(error.value)
 
 
-def test_a_model_without_chat_template_is_refused(folders: Callable[[str], Path], tmp_path: Path) -> None:
-    folder = save_chat(tmp_path / "model", "idefics3")
-    (folder / "chat_template.jinja").unlink()
-    with pytest.raises(ValueError, match="has no chat template") as error:
+@pytest.mark.parametrize("model", ["idefics3", "paligemma", "git"])
+def test_a_model_without_chat_template_is_refused(tmp_path: Path, model: str) -> None:
+    folder = save_chat(tmp_path / "model", model)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    with pytest.raises(ValueError, match="has no chat template: choose a model that is trained to answer") as error:
         load(folder, device="cpu")
     assert "\n" not in str(error.value)
+
+
+def test_a_model_without_image_tokens_is_refused(tmp_path: Path) -> None:
+    folder = save_chat(tmp_path / "model", "git")
+    (folder / "chat_template.jinja").write_text(chat_template("<image>"))
+    with pytest.raises(ValueError, match="'.*model' cannot be loaded: .* names no image token") as error:
+        load(folder, device="cpu")
+    assert "\n" not in str(error.value)
+
+
+IMAGE = "{% if c['type'] == 'image' %}"
+
+
+@ALL
+def test_a_model_of_one_image_is_refused_unless_it_gets_a_canvas(tmp_path: Path, family: str) -> None:
+    folder = save_chat(tmp_path / "model", family)
+    template = folder / "chat_template.jinja"
+    assert IMAGE in template.read_text()
+    # the second image is not written
+    only_first = "{% if c['type'] == 'image' and not loop.first %}{% elif c['type'] == 'image' %}"
+    template.write_text(template.read_text().replace(IMAGE, only_first))
+    with pytest.raises(ValueError, match="takes one image only: put both on one canvas with the setting") as error:
+        load(folder, device="cpu")
+    assert "\n" not in str(error.value) and str(error.value).endswith("""--processor '{"layout": "vertical"}'.""")
+    model, processor = load(folder, device="cpu", processor={"layout": "vertical"})
+    assert isinstance(caption(model, processor, pairs(1), max_new_tokens=2)[0], str)
+
+
+@pytest.mark.parametrize("silently", [True, False])
+def test_a_processor_that_drops_or_refuses_the_second_image_is_refused(
+    folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, silently: bool
+) -> None:
+    plain = Qwen3VLProcessor.apply_chat_template
+
+    def only_first(self: Any, chats: Any, **options: Any) -> Any:
+        for chat in chats if options["tokenize"] else []:
+            if len(chat[0]["content"]) > 2 and not silently:
+                raise ValueError("one image, please")
+            chat[0]["content"] = [chat[0]["content"][0], chat[0]["content"][-1]]
+        return plain(self, chats, **options)
+
+    monkeypatch.setattr(Qwen3VLProcessor, "apply_chat_template", only_first)
+    with pytest.raises(ValueError, match="takes one image only"):
+        load(folders("qwen3_vl"), device="cpu")
+    load(folders("qwen3_vl"), device="cpu", processor={"layout": "vertical"})
+
+
+def test_an_older_transformers_is_refused_in_one_line(
+    folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_models.transformers, "__version__", "5.20.2")
+    with pytest.raises(ValueError, match="chat models need transformers 5.21 or newer, this is 5.20.2: pip") as error:
+        load(folders("qwen3_vl"), device="cpu")
+    assert "\n" not in str(error.value)
+
+
+def test_the_oldest_transformers_is_that_of_the_package(root: Path) -> None:
+    assert f'"transformers>={OLDEST}"' in (root / "setup.py").read_text()
+
+
+def test_a_type_that_is_not_listed_with_an_image_processor_is_tried(tmp_path: Path) -> None:
+    model, processor = load(save_chat(tmp_path / "model", "qwen3_vl_moe"), device="cpu")
+    assert model.config.model_type == "qwen3_vl_moe"
+    model = add_lora(model, rank=2, alpha=4, dropout=0.0, seed=0)
+    model(**batch(processor)).loss.backward()
+    assert parts_without_gradient(model) == []
 
 
 def test_an_unknown_type_is_tried_like_the_others_and_the_log_says_so(

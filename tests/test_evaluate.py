@@ -219,6 +219,8 @@ CHANGES: dict[str, tuple[tuple[str, ...], tuple[str, ...], Callable[[Path], Any]
     "adapter": ((), ("--adapter", "ADAPTER"), predictions_of),
     "revision": ((), ("--revision", "main"), signature_entry("revision")),
     "processor": ((), ("--processor", '{"blur": 3.0}'), signature_entry("processor")),
+    "prompt": ((), ("--prompt", "the difference is"), signature_entry("processor")),
+    "examples": (("--examples", "1"), ("--examples", "2"), signature_entry("processor")),
     "benchmark_options": ((), ("--benchmark_options", json.dumps({**FEW, "seed": 1})), signature_entry("data_sha256")),
     "split": ((), ("--split", "validation"), signature_entry("pairs")),
     "output_dir": ((), ("--output_dir", "ELSEWHERE"), lambda folder: (folder / "metrics.json").exists()),
@@ -235,6 +237,7 @@ CHANGES: dict[str, tuple[tuple[str, ...], tuple[str, ...], Callable[[Path], Any]
 }
 REFUSALS = {
     "allow_pickle": (("--model", "PICKLED"), "--allow_pickle"),
+    "quantize": (("--quantize", "4bit"), "CUDA GPU"),
     "benchmark": (("--benchmark", "toys"), "unknown benchmark 'toys'"),
     "adapter_revision": (("--adapter_revision", "main"), "needs --model and --adapter"),
     "protocol": (("--protocol", "paper"), "the paper protocol drops the last incomplete batch"),
@@ -300,6 +303,31 @@ def test_every_other_option_is_refused_where_it_cannot_be_used(
     arguments = ["--model", str(tiny_captioner), "--benchmark", "toy", "--benchmark_options", json.dumps(FEW)]
     assert program.main([*arguments, "--output_dir", str(tmp_path / "out"), *options]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_question_shows_example_sentences_of_the_training_split(
+    program: ModuleType, tiny_captioner: Path, tmp_path: Path
+) -> None:
+    folder = quick(program, tiny_captioner, tmp_path / "out", "--prompt", "what changed?", "--examples", "3")
+    signature = metrics_of(folder)["signature"]
+    question, _, header, *lines = signature["processor"]["prompt"].split("\n")
+    first_sentences = [captions[0] for captions in load_benchmark("toy", "train", **FEW)["captions"]]
+    assert (question, header[-1], signature["examples"]) == ("what changed?", ":", 3)
+    assert lines == [f"- {first_sentences[index]}" for index in (0, 2, 5)]
+
+
+def test_example_sentences_are_different_and_from_the_whole_split(program: ModuleType) -> None:
+    training = [["a", "x"], ["a"], ["a"], ["b"], ["b"], ["c"]]
+    assert program.example_sentences(training, 2) == ["a", "b"]
+    assert program.example_sentences(training, 3) == ["a", "b", "c"]
+    assert program.example_sentences([], 0) == []
+    with pytest.raises(ValueError, match="--examples 4: the training split has 3 different"):
+        program.example_sentences(training, 4)
+
+
+def test_prompt_is_set_once(program: ModuleType) -> None:
+    with pytest.raises(ValueError, match="both set the prompt"):
+        program.parse_config([*MODEL, "--benchmark", "toy", "--prompt", "a", "--processor", '{"prompt": "b"}'])
 
 
 def test_options_may_be_in_a_file(program: ModuleType, tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_the_snippets_of_the_card_run_and_give_the_same_sentence(
     facts = card_facts(model)
     assert json.loads(json.dumps(facts)) == facts
     assert set(facts) == {
-        *("family", "tags", "method", "requirements", "merged_use", "adapter_use", "limits"),
+        *("family", "tags", "method", "code", "requirements", "merged_use", "adapter_use", "limits"),
     }
     adapted = add_lora(model, 2, 4, 0.0, 0, parts=list(family_of(model).lora_targets))
     save_adapter(adapted, processor, tmp_path / "run", base=str(tmp_path / "model"), revision=None)

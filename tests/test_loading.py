@@ -173,6 +173,16 @@ MODELS: dict[str, tuple[Damage, str]] = {
         "cannot be loaded: .*bitsandbytes",
     ),
     "cut settings of generation": (cut("generation_config.json"), "generation_config.json' is cut off"),
+    **{
+        f"generation with {name} {value!r}": (
+            edit("generation_config.json", **{name: value}),
+            f"has {name}={value!r}:",
+        )
+        for name, value in (
+            *(("num_beams", "x"), ("num_beams", 0), ("temperature", "1"), ("do_sample", "no"), ("max_length", -3)),
+            *(("pad_token_id", 1.5), ("top_p", True)),
+        )
+    },
     "repeated key": (write("config.json", '{"a": 1, "a": 2}'), "the key 'a' is given 2 times"),
     "no weights": (remove(WEIGHTS), "cannot be loaded: .*model.safetensors"),
     "cut weights": (cut(WEIGHTS), "model.safetensors' is cut off or damaged .*again"),

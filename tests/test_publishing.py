@@ -16,6 +16,7 @@ from huggingface_hub import ModelCard
 from loopback_hub import TOKEN, LoopbackHub
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny_chat_models import save_chat
 from tiny_models import save_plain_blip2, tiny_processor
 from without_package import ALONE
 
@@ -183,6 +184,38 @@ def test_a_merged_model_works_by_its_cards_snippet_without_this_package(
     refused = publish(hub, root, tmp_path / "mine", run)  # pushing an adapter must not remove the model
     assert refused.returncode == 2 and "contains a whole model" in refused.stderr
     assert hub.files(REPO) == files
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_a_chat_model_works_by_its_cards_snippet_with_this_package(
+    hub: LoopbackHub, root: Path, tmp_path: Path, run: Path, merge: bool
+) -> None:
+    base = save_chat(tmp_path / "base", "qwen3_vl")
+    hub.add_repo("tester/base", {file.name: file.read_bytes() for file in base.iterdir()})
+    model, processor = load(base, device="cpu", processor={"prompt": "What is new?", "layout": "two_frames"})
+    model = add_lora(model, rank=2, alpha=4, dropout=0.0, seed=0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(1))
+    for pattern in (*PROCESSOR, "*.py"):
+        for file in run.glob(pattern):
+            file.unlink()
+    save_adapter(model, processor, run, base="tester/base", revision=None)
+    (run / "captioner.json").write_text(json.dumps(card_facts(model)))
+    done = publish(hub, root, tmp_path / "mine", run, *["--merge"] * merge)
+    assert done.returncode == 0, done.stderr
+    files = hub.files(REPO)
+    whole = {"model.safetensors", "config.json", "video_preprocessor_config.json"}  # with the base's video part
+    assert set(files) >= PROCESSOR | {"chat_template.jinja"} | (whole if merge else ADAPTER)
+    card = files["README.md"].decode()
+    assert not list(filter(lambda name: name.endswith(".py"), files)) and "trust_remote_code" not in card
+    [expected] = caption(*load(base, run, device="cpu"), [images()])
+    for side, image in zip(("before", "after"), images(), strict=True):
+        image.save(tmp_path / f"{side}.png")
+    code = snippet(card).replace("print(", "print(repr(").rstrip() + ")"
+    done = hub.run(code, tmp_path / "theirs", tmp_path, token=None, PYTHONPATH=str(root))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == repr(expected) and expected
 
 
 @pytest.mark.parametrize("language", ["opt", "t5"])

@@ -1,5 +1,6 @@
 """train.py through its own command: what it writes, what it learns from, what it refuses."""
 
+import importlib.util
 import json
 import math
 import os
@@ -500,3 +501,20 @@ def test_four_bits_are_refused_without_a_gpu(chat_model: Path, tmp_path: Path) -
     entries = SMOKE | {"model": str(chat_model), "output_dir": str(tmp_path), "quantize": "4bit"}
     with pytest.raises(ValueError, match="quantize='4bit' needs a CUDA GPU"):
         train.build_model(train.TrainConfig(**entries), torch.device("cpu"))
+
+
+def test_the_base_may_be_in_four_bits(root: Path, tmp_path: Path) -> None:
+    """The adapter of a quantized base also fits the base in full precision."""
+    package = Path(sys.prefix) / "quantization"  # not among the other packages: PEFT imports it wherever it finds it
+    if not package.is_dir() and importlib.util.find_spec("bitsandbytes") is None:
+        pytest.skip("the package bitsandbytes is not installed: make weights")
+    places = os.pathsep.join(map(str, (package, root, root / "tests")))
+    code = [sys.executable, str(root / "tests" / "train_in_four_bits.py"), str(tmp_path)]
+    done = subprocess.run(code, env={**os.environ, "PYTHONPATH": places}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["layers"] > 20 and found["types"] == ["nf4"]
+    assert found["losses"][-1] < found["losses"][0] - 0.1
+    assert (
+        found["whole"] == pytest.approx(found["quantized"], abs=0.5) and found["without_adapter"] > found["quantized"]
+    )

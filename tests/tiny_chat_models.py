@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForImageTextToText, PreTrainedTokenizerFast
 
 from captioner_idc.chat_models import NotLoaded, images_only
@@ -18,6 +18,8 @@ SENTENCES = (
     "there is no difference, nothing has changed",
     "user assistant system",
 )
+# How Qwen's and Llama 3's tokenizers cut texts: line breaks stay together, and "\n\n" is one token.
+PIECES = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 TEXT = {
     **{"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4},
     **{"num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 4096},
@@ -34,14 +36,16 @@ Parts = tuple[Any, Any]  # configuration, processor of transformers
 def tiny_chat_tokenizer(*special: str, named: dict[str, str] | None = None, bos: str | None = None) -> Any:
     """Return a byte-level BPE tokenizer that pads with its first token and ends turns with TURN_END."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    cut = pre_tokenizers.Split(Regex(PIECES), "isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cut, to_bytes])
     tokenizer.decoder = decoders.ByteLevel()
     tokens = ["<|pad|>", "<|im_start|>", TURN_END, *special, *([bos] if bos else [])]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
         vocab_size=400, special_tokens=tokens, initial_alphabet=alphabet, show_progress=False
     )
-    tokenizer.train_from_iterator(SENTENCES, trainer)
+    tokenizer.train_from_iterator([*SENTENCES, "so\n\n" * 9], trainer)
     options = {"pad_token": "<|pad|>", "eos_token": TURN_END, "bos_token": bos}
     options |= {"extra_special_tokens": named} if named else {}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **options)
@@ -107,12 +111,13 @@ def _qwen3_vision(**more: Any) -> dict[str, Any]:
     return {**vision, "patch_size": 16, "num_position_embeddings": 64, **more}
 
 
-def qwen3_vl() -> Parts:
+def qwen3_vl(**widths: int) -> Parts:
+    """Return configuration and processor; `widths` are sizes of both transformers."""
     tokenizer, ids = _qwen_tokens()
-    text = _text(tokenizer, **_rope([2, 1, 1], mrope_interleaved=True))
-    config = transformers.Qwen3VLConfig(
-        text_config=text, vision_config=_qwen3_vision(deepstack_visual_indexes=[0]), **ids
-    )
+    text = _text(tokenizer, **_rope([2, 1, 1], mrope_interleaved=True), **widths)
+    vision = _qwen3_vision(deepstack_visual_indexes=[0], **widths)
+    vision["out_hidden_size"] = text["hidden_size"]
+    config = transformers.Qwen3VLConfig(text_config=text, vision_config=vision, **ids)
     return config, _qwen_processor(transformers.Qwen3VLProcessor, tokenizer, 16)
 
 
@@ -265,6 +270,43 @@ CHAT_FAMILIES: dict[str, Callable[[], Parts]] = {
 }
 
 
+def qwen3_vl_moe() -> Parts:
+    """Return a model whose type is not listed with an image processor."""
+    tokenizer, ids = _qwen_tokens()
+    experts = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16}
+    text = _text(tokenizer, **_rope([2, 1, 1], mrope_interleaved=True), **experts)
+    config = transformers.Qwen3VLMoeConfig(
+        text_config=text, vision_config=_qwen3_vision(deepstack_visual_indexes=[0]), **ids
+    )
+    return config, _qwen_processor(transformers.Qwen3VLProcessor, tokenizer, 16)
+
+
+def paligemma() -> Parts:
+    """Return a model without chat template, whose processor wants the answer as its `suffix`."""
+    tokenizer = tiny_chat_tokenizer("<image>")
+    config = transformers.PaliGemmaConfig(
+        text_config=_text(tokenizer, model_type="gemma"),
+        vision_config={"model_type": "siglip_vision_model", **VISION, "vision_use_head": False},
+        projection_dim=32,
+        **_ids(tokenizer, image_token_id="<image>"),
+    )
+    images = transformers.SiglipImageProcessorPil(size={"height": 32, "width": 32})
+    images.image_seq_length = 16
+    return config, transformers.PaliGemmaProcessor(images, tokenizer)
+
+
+def git() -> Parts:
+    """Return a captioner of one image, which has neither chat template nor image tokens."""
+    tokenizer = tiny_chat_tokenizer()
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.GitConfig(vision_config=VISION, vocab_size=len(tokenizer), **sizes)
+    images = transformers.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    return config, transformers.GitProcessor(images, tokenizer)
+
+
+OTHERS: dict[str, Callable[[], Parts]] = {build.__name__: build for build in (qwen3_vl_moe, paligemma, git)}
+
+
 def tiny_chat_model(config: Any, seed: int = 0) -> Any:
     """Return a model with weights so large that the answer depends on the images."""
     model = AutoModelForImageTextToText.from_config(config).eval()
@@ -275,13 +317,14 @@ def tiny_chat_model(config: Any, seed: int = 0) -> Any:
     return model
 
 
-def save_chat(folder: Path, family: str, seed: int = 0) -> Path:
+def save_chat(folder: Path, family: str, seed: int = 0, **widths: int) -> Path:
     """Save model, processor and a generation_config.json that asks for sampling, as on the Hub; return the folder."""
-    config, processor = CHAT_FAMILIES[family]()
+    config, processor = {**CHAT_FAMILIES, **OTHERS}[family](**widths)
     model = tiny_chat_model(config, seed)
     tokenizer = processor.tokenizer
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     model.generation_config.update(**ids, do_sample=True, temperature=1.5, top_k=20, top_p=0.9)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    (folder / "video_preprocessor_config.json").write_text('{"video_processor_type": "of the base"}')
     return folder
