@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from metric_idc import read_predictions, segment_scores, stated_change_type
 from metric_idc.comparison import renew_table
-from metric_idc.resampling import interval
+from metric_idc.resampling import mean_over_seeds
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIG = "configs/toy.yaml"
@@ -37,7 +37,6 @@ PRETRAINING_EPOCHS = 4
 BATCH = 32
 VALIDATION = 100
 MARKS = ("<!-- synthetic pairs: generated -->", "<!-- synthetic pairs: end -->")
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -125,20 +124,6 @@ def scores_of(cells: list[Cell], folder: Path) -> dict[str, np.ndarray]:
     return dict(zip(SCORES, (np.array(cider), np.array(change_types)), strict=True))
 
 
-def estimate(values: np.ndarray) -> dict[str, float | list[float]]:
-    """Return the mean of [seeds, pairs], with the middle 95 % of a bootstrap over both."""
-    random, (seeds, pairs) = np.random.default_rng(0), values.shape
-    draws = [
-        values[random.integers(seeds, size=seeds)][:, random.integers(pairs, size=pairs)].mean()
-        for _ in range(RESAMPLES)
-    ]
-    return {
-        "mean": float(values.mean()),
-        "interval": interval(np.array(draws)),
-        "seeds": values.mean(axis=1).tolist(),
-    }
-
-
 def summarize(real: list[int], seeds: list[int], folder: Path) -> list[dict]:
     """Return, per number of real pairs and score, both arms and their difference, seed by seed and pair by pair."""
     rows = []
@@ -146,8 +131,8 @@ def summarize(real: list[int], seeds: list[int], folder: Path) -> list[dict]:
         alone, both = (scores_of([Cell(count, seed, arm) for seed in seeds], folder) for arm in (False, True))
         row = {
             score: {
-                **dict(zip(ARMS, (estimate(alone[score]), estimate(both[score])), strict=True)),
-                "gain": estimate(both[score] - alone[score]),
+                **dict(zip(ARMS, (mean_over_seeds(alone[score]), mean_over_seeds(both[score])), strict=True)),
+                "gain": mean_over_seeds(both[score] - alone[score]),
             }
             for score in SCORES
         }

@@ -52,3 +52,17 @@ def p_value(difference: float, permuted: np.ndarray) -> float:
     """Return the two-sided p-value: how often permutations differ at least as much; never 0."""
     as_large = np.abs(permuted) >= abs(difference) - 1e-12  # sums in another order differ by rounding
     return float((1 + as_large.sum()) / (1 + len(permuted)))
+
+
+def mean_over_seeds(values: np.ndarray, resamples: int = 2000) -> dict[str, float | list[float]]:
+    """Return the mean of [seeds, pairs], with the middle 95 % of a bootstrap over both, and the mean of each seed."""
+    random, (seeds, pairs) = np.random.default_rng(0), values.shape
+    draws = [
+        values[random.integers(seeds, size=seeds)][:, random.integers(pairs, size=pairs)].mean()
+        for _ in range(resamples)
+    ]
+    return {
+        "mean": float(values.mean()),
+        "interval": interval(np.array(draws)),
+        "seeds": values.mean(axis=1).tolist(),
+    }

@@ -3,6 +3,7 @@
 import re
 import shlex
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from dataset_syned import BENCHMARKS
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 RECIPES = {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
+ZERO_SHOT = {path.stem: path for path in sorted((CONFIGS / "zero_shot").glob("*.yaml"))}
 LAUNCHES = {path.stem: path for path in sorted((CONFIGS / "accelerate").glob("*.yaml"))}
 PAPER = ("clevr_change", "clevr_dc", "spot_the_diff", "image_editing_request", "syned", "syned_emu")
 each_recipe = pytest.mark.parametrize("name", RECIPES)
@@ -42,7 +44,7 @@ def test_every_key_of_a_recipe_is_parsed(name: str) -> None:
     assert {key: getattr(config, key) for key in entries} == entries
     assert config.benchmark in BENCHMARKS and config.alpha == 2 * config.lora_rank
     assert config.output_dir == f"runs/{name}"
-    assert set(config.processor) <= {"blur"} and 0 <= config.processor.get("blur", 0) <= 0.5
+    assert set(config.processor) <= {"blur", "prompt"} and 0 <= config.processor.get("blur", 0) <= 0.5
 
 
 @each_recipe
@@ -52,6 +54,21 @@ def test_base_model_is_in_this_repository_or_pinned_to_a_commit(name: str) -> No
         assert "revision" not in entries
     else:
         assert re.fullmatch(r"[0-9a-f]{40}", entries["revision"])
+
+
+@pytest.mark.parametrize("name", ZERO_SHOT)
+def test_zero_shot_recipe_asks_the_model_of_the_trained_one_the_same_question(name: str, program: ModuleType) -> None:
+    trained = train.parse_config(["--config", str(RECIPES[f"qwen3_vl_{name}"])])
+    python, file, *own = shlex.split(header(ZERO_SHOT[name])[0])
+    assert (python, file, own) == ("python", "evaluate.py", ["--config", f"configs/zero_shot/{name}.yaml"])
+    config = program.parse_config(["--config", str(ZERO_SHOT[name])])
+    assert (config.model, config.revision) == (trained.model, trained.revision)
+    assert (config.benchmark, config.prompt) == (trained.benchmark, trained.processor["prompt"])
+    assert config.examples and config.output_dir == f"runs/zero_shot/{name}" and "\n" not in config.prompt
+
+
+def test_each_vision_language_recipe_has_one_without_training() -> None:
+    assert {f"qwen3_vl_{name}" for name in ZERO_SHOT} == {name for name in RECIPES if name.startswith("qwen3_vl_")}
 
 
 @each_recipe
