@@ -136,6 +136,11 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
         self.root = Path(root or self.config.data_dir or Path("data") / self.dataset_name)
         self.skip_log = skip_log
 
+    @classmethod
+    def default_folder(cls, name: str) -> Path | None:
+        """Return the folder of the raw files where none is named."""
+        return Path("data") / name
+
     @property
     def folder(self) -> Path:
         """Return the folder of the raw files: `root`, or SUBFOLDER in it where that exists."""
@@ -184,6 +189,10 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
     def count_pairs(self, split: str) -> int:
         """Count the entries of a split, broken ones included."""
         return sum(1 for _ in self.entries(split))
+
+    def raw_fingerprint(self) -> str:
+        """Return a hash of the names, sizes and times of the raw files."""
+        return fingerprint(self.root)
 
     def notes(self) -> list[str]:
         """Return lines that say what was done to the data, printed by the command `prepare`."""
@@ -244,7 +253,7 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
         """
         shutil.rmtree(self._output_dir)  # what a killed process has left there
         os.mkdir(self._output_dir)
-        raw_files = fingerprint(self.root) if self.root.is_dir() else None
+        raw_files = self.raw_fingerprint() if self.root.is_dir() else None
         watch = ParentWatch(os.getpid())
         register_after_fork(watch, ParentWatch.start)  # until `watch` is gone, which is when this returns
         super()._download_and_prepare(*args, **kwargs)

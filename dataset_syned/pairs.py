@@ -19,13 +19,27 @@ CHANGE_TYPES: dict[str, str] = {
     "remove": "something disappeared",
     "replace": "something became something else",
     "move": "something is in another place",
-    "color": "something has another color",
+    "color": "something, or the whole image, has another color",
     "material": "something has another material or texture",
     "text": "written text appeared, disappeared or reads differently",
     "background": "what is behind the main object is different",
     "style": "the whole image looks as if it were made in another way, e.g. painted",
     "local": "one object is altered in a way that no other type names, e.g. its expression",
     "global": "the whole scene is altered, e.g. its season or weather",
+    "brightness": "the image is clearly brighter or darker, more than by other light",
+    "contrast": "the image has more or less contrast",
+    "saturation": "the colors are more or less vivid",
+    "black-and-white": "the image lost its colors, or got them",
+    "tint": "one color lies over the whole image",
+    "blur": "the image, or a part of it, is blurred or became sharp",
+    "noise": "grain appeared or disappeared",
+    "pixelate": "the image, or a part of it, consists of large squares",
+    "flip": "the image is mirrored or upside down",
+    "rotate": "the image is turned or tilted",
+    "crop": "only a part of the image is left",
+    "cover": "a part is hidden behind a plain shape",
+    "duplicate": "something, or a part of the image, is there a second time",
+    "multiple": "several changes of different types",
 }
 FEATURES = datasets.Features(
     {
@@ -117,19 +131,21 @@ def read_file(source: ImageSource) -> dict[str, Any]:
         raise DataError(f"image {str(source)!r} cannot be read ({error})") from error
 
 
-def decode_image(image: dict[str, Any], name: str | None = None) -> Image.Image:
+def decode_image(image: dict[str, Any], name: str | None = None, least: int | None = None) -> Image.Image:
     """Return the RGB image that training would see; the only place of this package that decodes images.
 
     Args:
         image: an image as rows contain it.
         name: what messages call it; its base name if None.
+        least: pixels per side that a JPEG must at least have when it is decoded at a fraction of its size; None for
+            its whole size.
 
     Raises: DataError that names an image that training would refuse.
     """
     from modeling_blip2idc.image_fusion import load_image  # imports torch, which most commands do not need
 
     try:
-        return load_image(image["bytes"])
+        return load_image(image["bytes"], least)
     except ValueError as error:
         reason = str(error).removeprefix("the image: ")
         raise DataError(f"image {name or image['path']!r} cannot be read ({reason})") from error

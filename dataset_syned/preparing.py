@@ -11,7 +11,7 @@ import datasets
 from datasets import DownloadMode
 
 from .benchmarks import BENCHMARKS
-from .pair_builder import RAW_FILES, CacheError, PairBuilder, fingerprint
+from .pair_builder import RAW_FILES, CacheError, PairBuilder
 from .pairs import DataError
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def benchmark_builder(
     if unknown:
         raise ValueError(f"benchmark {name!r} has no option {unknown[0]!r}, it has: {', '.join(sorted(allowed))}")
     if builder.OWN_PAIRS:
-        options["data_dir"], root = options.get("data_dir") or root or Path("data") / name, None
+        options["data_dir"], root = options.get("data_dir") or root or builder.default_folder(name), None
     if options.get("data_dir") is not None:  # absolute, because it becomes part of the data set's name in the cache
         options["data_dir"] = os.path.abspath(os.path.expanduser(str(options["data_dir"])))
     identity = f"{builder.VERSION}-{config}"
@@ -62,7 +62,7 @@ def prepare(builder: PairBuilder, num_proc: int | None = None) -> datasets.Datas
         it was.
     """
     earlier = prepared_from(builder)
-    changed = builder.root.is_dir() and fingerprint(builder.root) != earlier.get("fingerprint")
+    changed = builder.root.is_dir() and builder.raw_fingerprint() != earlier.get("fingerprint")
     mode = DownloadMode.REUSE_CACHE_IF_EXISTS if changed else DownloadMode.REUSE_DATASET_IF_EXISTS
     if changed:
         builder.info.splits = None  # they describe the previous rows

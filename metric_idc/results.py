@@ -8,6 +8,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def write_text(path: Path, text: str) -> None:
     Raises: OSError with the name of the file, e.g. if the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+    for leftover in path.parent.glob(f".{escape(path.name)}.*.tmp"):
         with suppress(OSError, ImportError), _locked(leftover):  # which fails while another process is writing it
             leftover.unlink()
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")

@@ -115,6 +115,10 @@ def test_files_may_be_outside_the_archives_folder(tmp_path: Path) -> None:
             "type_mapping.json': unknown change 'texture', expected one of color",
         ),
         ({"type_mapping.json": {"move": [596]}}, "type_mapping.json', 'move': not a list of names"),
+        (
+            {"type_mapping.json": {"move": ["016001.png"], "color": ["016001.png"]}},
+            "'016001.png' is listed under both 'move' and 'color'",
+        ),
         ({"type_mapping.json": {}}, "type_mapping.json' has no type of change for '016001.png'"),
     ],
 )

@@ -10,6 +10,7 @@ from .image_editing_request import ImageEditingRequest
 from .instruct_pix2pix import InstructPix2Pix
 from .levir_cc import LevirCc
 from .magicbrush import MagicBrush
+from .photo_edits import PhotoEdits
 from .spot_the_diff import SpotTheDiff
 from .syned import Syned
 from .toy import Toy
@@ -25,6 +26,7 @@ BENCHMARKS: dict[str, type[PairBuilder]] = {
     "birds_to_words": BirdsToWords,
     "instruct_pix2pix": InstructPix2Pix,
     "magicbrush": MagicBrush,
+    "photo_edits": PhotoEdits,
     "folder": Folder,
     "toy": Toy,
 }

@@ -47,14 +47,19 @@ def sentences_of(captions: dict[str, Any], key: str, path: Path) -> list[str]:
 
 
 def types_of(path: Path) -> dict[str, str]:
-    """Return the authors' type of change of each scene, by `006594.png`. Raises: DataError for an unknown one."""
-    types = {}
+    """Return the authors' type of change of each scene, by `006594.png`.
+
+    Raises: DataError for an unknown type, or for a scene that has two.
+    """
+    types: dict[str, str] = {}
     for theirs, names in read_json(path, dict).items():
         if theirs not in TYPES:
             raise DataError(f"{str(path)!r}: unknown change {theirs!r}, expected one of {', '.join(TYPES)}")
         if not are_texts(names):
             raise DataError(f"{str(path)!r}, {theirs!r}: not a list of names, e.g. '006594.png'")
-        types |= dict.fromkeys(names, theirs)
+        for name in names:
+            if types.setdefault(name, theirs) != theirs:
+                raise DataError(f"{str(path)!r}: {name!r} is listed under both {types[name]!r} and {theirs!r}")
     return types
 
 

@@ -38,7 +38,7 @@ from ..scene_drawing import (
 
 VERSION = "2.0.0"
 Wording = Literal["description", "instruction"]
-Difficulty = Literal["easy", "hard"]
+Difficulty = Literal["single", "easy", "hard"]
 CHANGE_TYPES = ("color", "add", "remove", "move", NO_CHANGE)  # the types that are drawn
 REFERENCES = 5
 
@@ -138,6 +138,7 @@ class Setting:
 
 
 SETTINGS: dict[Difficulty, Setting] = {
+    "single": Setting(things=(1, 1), shift=0.015, gain=0.08, slope=0.10, move=0.5),
     "easy": Setting(things=(3, 5), shift=0.015, gain=0.08, slope=0.10, move=0.5),
     "hard": Setting(things=(5, 8), shift=0.06, gain=0.20, slope=0.30, move=0.3),
 }
@@ -220,7 +221,8 @@ class ToyConfig(datasets.BuilderConfig):
         seed: each seed gives different pairs.
         look: "paper" (cream, ruled, outlined things) or "studio" (grey, plain things).
         wording: "description" ("the small red circle is gone") or "instruction" ("remove the small red circle").
-        difficulty: "easy" or "hard" (more things, larger shifts of view and light, shorter moves).
+        difficulty: "single" (one thing in each scene), "easy", or "hard" (more things, larger shifts of view and
+            light, shorter moves).
         width, height: pixels of each picture.
     """
 
