@@ -24,7 +24,7 @@ PACKAGES: dict[str, set[str]] = {
 }
 # The only image decoder; it needs torch, so it is imported inside functions.
 DECODER = ("dataset_syned/pairs.py", "from modeling_blip2idc.image_fusion import load_image")
-PROGRAMS = ("train", "evaluate", "train_tiny_captioner")
+PROGRAMS = ("train", "evaluate", "train_tiny_captioner", "train_photo_captioner")
 # Heavy or replaceable libraries, and the only files that may import each.
 ONE_PLACE = {
     "peft": "captioner_idc/",

@@ -1,0 +1,384 @@
+"""Train a captioner for photographs: a small BLIP-2 that says what changed between two photographs.
+
+    python pretraining/train_photo_captioner.py --data_dir PHOTOGRAPHS --work_dir runs/pretraining
+
+It learns from pairs of the benchmark photo_edits and, one in five, of the toy benchmark with instructions. A captioner
+of this size that sees only sentences stays on a plateau where it ignores the images; two auxiliary losses shorten it:
+every patch says what covers it and what was done to it (vision part), and single queries name action, place, colour
+and thing (Q-Former). Their heads are discarded at the end. The language model also reads English: definitions of
+WordNet, and sentences about changes of things that no cut-out shows. Pairs are drawn in advance into --work_dir; the
+same command continues an interrupted run. The result is in the folder captioner there; write_card.py writes its card.
+"""
+
+import argparse
+import json
+import math
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from english import build_tokenizer, definitions, nouns
+from examples import ACTIONS, CANVAS, COLUMNS, IGNORED, LABELS, PATCH, ROWS, UNKNOWN, Pool, draw_pools, thing_names
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    BlipImageProcessorPil,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import PROCESSOR_NAME
+
+from common_idc.atomic_files import atomic_files, write_json
+from dataset_syned.photo_edit import Change
+from dataset_syned.photo_scenes import PLACES
+from dataset_syned.photo_statements import statements
+from dataset_syned.photo_wordings import SENTENCES, words_for
+from dataset_syned.scene_drawing import pick
+from dataset_syned.thing_names import ThingName
+from modeling_blip2idc import Blip2IdcProcessor
+
+QUERIES, WIDTH, HEADS = 12, 144, 6
+VISION_LAYERS, QFORMER_LAYERS, LANGUAGE_LAYERS = 5, 2, 3
+PIECES = 1536
+MAX_TOKENS = 36  # of a sentence with its EOS
+READ = 32  # sentences without pictures per step
+READING = 60_000
+HELD_OUT = 500
+UNCHANGED = ACTIONS.index("none")
+FIRST, STEPS_PER_SHARD = 4, 60  # shards of drawn pairs at the start, and steps until the next one
+
+
+def reading_sentences(wordnet: Path, photo_captions: list[str]) -> list[str]:
+    """Return English without pictures: definitions, captions, and captions about other things."""
+    rng = random.Random("tiny captioner/reading")
+    defined, words = definitions(wordnet), nouns(wordnet)
+    found = rng.sample(defined, READING // 2) + rng.sample(photo_captions, READING // 4)
+    places = [place for row in PLACES for place in row]
+    local = [
+        action for action in SENTENCES["description"] if action in ("add", "remove", "replace", "move", "recolor")
+    ]
+    for _ in range(READING // 4):
+        thing, other = ThingName(pick(rng, words)), ThingName(pick(rng, words))
+        change = Change(
+            "", pick(rng, local), thing, pick(rng, places), other, pick(rng, places), pick(rng, ("red", "blue"))
+        )
+        found.append(pick(rng, SENTENCES["description"][change.action]).format(**words_for(rng, change)))
+    rng.shuffle(found)
+    return found
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast) -> Blip2ForConditionalGeneration:
+    # BLIP-2's 0.02 (and 1e-10 for the vision encoder, which expects a checkpoint) fits widths of about a thousand; at
+    # this width too little of the images would reach the language model.
+    shared = {"hidden_size": WIDTH, "num_attention_heads": HEADS, "initializer_range": 1 / math.sqrt(WIDTH)}
+    config = Blip2Config(
+        vision_config=shared
+        | {
+            "intermediate_size": 4 * WIDTH,
+            "num_hidden_layers": VISION_LAYERS,
+            "image_size": CANVAS[0],  # positions are interpolated to the width of the canvas
+            "patch_size": PATCH,
+        },
+        qformer_config=shared
+        | {
+            "intermediate_size": 2 * WIDTH,
+            "num_hidden_layers": QFORMER_LAYERS,
+            "cross_attention_frequency": 1,
+            "encoder_hidden_size": WIDTH,
+            "vocab_size": 4,
+            "max_position_embeddings": 8,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        },
+        text_config=shared
+        | {
+            "model_type": "opt",
+            "word_embed_proj_dim": WIDTH,
+            "ffn_dim": 4 * WIDTH,
+            "num_hidden_layers": LANGUAGE_LAYERS,
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": 256,
+            "dropout": 0.0,
+            "bos_token_id": tokenizer.bos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+        },
+        num_query_tokens=QUERIES,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    # "eager": the backward pass of torch's fused attention takes ten times as long on a CPU at these sizes
+    model = Blip2ForConditionalGeneration._from_config(config, attn_implementation="eager")
+    look_at_the_same_place(model.vision_model)
+    torch.nn.init.normal_(model.query_tokens, std=0.02)  # zeros would make all queries equal
+    return model
+
+
+def waves(positions: torch.Tensor, size: int) -> torch.Tensor:
+    """Return sines and cosines of positions [N] -> [N, size], with wavelengths of 4 to 32 patches."""
+    frequencies = torch.exp(torch.linspace(0.0, -math.log(8.0), size // 2)) * math.pi / 2
+    angles = positions[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+@torch.no_grad()
+def look_at_the_same_place(vision: torch.nn.Module) -> None:
+    """Start the vision part so that a patch attends to its neighbours and to the same place in the other image.
+
+    Positions are waves of row and column within a cell, plus a mark of the cell; keys start equal to queries, so that
+    like attends to like (mimetic initialisation, Trockman and Kolter 2023). The table has as many columns as rows, of
+    which the canvas, half as wide as high, uses the means of two.
+    """
+    rows = torch.arange(ROWS).repeat_interleave(ROWS)
+    columns = torch.arange(ROWS).repeat(ROWS) * COLUMNS / ROWS
+    cell = torch.where(rows < ROWS // 2, 1.0, -1.0)[:, None].repeat(1, 8)
+    places = torch.cat([waves((rows % (ROWS // 2)).float(), 48), waves(columns, 48), cell], dim=1)  # [256, 104]
+    embedding = vision.embeddings.position_embedding  # [1, 1 + 256, WIDTH]; the first is the class token's
+    embedding.zero_()
+    embedding[0, 1:, : places.shape[1]] = 0.5 * places
+    for layer in vision.encoder.layers:
+        attention = layer.self_attn
+        queries = 1.4 * torch.randn(WIDTH, WIDTH) / math.sqrt(WIDTH)
+        attention.qkv.weight[:WIDTH] = queries
+        attention.qkv.weight[WIDTH : 2 * WIDTH] = queries
+        torch.nn.init.xavier_uniform_(attention.qkv.weight[2 * WIDTH :])
+        torch.nn.init.xavier_uniform_(attention.projection.weight)
+
+
+class Heads(torch.nn.Module):
+    """The auxiliary classifiers: action and thing of each patch; one query each for what `labels` has."""
+
+    def __init__(self, things: int) -> None:
+        super().__init__()
+        self.action, self.thing = torch.nn.Linear(WIDTH, len(ACTIONS)), torch.nn.Linear(WIDTH, things)
+        sizes = [*map(len, LABELS.values()), things, things]
+        self.query = torch.nn.ModuleList(torch.nn.Linear(WIDTH, size) for size in sizes)
+
+    def patch_loss(self, hidden: torch.Tensor, actions: torch.Tensor, things: torch.Tensor) -> torch.Tensor:
+        patches = hidden[:, 1:].float()  # [B, 128, WIDTH]
+        loss = 0.0
+        for head, labels, common in ((self.action, actions, UNCHANGED), (self.thing, things, UNKNOWN)):
+            weights = torch.ones(head.out_features)
+            weights[common] = 0.2  # of most patches
+            logits = head(patches).flatten(0, 1)
+            loss = loss + F.cross_entropy(logits, labels.flatten(), weight=weights, ignore_index=IGNORED)
+        return loss
+
+    def query_loss(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        hidden = hidden.float()
+        return sum(F.cross_entropy(head(hidden[:, i]), labels[:, i]) for i, head in enumerate(self.query))
+
+
+def patch_actions(status: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+    """Return what was done to each patch, [B, 128]: to all of them if none is marked as changed.
+
+    Args:
+        status: [B, 128], 1 where something changed.
+        actions: [B], of the pairs.
+    """
+    each = actions[:, None].expand_as(status)
+    elsewhere = torch.where(each == ACTIONS.index("two"), IGNORED, UNCHANGED)  # the second one is of the whole picture
+    local = torch.where(status == 1, each, torch.where(status == IGNORED, IGNORED, elsewhere))
+    return torch.where((status == 1).any(dim=1, keepdim=True), local, each)
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, sentences: list[str], prefix: list[int]) -> dict[str, torch.Tensor]:
+    """Return prefix, sentence and EOS, padded on the right; labels leave out the prefix and the padding."""
+    limit, pad = MAX_TOKENS - 1, tokenizer.pad_token_id  # always as wide, so that compiled code is compiled once
+    tokens = tokenizer(sentences, add_special_tokens=False)["input_ids"]
+    rows = [ids[:limit] + [tokenizer.eos_token_id] * (len(ids) <= limit) for ids in tokens]
+    ids = torch.tensor([prefix + row + [pad] * (MAX_TOKENS - len(row)) for row in rows])
+    labels = torch.tensor([[-100] * len(prefix) + row + [-100] * (MAX_TOKENS - len(row)) for row in rows])
+    mask = torch.tensor([[1] * (len(prefix) + len(row)) + [0] * (MAX_TOKENS - len(row)) for row in rows])
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def pixels(canvases: np.ndarray, processor: BlipImageProcessorPil) -> torch.Tensor:
+    images = torch.from_numpy(canvases).permute(0, 3, 1, 2).float() / 255.0  # [B, 3, 256, 128]
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (processor.image_mean, processor.image_std))
+    return (images - mean) / std
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: int = 300) -> float:
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup)))))
+
+
+@torch.no_grad()
+def right_shares(model, tokenizer, processor, pool: Pool, batch: int = 100) -> dict[str, float]:
+    """Return how often the greedy sentence about held-out photographs states the right actions, and place."""
+    model.eval()
+    prefix = [model.config.image_token_id] * QUERIES + [tokenizer.bos_token_id]
+    found: dict[str, list[bool]] = {"action": [], "place": [], "unchanged": []}
+    for start in range(0, len(pool), batch):
+        part = slice(start, start + batch)
+        out = model.generate(
+            pixel_values=pixels(np.array(pool.canvases[part]), processor),
+            input_ids=torch.tensor([prefix] * len(pool.captions[part])),
+            max_new_tokens=MAX_TOKENS,
+            do_sample=False,
+            interpolate_pos_encoding=True,
+        )
+        texts = tokenizer.batch_decode(out[:, len(prefix) :], skip_special_tokens=True)
+        for text, captions in zip(texts, pool.captions[part], strict=True):
+            true = statements(captions[0])
+            if not true:  # a drawn scene
+                continue
+            stated = statements(text)
+            actions = [statement.action for statement in true]
+            right = [statement.action for statement in stated] == actions
+            found["unchanged" if actions == ["none"] else "action"].append(right)
+            if len(true) == 1 and true[0].place:
+                found["place"].append(bool(stated) and stated[0].place == true[0].place)
+    model.train()
+    return {name: round(float(np.mean(values)), 3) for name, values in found.items()}
+
+
+class Run:
+    """Everything that a step needs, kept in `work_dir/state.pt` between two sessions."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args, self.step = args, 0
+        self.folder = args.work_dir
+        torch.manual_seed(args.seed)
+        [held_out] = draw_pools(args.data_dir, "validation", self.folder / "validation", HELD_OUT)
+        self.shards = draw_pools(args.data_dir, "train", self.folder / "train", args.pairs)
+        self.held_out, self.pools = Pool(held_out.result()), [Pool(shard.result()) for shard in self.shards[:FIRST]]
+        captions = [text for pool in self.pools for texts in pool.captions for text in texts]
+        self.reading = reading_sentences(args.wordnet, captions)
+        self.tokenizer = build_tokenizer(self.reading, PIECES)
+        self.model, self.heads = build_model(self.tokenizer), Heads(len(thing_names(args.data_dir)))
+        self.processor = BlipImageProcessorPil(size={"height": CANVAS[0], "width": CANVAS[1]})
+        self.parameters = [*self.model.parameters(), *self.heads.parameters()]
+        decayed = [p for p in self.parameters if p.ndim > 1]
+        plain = [p for p in self.parameters if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98), fused=True)
+
+    @property
+    def state_file(self) -> Path:
+        return self.folder / "state.pt"
+
+    def save(self) -> None:
+        """Write the state, whole or not at all."""
+        parts = {name: getattr(self, name).state_dict() for name in ("model", "heads", "optimizer")}
+        torch.save({**parts, "step": self.step}, self.state_file.with_suffix(".new"))
+        self.state_file.with_suffix(".new").rename(self.state_file)
+
+    def resume(self) -> None:
+        """Continue from the last state, if there is one."""
+        if self.state_file.is_file():
+            state = torch.load(self.state_file, weights_only=True)
+            for name in ("model", "heads", "optimizer"):
+                getattr(self, name).load_state_dict(state[name])
+            self.step = state["step"]
+
+    def batch(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[str]]:
+        """Return the examples of this step, which depend on the seed and the step alone."""
+        while len(self.pools) < min(len(self.shards), FIRST + self.step // STEPS_PER_SHARD):
+            self.pools.append(Pool(self.shards[len(self.pools)].result()))
+        rng = random.Random(f"{self.args.seed}/{self.step}")
+        chosen = [(pool := rng.choice(self.pools), rng.randrange(len(pool))) for _ in range(self.args.batch)]
+        arrays = [np.stack([getattr(p, n)[i] for p, i in chosen]) for n in ("canvases", "status", "things", "labels")]
+        return *arrays, [rng.choice(pool.captions[index]) for pool, index in chosen]
+
+    def losses(self, batch: tuple) -> dict[str, torch.Tensor]:
+        canvases, status, things, labels, captions = batch
+        prefix = [self.model.config.image_token_id] * QUERIES + [self.tokenizer.bos_token_id]
+        text = encode(self.tokenizer, captions, prefix)
+        rng = random.Random(f"reading/{self.args.seed}/{self.step}")
+        read = encode(self.tokenizer, rng.sample(self.reading, READ), [self.tokenizer.bos_token_id])
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.args.bf16):
+            images = pixels(canvases, self.processor)
+            out = self.model(pixel_values=images, interpolate_pos_encoding=True, **text)
+            reading = self.model.language_model(**read).loss
+        status, things, labels = (torch.from_numpy(values).long() for values in (status, things, labels))
+        return {
+            "loss": out.loss,
+            "patch_loss": self.heads.patch_loss(
+                out.vision_outputs.last_hidden_state, patch_actions(status, labels[:, 0]), things
+            ),
+            "query_loss": self.heads.query_loss(out.qformer_outputs.last_hidden_state, labels),
+            "reading_loss": reading,
+        }
+
+    def take_step(self) -> dict[str, float]:
+        """Take one optimizer step; return the losses."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.args.steps, self.args.lr)
+        losses = self.losses(self.batch())
+        aux = 1.0 if self.step < 0.7 * self.args.steps else 0.3
+        loss = losses["loss"] + aux * (0.5 * losses["patch_loss"] + 0.3 * losses["query_loss"])
+        (loss + 0.2 * losses["reading_loss"]).backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        return {name: value.item() for name, value in losses.items()}
+
+
+def train(args: argparse.Namespace) -> None:
+    run = Run(args)
+    run.resume()
+    for part in (run.model.vision_model, run.model.qformer, run.model.language_model):
+        if args.compile:
+            part.compile()
+    log, sums, started = (args.work_dir / "pretraining.jsonl").open("a"), [], time.time()
+    while run.step < args.steps:
+        sums.append(run.take_step())
+        if run.step % args.log_every == 0 or run.step == args.steps:
+            row = {"step": run.step, **{name: round(float(np.mean([s[name] for s in sums])), 4) for name in sums[0]}}
+            row["seconds"] = round((time.time() - started) / len(sums), 3)  # per step
+            if run.step % args.save_every == 0 or run.step == args.steps:
+                run.save()
+            if run.step % args.check_every == 0 or run.step == args.steps:
+                model = uncompiled(run)
+                row["right"] = right_shares(model, run.tokenizer, run.processor, run.held_out)
+                write_captioner(model, run.tokenizer, run.processor, args.work_dir / "captioner")
+            log.write(json.dumps(row) + "\n")
+            log.flush()
+            sums, started = [], time.time()
+    log.close()
+
+
+def uncompiled(run: Run) -> Blip2ForConditionalGeneration:
+    """Return a copy of the model that generates without compilation."""
+    model = build_model(run.tokenizer)
+    model.load_state_dict(run.model.state_dict())
+    return model
+
+
+def write_captioner(model, tokenizer, image_processor, folder: Path) -> None:
+    """Write model and processor; the code, which the package has, is left out."""
+    settings = {"canvas": CANVAS, "decoder_only": True, "max_caption_length": MAX_TOKENS}
+    with atomic_files(folder) as unfinished:
+        model.save_pretrained(unfinished)
+        Blip2IdcProcessor(image_processor, tokenizer, QUERIES, **settings).save_pretrained(unfinished)
+        for code in unfinished.glob("*.py"):
+            code.unlink()
+        config = json.loads((unfinished / PROCESSOR_NAME).read_text())
+        write_json(unfinished / PROCESSOR_NAME, {name: value for name, value in config.items() if name != "auto_map"})
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--data_dir", type=Path, required=True, help="photographs, with cut-outs in its folder cut_outs")
+    made.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"))
+    made.add_argument("--work_dir", type=Path, required=True, help="drawn pairs, state and log")
+    made.add_argument("--pairs", type=int, default=100_000, help="drawn in advance")
+    made.add_argument("--steps", type=int, default=12_000)
+    made.add_argument("--batch", type=int, default=64)
+    made.add_argument("--lr", type=float, default=1.5e-3)
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--log_every", type=int, default=50)
+    made.add_argument("--save_every", type=int, default=200)
+    made.add_argument("--check_every", type=int, default=1000)
+    made.add_argument("--compile", action="store_true", help="compile the three parts with torch.compile")
+    made.add_argument("--bf16", action="store_true", help="bf16 autocast, faster on processors that have it")
+    return made
+
+
+if __name__ == "__main__":
+    train(parser().parse_args())
