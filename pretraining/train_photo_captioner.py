@@ -47,6 +47,7 @@ READ = 32  # sentences without pictures per step
 READING = 60_000
 HELD_OUT = 500
 UNCHANGED = ACTIONS.index("none")
+MARK = 16  # dimensions of a position that say in which image it is
 FIRST, STEPS_PER_SHARD = 4, 60  # shards of drawn pairs at the start, and steps until the next one
 
 
@@ -124,26 +125,32 @@ def waves(positions: torch.Tensor, size: int) -> torch.Tensor:
 
 @torch.no_grad()
 def look_at_the_same_place(vision: torch.nn.Module) -> None:
-    """Start the vision part so that a patch attends to its neighbours and to the same place in the other image.
+    """Start the vision part so that half of the heads look around a patch, and half at its place in the other image.
 
-    Positions are waves of row and column within a cell, plus a mark of the cell; keys start equal to queries, so that
-    like attends to like (mimetic initialisation, Trockman and Kolter 2023). The table has as many columns as rows, of
-    which the canvas, half as wide as high, uses the means of two.
+    Positions are waves of row and column within a cell, plus a mark of the cell. Keys start equal to queries, so that
+    like attends to like (mimetic initialisation, Trockman and Kolter 2023); in half of the heads, with the mark
+    reversed. What the patches show starts small beside that. The table has as many columns as rows, of which the
+    canvas, half as wide as high, uses the means of two.
     """
     rows = torch.arange(ROWS).repeat_interleave(ROWS)
     columns = torch.arange(ROWS).repeat(ROWS) * COLUMNS / ROWS
-    cell = torch.where(rows < ROWS // 2, 1.0, -1.0)[:, None].repeat(1, 8)
-    places = torch.cat([waves((rows % (ROWS // 2)).float(), 48), waves(columns, 48), cell], dim=1)  # [256, 104]
+    cell = torch.where(rows < ROWS // 2, 1.0, -1.0)[:, None].repeat(1, MARK)
+    places = torch.cat([cell, waves((rows % (ROWS // 2)).float(), 48), waves(columns, 48)], dim=1)  # [256, 112]
     embedding = vision.embeddings.position_embedding  # [1, 1 + 256, WIDTH]; the first is the class token's
     embedding.zero_()
     embedding[0, 1:, : places.shape[1]] = 0.5 * places
+    torch.nn.init.normal_(vision.embeddings.patch_embedding.weight, std=0.01)
+    other_cell = torch.ones(WIDTH)
+    other_cell[:MARK] = -1.0
     for layer in vision.encoder.layers:
         attention = layer.self_attn
         queries = 1.4 * torch.randn(WIDTH, WIDTH) / math.sqrt(WIDTH)
-        attention.qkv.weight[:WIDTH] = queries
-        attention.qkv.weight[WIDTH : 2 * WIDTH] = queries
+        keys = queries.clone()
+        keys[: WIDTH // 2] *= other_cell  # the first half of the heads
+        attention.qkv.weight[:WIDTH], attention.qkv.weight[WIDTH : 2 * WIDTH] = queries, keys
         torch.nn.init.xavier_uniform_(attention.qkv.weight[2 * WIDTH :])
         torch.nn.init.xavier_uniform_(attention.projection.weight)
+        torch.nn.init.normal_(layer.mlp.fc2.weight, std=0.02)
 
 
 class Heads(torch.nn.Module):
@@ -237,7 +244,7 @@ def right_shares(model, tokenizer, processor, pool: Pool, batch: int = 100) -> d
 
 
 class Run:
-    """Everything that a step needs, kept in `work_dir/state.pt` between two sessions."""
+    """Everything that a step needs; `work_dir/state.pt` has what an interrupted run continues from."""
 
     def __init__(self, args: argparse.Namespace):
         self.args, self.step = args, 0
