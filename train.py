@@ -67,7 +67,7 @@ from common_idc.settings import (
     option,
     parse_settings,
 )
-from dataset_syned import benchmark_builder, load_benchmark, rows_fingerprint, undecoded
+from dataset_syned import benchmark_builder, evenly_spaced, load_benchmark, rows_fingerprint, undecoded
 from dataset_syned.epoch_order import CaptionChoice, PairOrder, TrainingPairs
 from metric_idc import corpus_scores
 from metric_idc.java import java_command
@@ -568,11 +568,6 @@ def cider(rows: Any, sentences: list[str]) -> float:
         for pair_id, sentence, captions in zip(rows["pair_id"], sentences, rows["captions"], strict=True)
     ]
     return corpus_scores(scored, ["CIDEr"])["CIDEr"]
-
-
-def evenly_spaced(rows: Any, count: int) -> Any:
-    """Return `count` rows, evenly spaced over the split, or all if there are fewer."""
-    return rows.select([i * len(rows) // count for i in range(count)]) if count < len(rows) else rows
 
 
 def validate(run: Run) -> tuple[dict[str, float], list[str]]:

@@ -9,6 +9,7 @@ HOMES = {
     "DataError": "pairs",
     "PairBuilder": "pair_builder",
     "benchmark_builder": "preparing",
+    "evenly_spaced": "preparing",
     "load_benchmark": "preparing",
     "prepare": "preparing",
     "rows_fingerprint": "preparing",

@@ -4,17 +4,20 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-from .photo_scenes import PAINTS, PLACES
-from .photo_wordings import SENTENCES, Style
+from .photo_part_changes import SHEETS
+from .photo_scenes import PLACES
+from .photo_wordings import PICTURES, SENTENCES, Style
+from .thing_names import NUMBERS
 
-COLORS = "|".join(("black", "white", "gray", *PAINTS))
+COLORS = "|".join(SHEETS)
 PLACE = "|".join(sorted((place for row in PLACES for place in row), key=len, reverse=True))
 NOUN = r"[a-z0-9' -]+?"
+INDEFINITE = rf"(?:an?|{'|'.join(NUMBERS)}) "
 # What stands in place of each brace of a sentence; the groups are the fields of a Statement.
 FIELDS = {
-    "a": rf"(?:(?:an?|some|two|three|four|five|six|several|many) (?P<thing>{NOUN})|(?P<unnamed>something))",
+    "a": rf"(?:{INDEFINITE}(?P<thing>{NOUN})|(?P<unnamed>something))",
     "the": rf"the (?P<thing>{NOUN})",
-    "other": rf"(?:(?:an?|some|two|three|four|five|six|several|many) )?(?P<other>{NOUN})",
+    "other": rf"(?:{INDEFINITE})?(?P<other>{NOUN})",
     "thing": r"(?P<thing>rectangle|circle)",
     "has": "(?:has|have)",
     "is": "(?:is|are)",
@@ -28,7 +31,7 @@ FIELDS = {
     "start": rf"(?:in|at|on) the (?P<source>{PLACE})",
     "c": rf"(?P<color>{COLORS})",
     "C": rf"an? (?P<color>{COLORS})",
-    "picture": "(?:picture|image|photo)",
+    "picture": f"(?:{'|'.join(dict.fromkeys(PICTURES))})",
 }
 CHANGE_TYPES = {
     **{name: name for name in ("add", "remove", "replace", "move", "tint", "blur", "crop", "cover", "duplicate")},

@@ -73,15 +73,26 @@ def seen(stage: Stage, placed: Placed) -> bool:
     return thing_visible(stage.draw(), stage.draw(placed), stage.mask(placed))
 
 
-def move(rng: random.Random, stage: Stage) -> Edit | None:
-    """Move a thing to another place."""
+def second_place(rng: random.Random, stage: Stage, change_type: str, stays: bool) -> Edit | None:
+    """Show a thing at another place, and at its first one too if it stays."""
     old = stage.place(rng)
     new = old and stage.elsewhere(rng, old, old)
     if not new:
         return None
     source = place_of_box(stage.box(old), stage.size)
-    edit = thing_edit(stage, stage.draw(old), stage.draw(new), new, "move", source=source)
+    after = stage.draw(old, new) if stays else stage.draw(new)
+    edit = thing_edit(stage, stage.draw(old), after, new, change_type, source=source)
     return edit if edit and seen(stage, old) and source != edit.change.place else None
+
+
+def move(rng: random.Random, stage: Stage) -> Edit | None:
+    """Move a thing to another place."""
+    return second_place(rng, stage, "move", stays=False)
+
+
+def copy(rng: random.Random, stage: Stage) -> Edit | None:
+    """Copy a thing to another place."""
+    return second_place(rng, stage, "duplicate", stays=True)
 
 
 def recolor(rng: random.Random, stage: Stage) -> Edit | None:
@@ -96,14 +107,3 @@ def recolor(rng: random.Random, stage: Stage) -> Edit | None:
         return None
     edit = thing_edit(stage, stage.draw(old), stage.draw(new), old, "color", action="recolor", color=color)
     return edit if edit and coarse_difference(edit.before, edit.after, stage.mask(old)) >= 35 else None
-
-
-def copy(rng: random.Random, stage: Stage) -> Edit | None:
-    """Copy a thing to another place."""
-    old = stage.place(rng)
-    new = old and stage.elsewhere(rng, old, old)
-    if not new:
-        return None
-    source = place_of_box(stage.box(old), stage.size)
-    edit = thing_edit(stage, stage.draw(old), stage.draw(old, new), new, "duplicate", source=source)
-    return edit if edit and seen(stage, old) and source != edit.change.place else None

@@ -130,3 +130,8 @@ def undecoded(rows: datasets.Dataset) -> datasets.Dataset:
     for side in ("before", "after"):
         rows = rows.cast_column(side, datasets.Image(decode=False))
     return rows
+
+
+def evenly_spaced(rows: datasets.Dataset, count: int) -> datasets.Dataset:
+    """Return `count` rows, evenly spaced over the split, or all if there are fewer."""
+    return rows.select([i * len(rows) // count for i in range(count)]) if count < len(rows) else rows

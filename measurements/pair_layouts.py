@@ -38,7 +38,7 @@ from common_idc.atomic_files import write_json, write_text
 from common_idc.commands import run_command
 from common_idc.provenance import code_commit, library_versions
 from common_idc.settings import Options
-from dataset_syned import load_benchmark, undecoded
+from dataset_syned import evenly_spaced, load_benchmark, undecoded
 from metric_idc import read_predictions, read_result, segment_scores
 from metric_idc.comparison import renew_table
 from metric_idc.resampling import mean_over_seeds
@@ -139,11 +139,6 @@ def seconds_per_pair(model: Any, processor: ChatPairProcessor, pairs: list[Pair]
     started = time.perf_counter()
     caption(model, processor, pairs, **options)
     return (time.perf_counter() - started) / len(pairs)
-
-
-def evenly_spaced(rows: Any, count: int) -> Any:
-    count = min(count, len(rows))
-    return rows.select([index * len(rows) // count for index in range(count)])
 
 
 def describe_machine() -> str:

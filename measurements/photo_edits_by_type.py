@@ -27,11 +27,10 @@ from dataset_syned.pairs import NO_CHANGE
 from dataset_syned.photo_statements import Statement, statements
 from dataset_syned.thing_names import ThingName
 from metric_idc import read_predictions, read_result
-from metric_idc.resampling import interval
+from metric_idc.resampling import mean_over_seeds
 
 THINGS = ("add", "remove", "replace")
 COUNTED = ("right type", "right action", "right place", "right thing", "said unchanged")
-RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -80,9 +79,8 @@ def chance(truths: list[Truth]) -> float | None:
 
 def share_with_interval(values: list[bool]) -> dict[str, Any]:
     """Return mean, bounds of a bootstrap over the pairs, and their number."""
-    array = np.array(values, dtype=float)
-    draws = np.random.default_rng(0).integers(len(array), size=(RESAMPLES, len(array)))
-    return {"share": float(array.mean()), "interval": interval(array[draws].mean(axis=1)), "pairs": len(array)}
+    found = mean_over_seeds(np.array([values], dtype=float))  # of one model
+    return {"share": found["mean"], "interval": found["interval"], "pairs": len(values)}
 
 
 def summary(counted: list[dict[str, bool]]) -> dict[str, dict[str, Any]]:

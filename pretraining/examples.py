@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
+from common_idc.atomic_files import atomic_folder
 from dataset_syned.benchmarks import toy
 from dataset_syned.benchmarks.photo_edits import PhotoEdits, PhotoEditsConfig, draw_pair, draw_stage, encode
 from dataset_syned.cut_outs import category_of
 from dataset_syned.photo_distractors import distract
 from dataset_syned.photo_edit import random_part
-from dataset_syned.photo_part_changes import soft_mask
-from dataset_syned.photo_scenes import PAINTS, PLACES, Material, place_of_box
+from dataset_syned.photo_part_changes import SHEETS, soft_mask
+from dataset_syned.photo_scenes import PLACES, Material, place_of_box
 from dataset_syned.photo_statements import CHANGE_TYPES
 from dataset_syned.photo_wordings import captions, located
 from dataset_syned.scene_drawing import COLORS as TOY_COLORS
@@ -52,7 +53,7 @@ OTHER_SENTENCES = {
 }
 ACTIONS = (*CHANGE_TYPES, "two", *OTHER_SENTENCES)
 PLACE_NAMES = ("", *(place for row in PLACES for place in row))
-COLORS = ("", "black", "white", "gray", *PAINTS, *TOY_COLORS)
+COLORS = ("", *SHEETS, *TOY_COLORS)
 UNKNOWN, IGNORED = 0, 255
 
 
@@ -282,18 +283,16 @@ def draw_shard(data_dir: Path, split: str, folder: Path, start: int, count: int)
     if place.exists():
         return place
     examples = [draw_example(data_dir, split, start + index) for index in range(count)]
-    unfinished = folder / f".{start:08d}"
-    unfinished.mkdir(parents=True, exist_ok=True)
-    for name, values in (
-        ("canvases", [example.canvas for example in examples]),
-        ("status", [example.status for example in examples]),
-        ("things", [example.things for example in examples]),
-        ("labels", [example.labels for example in examples]),
-    ):
-        np.save(unfinished / f"{name}.npy", np.array(values))
-    lines = "".join(json.dumps(example.captions) + "\n" for example in examples)
-    (unfinished / "captions.jsonl").write_text(lines)
-    unfinished.rename(place)
+    with atomic_folder(place) as unfinished:
+        for name, values in (
+            ("canvases", [example.canvas for example in examples]),
+            ("status", [example.status for example in examples]),
+            ("things", [example.things for example in examples]),
+            ("labels", [example.labels for example in examples]),
+        ):
+            np.save(unfinished / f"{name}.npy", np.array(values))
+        lines = "".join(json.dumps(example.captions) + "\n" for example in examples)
+        (unfinished / "captions.jsonl").write_text(lines)
     return place
 
 

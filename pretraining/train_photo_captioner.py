@@ -21,7 +21,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from english import build_tokenizer, definitions, nouns
-from examples import ACTIONS, CANVAS, COLUMNS, IGNORED, LABELS, PATCH, ROWS, UNKNOWN, Pool, draw_pools, thing_names
+from examples import (
+    ACTIONS,
+    CANVAS,
+    COLUMNS,
+    IGNORED,
+    LABELS,
+    PATCH,
+    PLACE_NAMES,
+    ROWS,
+    UNKNOWN,
+    Pool,
+    draw_pools,
+    thing_names,
+)
 from transformers import (
     Blip2Config,
     Blip2ForConditionalGeneration,
@@ -30,9 +43,8 @@ from transformers import (
 )
 from transformers.utils import PROCESSOR_NAME
 
-from common_idc.atomic_files import atomic_files, write_json
+from common_idc.atomic_files import atomic_files, write_atomically, write_json
 from dataset_syned.photo_edit import Change
-from dataset_syned.photo_scenes import PLACES
 from dataset_syned.photo_statements import statements
 from dataset_syned.photo_wordings import SENTENCES, words_for
 from dataset_syned.scene_drawing import pick
@@ -56,10 +68,7 @@ def reading_sentences(wordnet: Path, photo_captions: list[str]) -> list[str]:
     rng = random.Random("tiny captioner/reading")
     defined, words = definitions(wordnet), nouns(wordnet)
     found = rng.sample(defined, READING // 2) + rng.sample(photo_captions, READING // 4)
-    places = [place for row in PLACES for place in row]
-    local = [
-        action for action in SENTENCES["description"] if action in ("add", "remove", "replace", "move", "recolor")
-    ]
+    local, places = ("add", "remove", "replace", "move", "recolor"), PLACE_NAMES[1:]
     for _ in range(READING // 4):
         thing, other = ThingName(pick(rng, words)), ThingName(pick(rng, words))
         change = Change(
@@ -192,7 +201,7 @@ def patch_actions(status: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
 
 def encode(tokenizer: PreTrainedTokenizerFast, sentences: list[str], prefix: list[int]) -> dict[str, torch.Tensor]:
     """Return prefix, sentence and EOS, padded on the right; labels leave out the prefix and the padding."""
-    limit, pad = MAX_TOKENS - 1, tokenizer.pad_token_id  # always as wide, so that compiled code is compiled once
+    limit, pad = MAX_TOKENS - 1, tokenizer.pad_token_id
     tokens = tokenizer(sentences, add_special_tokens=False)["input_ids"]
     rows = [ids[:limit] + [tokenizer.eos_token_id] * (len(ids) <= limit) for ids in tokens]
     ids = torch.tensor([prefix + row + [pad] * (MAX_TOKENS - len(row)) for row in rows])
@@ -271,8 +280,7 @@ class Run:
     def save(self) -> None:
         """Write the state, whole or not at all."""
         parts = {name: getattr(self, name).state_dict() for name in ("model", "heads", "optimizer")}
-        torch.save({**parts, "step": self.step}, self.state_file.with_suffix(".new"))
-        self.state_file.with_suffix(".new").rename(self.state_file)
+        write_atomically(self.state_file, lambda file: torch.save({**parts, "step": self.step}, file))
 
     def resume(self) -> None:
         """Continue from the last state, if there is one."""
@@ -329,9 +337,6 @@ class Run:
 def train(args: argparse.Namespace) -> None:
     run = Run(args)
     run.resume()
-    for part in (run.model.vision_model, run.model.qformer, run.model.language_model):
-        if args.compile:
-            part.compile()
     log, sums, started = (args.work_dir / "pretraining.jsonl").open("a"), [], time.time()
     while run.step < args.steps:
         sums.append(run.take_step())
@@ -341,20 +346,12 @@ def train(args: argparse.Namespace) -> None:
             if run.step % args.save_every == 0 or run.step == args.steps:
                 run.save()
             if run.step % args.check_every == 0 or run.step == args.steps:
-                model = uncompiled(run)
-                row["right"] = right_shares(model, run.tokenizer, run.processor, run.held_out)
-                write_captioner(model, run.tokenizer, run.processor, args.work_dir / "captioner")
+                row["right"] = right_shares(run.model, run.tokenizer, run.processor, run.held_out)
+                write_captioner(run.model, run.tokenizer, run.processor, args.work_dir / "captioner")
             log.write(json.dumps(row) + "\n")
             log.flush()
             sums, started = [], time.time()
     log.close()
-
-
-def uncompiled(run: Run) -> Blip2ForConditionalGeneration:
-    """Return a copy of the model that generates without compilation."""
-    model = build_model(run.tokenizer)
-    model.load_state_dict(run.model.state_dict())
-    return model
 
 
 def write_captioner(model, tokenizer, image_processor, folder: Path) -> None:
@@ -382,7 +379,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--log_every", type=int, default=50)
     made.add_argument("--save_every", type=int, default=200)
     made.add_argument("--check_every", type=int, default=1000)
-    made.add_argument("--compile", action="store_true", help="compile the three parts with torch.compile")
     made.add_argument("--bf16", action="store_true", help="bf16 autocast, faster on processors that have it")
     return made
 

@@ -1,10 +1,8 @@
 """Settings and fixtures for all tests: no network, temporary caches, no progress bars."""
 
 import importlib.metadata
-import importlib.util
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -12,6 +10,7 @@ from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
+from program_files import load_program
 
 # Set before any Hugging Face library is imported, because they read these only once.
 CACHE = tempfile.TemporaryDirectory(prefix="blip2idc-tests-")
@@ -40,11 +39,7 @@ def tiny_captioner(root: Path) -> Path:
 @pytest.fixture(scope="session")
 def program(root: Path) -> ModuleType:
     """Return evaluate.py as a module; `import evaluate` would import the library of that name (as it should)."""
-    spec = importlib.util.spec_from_file_location("evaluate_program", root / "evaluate.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_program(root / "evaluate.py", "evaluate_program")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

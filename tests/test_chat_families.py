@@ -14,7 +14,15 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tiny_chat_models import CHAT_FAMILIES, SENTENCES, TURN_END, chat_template, save_chat, tiny_chat_model
+from tiny_chat_models import (
+    CHAT_FAMILIES,
+    SENTENCES,
+    TURN_END,
+    chat_template,
+    save_chat,
+    saved_on_first_use,
+    tiny_chat_model,
+)
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, Qwen3VLProcessor
 
 import train
@@ -37,12 +45,7 @@ Load = Callable[..., tuple[Any, ChatPairProcessor]]
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return a function that gives the folder of a family's tiny model."""
-    parent = tmp_path_factory.mktemp("chat")
-
-    def folder(family: str) -> Path:
-        return parent / family if (parent / family).exists() else save_chat(parent / family, family)
-
-    return folder
+    return saved_on_first_use(tmp_path_factory.mktemp("chat"))
 
 
 @pytest.fixture(scope="module")

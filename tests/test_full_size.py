@@ -1,12 +1,12 @@
 """measurements/full_size.py: the architecture of BLIP-2 OPT-2.7B, and a small checkpoint written by the same code."""
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from program_files import load_program
 from tiny_models import tiny_config
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, Blip2ForConditionalGeneration
 
@@ -16,10 +16,7 @@ from captioner_idc.loading import load
 
 @pytest.fixture(scope="module")
 def full_size(root: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("full_size", root / "measurements" / "full_size.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_program(root / "measurements" / "full_size.py")
 
 
 @pytest.fixture(scope="module")

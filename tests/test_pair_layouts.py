@@ -1,8 +1,6 @@
 """measurements/pair_layouts.py: equally many image tokens for every layout, its commands, its table."""
 
-import importlib.util
 import json
-import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_chat_models import save_chat
+from program_files import load_program
+from tiny_chat_models import saved_on_first_use
 
 import train
 from captioner_idc.loading import load
@@ -23,22 +22,13 @@ TOY = {"train": 6, "validation": 2, "test": 4}
 
 @pytest.fixture(scope="module")
 def experiment(root: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pair_layouts", root / "measurements" / "pair_layouts.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_program(root / "measurements" / "pair_layouts.py")
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return a function that gives the folder of a family's tiny model."""
-    parent = tmp_path_factory.mktemp("chat")
-
-    def folder(family: str) -> Path:
-        return parent / family if (parent / family).exists() else save_chat(parent / family, family)
-
-    return folder
+    return saved_on_first_use(tmp_path_factory.mktemp("chat"))
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 """measurements/photo_edits_by_type.py: what sentences about edited photographs state, counted by change type."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from program_files import load_program
 
 from dataset_syned import load_benchmark
 from metric_idc import score_rows, write_predictions, write_results
@@ -17,11 +16,7 @@ FEW = {"train": 4, "validation": 2, "test": 40}
 
 @pytest.fixture(scope="module")
 def by_type(root: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("photo_edits_by_type", root / "measurements/photo_edits_by_type.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_program(root / "measurements/photo_edits_by_type.py")
 
 
 @pytest.fixture(scope="module")

@@ -1,24 +1,19 @@
 """measurements/synthetic_pairs.py: its commands, its estimates, and the table in the documentation."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from program_files import load_program
 
 from metric_idc.resampling import mean_over_seeds
 
 
 @pytest.fixture(scope="module")
 def experiment(root: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("synthetic_pairs", root / "measurements" / "synthetic_pairs.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_program(root / "measurements" / "synthetic_pairs.py")
 
 
 @pytest.fixture

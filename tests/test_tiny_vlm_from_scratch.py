@@ -1,6 +1,5 @@
 """measurements/tiny_vlm_from_scratch.py: a model that its layouts can train, and the table in the documentation."""
 
-import importlib.util
 import json
 from argparse import Namespace
 from pathlib import Path
@@ -8,6 +7,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from program_files import load_program
 from tiny_chat_models import SENTENCES
 
 from captioner_idc.chat_models import image_token_id
@@ -18,11 +18,7 @@ from dataset_syned import load_benchmark
 
 @pytest.fixture(scope="module")
 def experiment(root: Path) -> ModuleType:
-    file = root / "measurements" / "tiny_vlm_from_scratch.py"
-    spec = importlib.util.spec_from_file_location("tiny_vlm_from_scratch", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_program(root / "measurements" / "tiny_vlm_from_scratch.py")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

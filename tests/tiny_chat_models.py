@@ -317,6 +317,15 @@ def tiny_chat_model(config: Any, seed: int = 0) -> Any:
     return model
 
 
+def saved_on_first_use(parent: Path) -> Callable[[str], Path]:
+    """Return a function that gives the folder of a family's tiny model, saved when it is first asked for."""
+
+    def folder(family: str) -> Path:
+        return parent / family if (parent / family).exists() else save_chat(parent / family, family)
+
+    return folder
+
+
 def save_chat(folder: Path, family: str, seed: int = 0, **widths: int) -> Path:
     """Save model, processor and a generation_config.json that asks for sampling, as on the Hub; return the folder."""
     config, processor = {**CHAT_FAMILIES, **OTHERS}[family](**widths)

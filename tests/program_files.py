@@ -1,0 +1,19 @@
+"""Programs as modules, loaded by their path: they are in no package."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+
+def load_program(path: Path, name: str | None = None) -> ModuleType:
+    """Return a program's file as a module.
+
+    Args:
+        name: of the module; default: that of the file.
+    """
+    spec = importlib.util.spec_from_file_location(name or path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
