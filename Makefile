@@ -6,10 +6,11 @@ PYTHON ?= python3
 EXTRAS ?= train,synthesis,dev
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-RUN := runs/toy
-BASE := runs/toy-base
-OURS := $(RUN)/eval/toy-test
+RUN := runs/photo_edits
+BASE := runs/photo_edits-base
+OURS := $(RUN)/eval/photo_edits-test
 SHIPPED := captioner_idc/tiny_captioner
+REQUESTS := --benchmark photo_edits --benchmark_options '{"wording": "request"}' --split test
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 export HF_HUB_OFFLINE := 1
@@ -22,7 +23,9 @@ demo: $(OURS)/metrics.json $(BASE)/metrics.json
 	@echo
 	$(BIN)/python -m metric_idc compare $(OURS) $(BASE) --names "after LoRA" "before LoRA"
 	@echo
-	$(BIN)/blip2idc docs/before.png docs/after.png --adapter $(RUN)
+	$(BIN)/blip2idc docs/before.jpg docs/after.jpg --adapter $(RUN)
+	@echo
+	@echo "six pairs with sentences: $(RUN)/validation_pairs.png; all of them: $(OURS)/report.html"
 
 test: .venv/installed
 	$(PYTEST) -m "not slow"
@@ -51,11 +54,11 @@ experiment: .venv/installed
 		--page docs/synthesis.md
 
 results: $(OURS)/metrics.json $(BASE)/metrics.json
-	mkdir -p docs/results/toy docs/results/toy-base
-	cp $(OURS)/metrics.json $(OURS)/predictions.jsonl docs/results/toy/
-	cp $(BASE)/metrics.json $(BASE)/predictions.jsonl docs/results/toy-base/
-	$(BIN)/python -m metric_idc compare docs/results/toy docs/results/toy-base --names "after LoRA" "before LoRA" \
-		--table_in README.md
+	mkdir -p docs/results/photo_edits docs/results/photo_edits-base
+	cp $(OURS)/metrics.json $(OURS)/pairs.jsonl $(OURS)/predictions.jsonl docs/results/photo_edits/
+	cp $(BASE)/metrics.json $(BASE)/pairs.jsonl $(BASE)/predictions.jsonl docs/results/photo_edits-base/
+	$(BIN)/python -m metric_idc compare docs/results/photo_edits docs/results/photo_edits-base \
+		--names "after LoRA" "before LoRA" --table_in README.md
 
 clean:
 	rm -rf $(RUN) $(BASE)
@@ -66,15 +69,15 @@ clean:
 	touch $@
 
 # The stamp, not the adapter, which exists from the first epoch on.
-$(RUN)/trained: configs/toy.yaml $(SHIPPED)/model.safetensors | .venv/installed
+$(RUN)/trained: configs/photo_edits.yaml $(SHIPPED)/model.safetensors | .venv/installed
 	rm -rf $(RUN)
 	$(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 		--num_cpu_threads_per_process $$($(BIN)/python -c "import os; print(os.cpu_count())") \
-		train.py --config configs/toy.yaml --output_dir $(RUN)
+		train.py --config configs/photo_edits.yaml --output_dir $(RUN)
 	touch $@
 
 $(OURS)/metrics.json: $(RUN)/trained
-	$(BIN)/python evaluate.py --adapter $(RUN) --benchmark toy --split test --output_dir $(OURS)
+	$(BIN)/python evaluate.py --adapter $(RUN) $(REQUESTS) --output_dir $(OURS)
 
 $(BASE)/metrics.json: $(SHIPPED)/model.safetensors | .venv/installed
-	$(BIN)/python evaluate.py --model $(SHIPPED) --benchmark toy --split test --output_dir $(BASE) --input_controls False
+	$(BIN)/python evaluate.py --model $(SHIPPED) $(REQUESTS) --output_dir $(BASE) --input_controls False

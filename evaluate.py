@@ -1,6 +1,6 @@
 """Evaluate a model on a benchmark: predictions, scores and a report.
 
-    python evaluate.py --adapter runs/toy --benchmark toy --output_dir runs/toy/eval/toy-test
+    python evaluate.py --adapter runs/mine --benchmark photo_edits --output_dir runs/mine/eval/photo_edits-test
 
 Predictions are written first and then scored. To score them again without the model, or to compare results:
 `python -m metric_idc score FILE --output_dir FOLDER`, `python -m metric_idc compare FOLDER FOLDER`.

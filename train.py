@@ -1,8 +1,8 @@
 """Adapt a captioner to image difference captioning with LoRA: a benchmark in, a run folder out.
 
-    accelerate launch train.py --config configs/toy.yaml
-    accelerate launch train.py --config configs/toy.yaml --output_dir runs/other --lora_rank 16
-    accelerate launch train.py --config configs/toy.yaml --resume       # continues where the same command stopped
+    accelerate launch train.py --config configs/photo_edits.yaml
+    accelerate launch train.py --config configs/photo_edits.yaml --output_dir runs/other --lora_rank 16
+    accelerate launch train.py --config configs/photo_edits.yaml --resume   # continues where the same command stopped
 
 Every field of TrainConfig is a key of the YAML file and a command-line option, and the command line wins. The run
 folder gets the best adapter with its processor, config, log, checkpoints, pictures and a card (README.md).

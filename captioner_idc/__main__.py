@@ -2,7 +2,7 @@
 
 blip2idc before.png after.png                                  # the captioner that ships, offline
 blip2idc before.png after.png --model gautierevn/blip2idc
-blip2idc --pairs pairs.csv --adapter runs/toy --output predictions.jsonl
+blip2idc --pairs pairs.csv --adapter runs/mine --output predictions.jsonl
 """
 
 import argparse
@@ -36,7 +36,12 @@ from .pair_lists import (
     read_pairs,
 )
 
-SHIPPED_NOTE = "using the captioner that ships, which knows drawn scenes only: for photographs give --model"
+# What it has learned: the change types of the benchmark photo_edits; its card has the shares.
+SHIPPED_NOTE = (
+    "using the small captioner that ships: it tells changes of the whole picture (light, colors, sharpness, noise, "
+    "mirroring, rotation, cropping), moved, recolored or covered parts and text, and where, but seldom names a new "
+    "thing; for more name a large model: --model Qwen/Qwen3-VL-2B-Instruct"
+)
 SOME_SKIPPED = 1  # exit code
 CONTINUING = (
     "A pair whose image cannot be read is named on standard error and skipped; the exit code is then "

@@ -1,6 +1,6 @@
 """LoRA adapters of any family: created, trained, saved, loaded and merged. The one place that knows PEFT.
 
-python -m captioner_idc.adapters runs/toy merged          # base and adapter as one model, with its code
+python -m captioner_idc.adapters runs/mine merged         # base and adapter as one model, with its code
 """
 
 import argparse

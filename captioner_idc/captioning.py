@@ -1,6 +1,6 @@
 """Pairs of images to sentences, for any captioner.
 
-model, processor = load("runs/toy")
+model, processor = load("runs/mine")
 caption(model, processor, [("before.png", "after.png")])
 """
 

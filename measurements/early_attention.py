@@ -66,7 +66,10 @@ PAGE_TEMPLATE = Path(__file__).with_name("early_attention_page.md")
 SHARES = ((0.0, True), (0.1, True), (0.3, True), (0.3, False))  # unchanged pairs in training, distractors
 # Benchmark -> options of the pairs that training starts with, because a small captioner that sees only the benchmark's
 # own pairs ignores the images for a long time.
-WARM_UP: dict[str, dict[str, Any]] = {"toy": {"difficulty": "single"}}
+WARM_UP: dict[str, dict[str, Any]] = {
+    "toy": {"difficulty": "single"},
+    "photo_edits": {"unchanged": 0.0, "two_changes": 0.0, "distractors": False},
+}
 STATE, RESULT, PREDICTIONS = "state.pt", "run.json", "predictions.jsonl"
 SPEAKING = 100  # pairs at a time
 NORMALIZED = 500  # canvases whose pixels give mean and standard deviation

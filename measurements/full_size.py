@@ -148,9 +148,9 @@ def next_commands(folder: Path) -> str:
     return f"""two steps of training on four drawn pairs, and a sentence of the adapter:
   python train.py --model {place} --benchmark toy --benchmark_options {options} \\
     --output_dir runs/full-size --lora_rank 16 --batch_size 2 --epochs 1 --validation_captions 0 --log_every 1
-  blip2idc docs/before.png docs/after.png --adapter runs/full-size --max_new_tokens 10
+  blip2idc docs/before.jpg docs/after.jpg --adapter runs/full-size --max_new_tokens 10
 a sentence of the model itself:
-  blip2idc docs/before.png docs/after.png --model {place} --max_new_tokens 10"""
+  blip2idc docs/before.jpg docs/after.jpg --model {place} --max_new_tokens 10"""
 
 
 def main(argv: list[str] | None = None) -> int:

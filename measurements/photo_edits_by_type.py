@@ -89,12 +89,19 @@ def summary(counted: list[dict[str, bool]]) -> dict[str, dict[str, Any]]:
     return {name: share_with_interval(found) for name, found in values.items() if found}
 
 
-def measure(folder: Path) -> dict[str, Any]:
-    """Return all shares of an evaluation. Raises: ValueError if it is not one of photo_edits."""
+def measure(folder: Path, data_dir: Path | None = None) -> dict[str, Any]:
+    """Return all shares of an evaluation.
+
+    Args:
+        data_dir: the photographs, if they are not scikit-image's; the evaluation records no path.
+
+    Raises: ValueError if it is not an evaluation on photo_edits, or not on these photographs.
+    """
     signature = read_result(folder)["signature"]
     if signature.get("benchmark") != "photo_edits":
         raise ValueError(f"{str(folder)!r} is an evaluation on {signature.get('benchmark')!r}, not on photo_edits")
-    rows = load_benchmark("photo_edits", signature["split"], **signature["benchmark_options"])
+    options = signature["benchmark_options"] | ({"data_dir": str(data_dir)} if data_dir else {})
+    rows = load_benchmark("photo_edits", signature["split"], **options)
     truths = [truth_of(json.loads(text)) for text in rows["provenance"]]
     predictions = read_predictions(folder / "predictions.jsonl")
     if [row["pair_id"] for row in predictions] != list(rows["pair_id"]):
@@ -130,10 +137,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="that evaluate.py has written")
+    parser.add_argument("--data_dir", type=Path, help="photographs of the evaluation; default: scikit-image's")
     arguments = parser.parse_args(argv)
 
     def command() -> None:
-        result = measure(arguments.folder)
+        result = measure(arguments.folder, arguments.data_dir)
         write_json(arguments.folder / "by_type.json", result)
         print(table(result))
 

@@ -2,7 +2,7 @@
 
 python -m metric_idc score predictions.jsonl --output_dir scores
 python -m metric_idc score results.json --references references.json --output_dir scores      (COCO files)
-python -m metric_idc compare runs/toy/eval/toy-test runs/base/eval/toy-test --names ours base
+python -m metric_idc compare runs/mine/eval/photo_edits-test runs/base/eval/photo_edits-test --names ours base
 """
 
 import argparse

@@ -23,7 +23,7 @@ from dataset_syned.photo_edit import random_part
 from dataset_syned.photo_part_changes import SHEETS, soft_mask
 from dataset_syned.photo_scenes import PLACES, Material, place_of_box
 from dataset_syned.photo_statements import CHANGE_TYPES
-from dataset_syned.photo_wordings import captions, located
+from dataset_syned.photo_wordings import REFERENCES, captions, located
 from dataset_syned.scene_drawing import COLORS as TOY_COLORS
 from dataset_syned.scene_drawing import SHAPES, between, coverage, draw_background, draw_scene, pick
 from modeling_blip2idc.image_fusion import fuse
@@ -37,7 +37,7 @@ TOY_SHARE = 0.2
 TOY_PICTURE = (128, 64)
 PAPER_SHARE = 0.25  # of the toy scenes in the toy benchmark's default look
 OTHER_SHARE = 0.07  # pairs with a change that photo_edits does not have
-CATEGORY_SHARE = 0.3  # of the sentences name a thing by its category
+CATEGORY_SHARE = 0.6  # of the sentences about a thing that has a category name it by that
 OTHER_SENTENCES = {
     "something": ("something has changed {at}", "something is different {at}", "something changed {at}"),
     "everything": (
@@ -145,7 +145,7 @@ def photo_example(data_dir: Path, split: str, seed: str) -> Example:
     texts = captions(rng, changes, "description")
     coarse = [in_categories(change, edit.cut_outs) for change, edit in zip(changes, drawn.edits, strict=True)]
     if coarse != changes:
-        texts += captions(rng, coarse, "description")[: round(len(texts) * CATEGORY_SHARE / (1 - CATEGORY_SHARE))]
+        texts += captions(rng, coarse, "description")
     canvas = np.asarray(fuse(*pictures, layout="vertical", canvas=CANVAS))
     return Example(canvas, status.reshape(-1), things.reshape(-1), labels, texts)
 
@@ -260,6 +260,12 @@ def draw_example(data_dir: Path, split: str, index: int) -> Example:
     if share < TOY_SHARE + OTHER_SHARE:
         return other_example(data_dir, split, seed)
     return photo_example(data_dir, split, seed)
+
+
+def choose_caption(rng: random.Random, texts: list[str]) -> str:
+    """Return one of the captions of an example, of which those after REFERENCES name things by their categories."""
+    named, coarse = texts[:REFERENCES], texts[REFERENCES:]
+    return rng.choice(coarse if coarse and rng.random() < CATEGORY_SHARE else named)
 
 
 class Pool:

@@ -16,6 +16,7 @@ import math
 import random
 import time
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from examples import (
     ROWS,
     UNKNOWN,
     Pool,
+    choose_caption,
     draw_pools,
     thing_names,
 )
@@ -55,6 +57,8 @@ QUERIES, WIDTH, HEADS = 12, 144, 6
 VISION_LAYERS, QFORMER_LAYERS, LANGUAGE_LAYERS = 5, 2, 3
 PIECES = 1536
 MAX_TOKENS = 36  # of a sentence with its EOS
+SENTENCES_EACH = 2  # about a pair, per step
+PLACE_WEIGHT = 2.0  # more than that of the other labels
 READ = 32  # sentences without pictures per step
 READING = 60_000
 HELD_OUT = 500
@@ -163,13 +167,17 @@ def look_at_the_same_place(vision: torch.nn.Module) -> None:
 
 
 class Heads(torch.nn.Module):
-    """The auxiliary classifiers: action and thing of each patch; one query each for what `labels` has."""
+    """The auxiliary classifiers: action, thing and position of each patch; one query each for what `labels` has.
+
+    Without the position, which the vision part would otherwise forget in its later layers, no query says where.
+    """
 
     def __init__(self, things: int) -> None:
         super().__init__()
         self.action, self.thing = torch.nn.Linear(WIDTH, len(ACTIONS)), torch.nn.Linear(WIDTH, things)
         sizes = [*map(len, LABELS.values()), things, things]
         self.query = torch.nn.ModuleList(torch.nn.Linear(WIDTH, size) for size in sizes)
+        self.row, self.column = torch.nn.Linear(WIDTH, ROWS), torch.nn.Linear(WIDTH, COLUMNS)
 
     def patch_loss(self, hidden: torch.Tensor, actions: torch.Tensor, things: torch.Tensor) -> torch.Tensor:
         patches = hidden[:, 1:].float()  # [B, 128, WIDTH]
@@ -179,11 +187,15 @@ class Heads(torch.nn.Module):
             weights[common] = 0.2  # of most patches
             logits = head(patches).flatten(0, 1)
             loss = loss + F.cross_entropy(logits, labels.flatten(), weight=weights, ignore_index=IGNORED)
+        rows, columns = torch.arange(ROWS).repeat_interleave(COLUMNS), torch.arange(COLUMNS).repeat(ROWS)
+        for head, labels in ((self.row, rows), (self.column, columns)):
+            loss = loss + F.cross_entropy(head(patches).flatten(0, 1), labels.repeat(len(patches)))
         return loss
 
     def query_loss(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         hidden = hidden.float()
-        return sum(F.cross_entropy(head(hidden[:, i]), labels[:, i]) for i, head in enumerate(self.query))
+        losses = [F.cross_entropy(head(hidden[:, i]), labels[:, i]) for i, head in enumerate(self.query)]
+        return sum(losses) + PLACE_WEIGHT * losses[list(LABELS).index("place")]
 
 
 def patch_actions(status: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
@@ -204,9 +216,10 @@ def encode(tokenizer: PreTrainedTokenizerFast, sentences: list[str], prefix: lis
     limit, pad = MAX_TOKENS - 1, tokenizer.pad_token_id
     tokens = tokenizer(sentences, add_special_tokens=False)["input_ids"]
     rows = [ids[:limit] + [tokenizer.eos_token_id] * (len(ids) <= limit) for ids in tokens]
-    ids = torch.tensor([prefix + row + [pad] * (MAX_TOKENS - len(row)) for row in rows])
-    labels = torch.tensor([[-100] * len(prefix) + row + [-100] * (MAX_TOKENS - len(row)) for row in rows])
-    mask = torch.tensor([[1] * (len(prefix) + len(row)) + [0] * (MAX_TOKENS - len(row)) for row in rows])
+    longest = max(map(len, rows))
+    ids = torch.tensor([prefix + row + [pad] * (longest - len(row)) for row in rows])
+    labels = torch.tensor([[-100] * len(prefix) + row + [-100] * (longest - len(row)) for row in rows])
+    mask = torch.tensor([[1] * (len(prefix) + len(row)) + [0] * (longest - len(row)) for row in rows])
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
@@ -297,7 +310,20 @@ class Run:
         rng = random.Random(f"{self.args.seed}/{self.step}")
         chosen = [(pool := rng.choice(self.pools), rng.randrange(len(pool))) for _ in range(self.args.batch)]
         arrays = [np.stack([getattr(p, n)[i] for p, i in chosen]) for n in ("canvases", "status", "things", "labels")]
-        return *arrays, [rng.choice(pool.captions[index]) for pool, index in chosen]
+        about = [pool.captions[index] for pool, index in chosen for _ in range(SENTENCES_EACH)]
+        return *arrays, [choose_caption(rng, texts) for texts in about]
+
+    def look(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the outputs of the vision part, [B, 129, WIDTH], and of the Q-Former, [B, QUERIES, WIDTH]."""
+        patches = self.model.vision_model(images, interpolate_pos_encoding=True).last_hidden_state
+        asking = self.model.query_tokens.expand(len(images), -1, -1)
+        return patches, self.model.qformer(query_embeds=asking, encoder_hidden_states=patches).last_hidden_state
+
+    def speaking_loss(self, queries: torch.Tensor, input_ids: torch.Tensor, **text: torch.Tensor) -> torch.Tensor:
+        """Return the loss of SENTENCES_EACH sentences per pair: the model's own, but for one look at the images."""
+        seen = self.model.language_projection(queries).repeat_interleave(SENTENCES_EACH, dim=0)
+        words = self.model.get_input_embeddings()(input_ids[:, QUERIES:])
+        return self.model.language_model(inputs_embeds=torch.cat([seen, words.to(seen.dtype)], dim=1), **text).loss
 
     def losses(self, batch: tuple) -> dict[str, torch.Tensor]:
         canvases, status, things, labels, captions = batch
@@ -306,16 +332,14 @@ class Run:
         rng = random.Random(f"reading/{self.args.seed}/{self.step}")
         read = encode(self.tokenizer, rng.sample(self.reading, READ), [self.tokenizer.bos_token_id])
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.args.bf16):
-            images = pixels(canvases, self.processor)
-            out = self.model(pixel_values=images, interpolate_pos_encoding=True, **text)
+            patches, queries = self.look(pixels(canvases, self.processor))
+            speaking = self.speaking_loss(queries, **text)
             reading = self.model.language_model(**read).loss
         status, things, labels = (torch.from_numpy(values).long() for values in (status, things, labels))
         return {
-            "loss": out.loss,
-            "patch_loss": self.heads.patch_loss(
-                out.vision_outputs.last_hidden_state, patch_actions(status, labels[:, 0]), things
-            ),
-            "query_loss": self.heads.query_loss(out.qformer_outputs.last_hidden_state, labels),
+            "loss": speaking,
+            "patch_loss": self.heads.patch_loss(patches, patch_actions(status, labels[:, 0]), things),
+            "query_loss": self.heads.query_loss(queries, labels),
             "reading_loss": reading,
         }
 
@@ -334,10 +358,18 @@ class Run:
         return {name: value.item() for name, value in losses.items()}
 
 
+def continued_log(path: Path, step: int) -> TextIO:
+    """Return the log, open at its end, without rows after the step that a run continues from."""
+    rows = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    kept = "".join(row for row in rows if json.loads(row)["step"] <= step)
+    write_atomically(path, lambda unfinished: unfinished.write_text(kept))
+    return path.open("a")
+
+
 def train(args: argparse.Namespace) -> None:
     run = Run(args)
     run.resume()
-    log, sums, started = (args.work_dir / "pretraining.jsonl").open("a"), [], time.time()
+    log, sums, started = continued_log(args.work_dir / "pretraining.jsonl", run.step), [], time.time()
     while run.step < args.steps:
         sums.append(run.take_step())
         if run.step % args.log_every == 0 or run.step == args.steps:

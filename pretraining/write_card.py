@@ -2,20 +2,24 @@
 
     python evaluate.py --model runs/pretraining/captioner --benchmark photo_edits --benchmark_options \\
         '{"data_dir": "PHOTOGRAPHS"}' --output_dir runs/pretraining/test
-    python measurements/photo_edits_by_type.py runs/pretraining/test
+    python measurements/photo_edits_by_type.py runs/pretraining/test --data_dir PHOTOGRAPHS
     python pretraining/write_card.py --work_dir runs/pretraining --scores runs/pretraining/test \\
-        --captioner runs/pretraining/captioner
+        --captioner captioner_idc/tiny_captioner
+
+The card goes into the captioner's folder, the log and its curves next to this script.
 """
 
 import argparse
 import json
 import shutil
+import statistics
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from safetensors import safe_open
 
+HERE = Path(__file__).parent
 LOG, CURVES = "pretraining.jsonl", "pretraining.png"
 LOSSES = {"loss": "captions", "patch_loss": "patches", "query_loss": "queries", "reading_loss": "reading"}
 COUNTED = ("right type", "right place", "right thing", "said unchanged")
@@ -41,9 +45,10 @@ It is far from a large model: for anything that matters name one with `--model`.
 
 ## Training
 
-`{command}`, {steps:,} steps of {batch} pairs. The script describes data and losses.
+`{command}`, {steps:,} steps of {batch} pairs, {hours:.1f} hours on the two cores of a CPU.
+The script describes data and losses. {remarks}
 
-![Losses and held-out scores over the steps](pretraining.png)
+![Losses and held-out scores over the steps](../../pretraining/pretraining.png)
 
 | data | source | licence |
 |---|---|---|
@@ -102,7 +107,9 @@ def card(arguments: argparse.Namespace, log: list[dict[str, Any]]) -> str:
         parameters=parameters / 1e6,
         cell=canvas[1],
         command=arguments.command,
+        remarks=arguments.remarks,
         steps=log[-1]["step"],
+        hours=log[-1]["step"] * statistics.median(row["seconds"] for row in log) / 3600,  # without pauses
         batch=arguments.batch,
         pairs=metrics["signature"]["pairs"],
         cider=metrics["scores"]["CIDEr"],
@@ -118,14 +125,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work_dir", type=Path, required=True, help="of train_photo_captioner.py")
     parser.add_argument("--scores", type=Path, required=True, help="of evaluate.py and photo_edits_by_type.py")
-    parser.add_argument("--captioner", type=Path, required=True, help="folder that gets the card")
+    parser.add_argument("--captioner", type=Path, required=True, help="its folder")
     parser.add_argument("--command", default="python pretraining/train_photo_captioner.py")
+    parser.add_argument("--remarks", default="", help="what else to know about the training")
     parser.add_argument("--batch", type=int, default=64)
     arguments = parser.parse_args()
     log = [json.loads(line) for line in (arguments.work_dir / LOG).read_text().splitlines()]
     (arguments.captioner / "README.md").write_text(card(arguments, log), encoding="utf-8")
-    shutil.copyfile(arguments.work_dir / LOG, arguments.captioner / LOG)
-    draw_curves(log, arguments.captioner / CURVES)
+    shutil.copyfile(arguments.work_dir / LOG, HERE / LOG)
+    draw_curves(log, HERE / CURVES)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Push a run folder to the Hub in one commit: the adapter or the merged model, with card, config, log and scores.
 
-python -m run_idc.publishing runs/toy user/blip2idc-toy --dry_run     # lists what would be pushed
-python -m run_idc.publishing runs/toy user/blip2idc-toy --private
-python -m run_idc.publishing runs/toy user/blip2idc --merge           # the whole model with its code
+python -m run_idc.publishing runs/mine user/blip2idc-mine --dry_run      # lists what would be pushed
+python -m run_idc.publishing runs/mine user/blip2idc-mine --private
+python -m run_idc.publishing runs/mine user/blip2idc --merge            # the whole model with its code
 """
 
 import argparse

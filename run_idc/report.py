@@ -1,6 +1,6 @@
 """The report of an evaluation: one HTML file with scores, controls, a chart per change type, and the pairs.
 
-python -m run_idc.report runs/toy/eval/toy-test
+python -m run_idc.report runs/mine/eval/photo_edits-test
 
 It reads predictions.jsonl, pairs.jsonl and metrics.json of the folder, computes nothing, and has no images;
 evaluate.py calls `write_report` with images. They are inside the file, so that it can be sent.

@@ -24,7 +24,7 @@ PACKAGES: dict[str, set[str]] = {
 }
 # The only image decoder; it needs torch, so it is imported inside functions.
 DECODER = ("dataset_syned/pairs.py", "from modeling_blip2idc.image_fusion import load_image")
-PROGRAMS = ("train", "evaluate", "train_tiny_captioner", "train_photo_captioner")
+PROGRAMS = ("train", "evaluate", "train_photo_captioner")
 # Heavy or replaceable libraries, and the only files that may import each.
 ONE_PLACE = {
     "peft": "captioner_idc/",
@@ -252,7 +252,7 @@ def test_no_statement_has_side_effects_on_import(root: Path) -> None:
 
 
 IMPORTS = """
-import random, sys
+import os, random, sys
 # side effects of libraries are not checked
 import accelerate, datasets, huggingface_hub, jinja2, peft, tokenizers, torch, transformers, yaml
 import matplotlib.figure, torch.utils.tensorboard
@@ -269,6 +269,7 @@ sys.addaudithook(audit)
 import captioner_idc.__main__, run_idc.publishing, dataset_syned.benchmarks.toy, metric_idc, train
 import importlib.util
 for number, path in enumerate(sys.stdin.read().split()):
+    sys.path.insert(0, os.path.dirname(path))
     spec = importlib.util.spec_from_file_location(f"program_{number}", path)
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
 assert not seen, seen
@@ -278,7 +279,7 @@ assert not torch.cuda.is_initialized()
 
 
 def test_import_prints_writes_connects_and_seeds_nothing(root: Path) -> None:
-    program = root / "pretraining" / "train_tiny_captioner.py"
+    program = root / "pretraining" / "train_photo_captioner.py"
     done = subprocess.run(
         [sys.executable, "-B", "-W", "ignore", "-c", IMPORTS],
         input=str(program),

@@ -390,10 +390,10 @@ def test_the_shipped_captioner_is_the_default_and_needs_no_network(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("socket.socket.connect", connect)
     monkeypatch.chdir(tmp_path)
-    images = [str(root / "docs" / name) for name in ("before.png", "after.png")]
+    images = [str(root / "docs" / name) for name in ("before.jpg", "after.jpg")]
     assert main(images) == 0
     printed = capsys.readouterr()
-    assert printed.err == SHIPPED_NOTE + "\n" and "drawn scenes" in SHIPPED_NOTE
+    assert printed.err == SHIPPED_NOTE + "\n" and "--model" in SHIPPED_NOTE
     model, processor = load(SHIPPED, device="cpu")
     assert printed.out == captioning.caption(model, processor, [images])[0] + "\n" != "\n"
 

@@ -289,11 +289,11 @@ def test_the_readme_and_its_metrics_agree(root: Path) -> None:
     text = (root / "README.md").read_text(encoding="utf-8")
     start, end = TABLE_MARKS
     shown = text.split(start)[1].split(end)[0].strip()
-    folders = [root / "docs" / "results" / name for name in ("toy", "toy-base")]
+    folders = [root / "docs" / "results" / name for name in ("photo_edits", "photo_edits-base")]
     assert shown == compare(folders, ["after LoRA", "before LoRA"])
 
 
-@pytest.mark.parametrize("name", ["toy", "toy-base"])
+@pytest.mark.parametrize("name", ["photo_edits", "photo_edits-base"])
 def test_the_results_in_docs_are_those_of_their_predictions(root: Path, tmp_path: Path, name: str) -> None:
     folder = root / "docs" / "results" / name
     assert main(["score", str(folder / "predictions.jsonl"), "--output_dir", str(tmp_path)]) == 0

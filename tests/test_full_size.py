@@ -76,7 +76,7 @@ def test_tokenizer_has_the_token_ids_of_opt(small: Path) -> None:
 def test_small_checkpoint_loads_and_captions(small: Path, root: Path) -> None:
     model, processor = load(small, device="cpu", dtype=torch.bfloat16)
     assert (processor.image_token_id, processor.decoder_only, model.config.image_token_id) == (50265, True, 50265)
-    pair = (root / "docs" / "before.png", root / "docs" / "after.png")
+    pair = (root / "docs" / "before.jpg", root / "docs" / "after.jpg")
     sentence = caption(model, processor, [pair], max_new_tokens=5)
     assert len(sentence) == 1 and isinstance(sentence[0], str)
     inputs = processor(before=pair[0], after=pair[1], captions="the red circle is gone")
@@ -121,4 +121,4 @@ def test_printed_commands_can_be_parsed(full_size: ModuleType, tmp_path: Path) -
     config = train.parse_config(commands[0][2:])
     assert config.model == str(tmp_path / "a b") and config.benchmark_options["train"] == 4
     for arguments in commands[1:]:
-        assert _parse_arguments(arguments[1:]).after == "docs/after.png"
+        assert _parse_arguments(arguments[1:]).after == "docs/after.jpg"

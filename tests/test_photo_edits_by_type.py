@@ -1,6 +1,7 @@
 """measurements/photo_edits_by_type.py: what sentences about edited photographs state, counted by change type."""
 
 import json
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from program_files import load_program
 
 from dataset_syned import load_benchmark
+from dataset_syned.benchmarks.photo_edits import packaged_folder
 from metric_idc import score_rows, write_predictions, write_results
 
 FEW = {"train": 4, "validation": 2, "test": 40}
@@ -96,3 +98,23 @@ def test_other_evaluations_are_refused(
     assert by_type.main([str(folder)]) == 2 and "not on photo_edits" in capsys.readouterr().err
     folder = evaluation(tmp_path / "other", rows, sentences, benchmark_options={**FEW, "test": 20})
     assert by_type.main([str(folder)]) == 2 and "other pairs" in capsys.readouterr().err
+
+
+def test_photographs_of_ones_own_are_named_again(
+    by_type: ModuleType, rows: Any, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """An evaluation records no path of this machine."""
+    folder, few = str(tmp_path / "photographs"), {**FEW, "test": 4}
+    (tmp_path / "photographs").mkdir()
+    for name in ("astronaut.png", "chelsea.png", "coffee.png"):
+        shutil.copy(packaged_folder() / name, folder)
+    own = load_benchmark("photo_edits", "test", data_dir=folder, **few)
+    said = [captions[0] for captions in own["captions"]]
+    place = evaluation(tmp_path / "own", own, said, benchmark_options={**few, "data_dir": "photographs"})
+    assert by_type.main([str(place)]) == 2 and "missing" in capsys.readouterr().err
+    assert by_type.main([str(place), "--data_dir", folder]) == 0
+    assert json.loads((place / "by_type.json").read_text())["all"]["right type"] == {
+        "share": 1.0,
+        "interval": [1.0, 1.0],
+        "pairs": 4,
+    }

@@ -136,7 +136,7 @@ def output_without_package(hub: LoopbackHub, folder: Path, code: str) -> str:
 
 def images() -> tuple[Image.Image, Image.Image]:
     root = Path(__file__).resolve().parents[1]
-    return tuple(Image.open(root / "docs" / f"{side}.png").convert("RGB") for side in ("before", "after"))
+    return tuple(Image.open(root / "docs" / f"{side}.jpg").convert("RGB") for side in ("before", "after"))
 
 
 def test_an_adapter_works_by_its_cards_snippet_without_this_package(

@@ -45,7 +45,7 @@ def test_named_modules_files_and_targets_exist(root: Path) -> None:
 
 def commands(root: Path) -> list[str]:
     blocks = re.findall(r"```bash\n(.*?)```", text_of(root), re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line.strip()]
+    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()]
 
 
 def test_options_in_commands_exist(root: Path) -> None:
@@ -80,6 +80,6 @@ def test_the_published_calls_stay_documented(root: Path) -> None:
         assert use in text
 
 
-@pytest.mark.parametrize("picture", ["canvas.png", "pair.png", "toy.png", "synthetic_pairs.png"])
+@pytest.mark.parametrize("picture", ["canvas.jpg", "pair.jpg", "photo_edits.jpg", "toy.png", "synthetic_pairs.png"])
 def test_the_pictures_exist(root: Path, picture: str) -> None:
     assert (root / "docs" / picture).stat().st_size > 1000

@@ -336,7 +336,7 @@ def test_words_that_the_base_spells_in_pieces_are_reported(
         for side in ("before", "after"):
             Image.new("RGB", (16, 16)).save(tmp_path / "pairs" / split / f"{side}.png")
         names = {"before_file_name": "before.png", "after_file_name": "after.png"}
-        row = {**names, "captions": ["the gray cube became a circle", "a cube is gone"]}
+        row = {**names, "captions": ["the cube became a sphere", "a cube is gone"]}
         (tmp_path / "pairs" / split / "metadata.jsonl").write_text(json.dumps(row))
     config = {**SMOKE, "benchmark": "folder", "benchmark_options": {"data_dir": str(tmp_path / "pairs")}}
     config |= {"model": str(tiny_captioner), "epochs": 1, "validation_captions": 0}
@@ -344,7 +344,7 @@ def test_words_that_the_base_spells_in_pieces_are_reported(
         config |= {"output_dir": str(tmp_path / f"run-{reported}"), "lora_parts": parts}
         assert train.main(["--config", write_config(tmp_path / "config.yaml", **config)]) == 0
         error = capsys.readouterr().err
-        assert ("words of the training captions are spelled in pieces, e.g. cube, gray" in error) == reported
+        assert ("words of the training captions are spelled in pieces, e.g. cube, sphere" in error) == reported
     trained = load_file(tmp_path / "run-False" / "adapter_model.safetensors")
     assert any("embed_tokens" in name for name in trained)
 
@@ -377,7 +377,7 @@ def test_evenly_spaced_takes_pairs_from_the_whole_split() -> None:
         ({"mix": {"tois": {"weight": 1}}}, [], "unknown benchmark 'tois'"),
         ({"benchmark": "levir_cc", "benchmark_options": {}}, [], "levir_cc.*(is not there|missing|fetch)"),
         ({"adapter": "./no/adapter"}, [], "./no/adapter"),
-        ({"processor": {"canvas": [100, 100]}}, [], "Canvas 100x100 is not a multiple of the patch size 8"),
+        ({"processor": {"canvas": [100, 100]}}, [], "Canvas 100x100 is not a multiple of the patch size 16"),
         ({"processor": {"canvas": [97, 96]}}, [], "height of canvas .* cannot be halved"),
         ({"model": "./no/such/folder"}, [], "the folder './no/such/folder' does not exist"),
         ({"benchmark_options": {"train": "64"}}, [], "train='64', use a whole number"),

@@ -64,7 +64,7 @@ def run(wheel: Path, folder: Path, module: str, *arguments: Any, code: int = 0) 
 
 
 def test_a_caption_by_the_captioner_that_ships(wheel: Path, root: Path, tmp_path: Path) -> None:
-    images = [root / "docs" / name for name in ("before.png", "after.png")]
+    images = [root / "docs" / name for name in ("before.jpg", "after.jpg")]
     assert run(wheel, tmp_path, "captioner_idc", *images).strip()
 
 
