@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 from program_files import load_program
 
 from captioner_idc.captioning import caption
@@ -53,7 +53,7 @@ def counted(root: Path, captioner: tuple[Any, Any], photographs: list) -> list[d
     return [program.count_right(truth, statements(text)) for truth, text in zip(truths, said, strict=True)]
 
 
-@pytest.mark.parametrize(("name", "least"), [("right type", 0.6), ("right place", 0.5)])
+@pytest.mark.parametrize(("name", "least"), [("right type", 0.72), ("right place", 0.7)])
 def test_what_it_says_about_edited_photographs_is_right(counted: list[dict[str, bool]], name: str, least: float):
     values = [pair[name] for pair in counted if name in pair]
     assert len(values) > 20 and sum(values) / len(values) >= least
@@ -71,11 +71,24 @@ def test_changes_have_directions(captioner: tuple[Any, Any], photographs: list[I
     assert said == [["blur"]] * len(soft) + [["sharpen"]] * len(soft)
 
 
+def test_of_a_change_that_it_does_not_know_it_says_no_more_than_where(
+    captioner: tuple[Any, Any], photographs: list[Image.Image]
+) -> None:
+    pairs = []
+    for before in (picture.resize((320, 240)) for picture in photographs):
+        after = before.copy()
+        after.paste(ImageOps.invert(before.crop((10, 10, 120, 100))), (10, 10))
+        pairs.append((before, after))
+    said = caption(*captioner, pairs)
+    right = [text.startswith("something") and text.endswith("in the upper left") for text in said]
+    assert sum(right) >= 4, said
+
+
 def test_drawn_scenes_get_instructions(captioner: tuple[Any, Any]) -> None:
     pairs = [draw_toy(ToyConfig(wording="instruction", seed=3), "test", index) for index in range(40)]
     said = caption(*captioner, [decoded(pair) for pair in pairs])
     right = [text in pair.captions for text, pair in zip(said, pairs, strict=True)]
-    assert sum(right) / len(right) >= 0.5
+    assert sum(right) / len(right) >= 0.8
 
 
 def test_its_tokenizer_spells_any_english(captioner: tuple[Any, Any]) -> None:
