@@ -1,5 +1,6 @@
 """A run is pushed to a loopback Hub and loaded by the snippet of its card, in a process without this package."""
 
+import io
 import json
 import re
 import shutil
@@ -24,6 +25,7 @@ from captioner_idc.adapters import add_lora, save_adapter
 from captioner_idc.captioning import caption
 from captioner_idc.families import card_facts
 from captioner_idc.loading import load
+from dataset_syned.benchmarks.toy import ToyConfig, draw_row
 from modeling_blip2idc import Blip2IdcForConditionalGeneration
 from run_idc.card import own_results, read_run, write_card
 from run_idc.publishing import main, outdated, try_push
@@ -135,8 +137,10 @@ def output_without_package(hub: LoopbackHub, folder: Path, code: str) -> str:
 
 
 def images() -> tuple[Image.Image, Image.Image]:
-    root = Path(__file__).resolve().parents[1]
-    return tuple(Image.open(root / "docs" / f"{side}.jpg").convert("RGB") for side in ("before", "after"))
+    """Return a pair of the kind that the run was trained on."""
+    row = draw_row(ToyConfig(seed=2026, width=256, height=128), "test", 3)
+    before, after = (Image.open(io.BytesIO(row[side]["bytes"])).convert("RGB") for side in ("before", "after"))
+    return before, after
 
 
 def test_an_adapter_works_by_its_cards_snippet_without_this_package(
