@@ -5,7 +5,6 @@ python docs/draw_figures.py --adapter runs/photo_edits
 """
 
 import argparse
-import io
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from captioner_idc.captioning import caption
-from captioner_idc.loading import SHIPPED, load
+from captioner_idc.loading import SHIPPED, load, load_image
 from dataset_syned.benchmarks.photo_edits import PhotoEdits, draw_raw, drawn_row
 from dataset_syned.benchmarks.toy import CHANGE_TYPES, ToyConfig, draw_row
 from modeling_blip2idc import fuse
@@ -26,16 +25,11 @@ FONT_SIZE = 17
 LINE_LENGTH = 62  # letters that fit below a pair
 
 
-def picture(row: dict[str, Any], side: str) -> Image.Image:
-    """Return an image of a row."""
-    return Image.open(io.BytesIO(row[side]["bytes"])).convert("RGB")
-
-
 def sheet(rows: list[dict[str, Any]], sentences: list[list[str]], columns: int) -> Image.Image:
     """Return pairs side by side, with sentences below."""
     font = ImageFont.load_default(FONT_SIZE)
     wrapped = [[line for text in texts for line in textwrap.wrap(text, LINE_LENGTH)] for texts in sentences]
-    pairs = [[picture(row, side) for side in ("before", "after")] for row in rows]
+    pairs = [[load_image(row[side]) for side in ("before", "after")] for row in rows]
     for image in (image for pair in pairs for image in pair):
         image.thumbnail((SIDE, SIDE))
     tallest = max(image.height for pair in pairs for image in pair)
@@ -70,7 +64,7 @@ def draw_example(row: dict[str, Any], adapter: str) -> None:
     """Write the example as two files, its canvas, and both with the sentences of the captioner and the adapter."""
     for side in ("before", "after"):
         (FOLDER / f"{side}.jpg").write_bytes(row[side]["bytes"])
-    pair = picture(row, "before"), picture(row, "after")
+    pair = load_image(row["before"]), load_image(row["after"])
     fuse(*pair, layout="vertical", canvas=(2 * SIDE, SIDE)).save(FOLDER / "canvas.jpg", quality=90)
     names = {"the captioner that ships": SHIPPED, "after make demo": adapter}
     said = [f"{name}: {caption(*load(model), [pair])[0]}" for name, model in names.items()]

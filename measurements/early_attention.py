@@ -5,8 +5,9 @@
 
 The same small BLIP-2 is trained from random weights with three ways of attention (see two_streams.py). The arms of a
 seed have the same weights at the start, the same number of parameters, and the same batches and sentences in the same
-order. There are no auxiliary losses. On toy, training starts with scenes of one thing (--warm_up): with the
-benchmark's own pairs alone, five other ways to start still ignored the images after 250 to 350 steps.
+order. There are no auxiliary losses. Training starts with easier pairs (--warm_up): toy scenes of one thing, and
+photographs with exactly one change and without distractors. On toy, with the benchmark's own pairs alone, five other
+ways to start still ignored the images after 250 to 350 steps.
 
 With --shares, joint attention alone is trained with other shares of unchanged pairs, and without distractors; the
 test pairs stay the same.
@@ -364,7 +365,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--steps", type=int, default=2500, help="optimizer steps of each run (default: %(default)s)")
     add("--batch", type=int, default=32, help="pairs per step (default: %(default)s)")
     add("--learning_rate", type=float, default=1.5e-3, help="highest learning rate (default: %(default)s)")
-    add("--warm_up", type=int, default=800, help="first steps, on toy scenes with one thing (default: %(default)s)")
+    add("--warm_up", type=int, default=800, help="first steps, on easier pairs (default: %(default)s)")
     add("--check_every", type=int, default=250, help="steps between points of the curves (default: %(default)s)")
     add("--train", type=int, default=20_000, help="training pairs of each benchmark (default: %(default)s)")
     add("--validation", type=int, default=300, help="validation pairs, for the curves (default: %(default)s)")

@@ -4,10 +4,11 @@
 
 It learns from pairs of the benchmark photo_edits and, one in five, of the toy benchmark with instructions. A captioner
 of this size that sees only sentences stays on a plateau where it ignores the images; two auxiliary losses shorten it:
-every patch says what covers it and what was done to it (vision part), and single queries name action, place, colour
-and thing (Q-Former). Their heads are discarded at the end. The language model also reads English: definitions of
-WordNet, and sentences about changes of things that no cut-out shows. Pairs are drawn in advance into --work_dir; the
-same command continues an interrupted run. The result is in the folder captioner there; write_card.py writes its card.
+every patch says where it is, what covers it and what was done to it (vision part), and single queries name action,
+place, colour and thing (Q-Former). Their heads are discarded at the end. The language model also reads English:
+definitions of WordNet, and sentences about changes of things that no cut-out shows. Pairs are drawn in advance into
+--work_dir; the same command continues an interrupted run. The result is in the folder captioner there; write_card.py
+writes its card.
 """
 
 import argparse

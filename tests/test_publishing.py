@@ -1,6 +1,5 @@
 """A run is pushed to a loopback Hub and loaded by the snippet of its card, in a process without this package."""
 
-import io
 import json
 import re
 import shutil
@@ -24,7 +23,7 @@ from without_package import ALONE
 from captioner_idc.adapters import add_lora, save_adapter
 from captioner_idc.captioning import caption
 from captioner_idc.families import card_facts
-from captioner_idc.loading import load
+from captioner_idc.loading import load, load_image
 from dataset_syned.benchmarks.toy import ToyConfig, draw_row
 from modeling_blip2idc import Blip2IdcForConditionalGeneration
 from run_idc.card import own_results, read_run, write_card
@@ -139,8 +138,7 @@ def output_without_package(hub: LoopbackHub, folder: Path, code: str) -> str:
 def images() -> tuple[Image.Image, Image.Image]:
     """Return a pair of the kind that the run was trained on."""
     row = draw_row(ToyConfig(seed=2026, width=256, height=128), "test", 3)
-    before, after = (Image.open(io.BytesIO(row[side]["bytes"])).convert("RGB") for side in ("before", "after"))
-    return before, after
+    return load_image(row["before"]), load_image(row["after"])
 
 
 def test_an_adapter_works_by_its_cards_snippet_without_this_package(

@@ -1,6 +1,5 @@
 """What the captioner that ships says about photographs it has not seen: scikit-image's, which its training had not."""
 
-import io
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,7 +9,7 @@ from PIL import Image, ImageFilter, ImageOps
 from program_files import load_program
 
 from captioner_idc.captioning import caption
-from captioner_idc.loading import SHIPPED, load
+from captioner_idc.loading import SHIPPED, load, load_image
 from dataset_syned.benchmarks.photo_edits import PhotoEdits, draw_raw, packaged_folder
 from dataset_syned.benchmarks.toy import ToyConfig
 from dataset_syned.benchmarks.toy import draw_raw as draw_toy
@@ -24,9 +23,8 @@ EVERYDAY = (
 )
 
 
-def decoded(pair: RawPair) -> tuple[Image.Image, Image.Image]:
-    before, after = (Image.open(io.BytesIO(picture)).convert("RGB") for _, picture in (pair.before, pair.after))
-    return before, after
+def images(pair: RawPair) -> tuple[Image.Image, Image.Image]:
+    return load_image(pair.before[1]), load_image(pair.after[1])
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +46,7 @@ def counted(root: Path, captioner: tuple[Any, Any], photographs: list) -> list[d
     builder = PhotoEdits(train=1, validation=1, test=PAIRS, seed=3)
     material = builder.material("test")
     pairs = [draw_raw(builder.config, material, "test", index) for index in range(PAIRS)]
-    said = caption(*captioner, [decoded(pair) for pair in pairs])
+    said = caption(*captioner, [images(pair) for pair in pairs])
     truths = [program.truth_of(pair.provenance) for pair in pairs]
     return [program.count_right(truth, statements(text)) for truth, text in zip(truths, said, strict=True)]
 
@@ -86,7 +84,7 @@ def test_of_a_change_that_it_does_not_know_it_says_no_more_than_where(
 
 def test_drawn_scenes_get_instructions(captioner: tuple[Any, Any]) -> None:
     pairs = [draw_toy(ToyConfig(wording="instruction", seed=3), "test", index) for index in range(40)]
-    said = caption(*captioner, [decoded(pair) for pair in pairs])
+    said = caption(*captioner, [images(pair) for pair in pairs])
     right = [text in pair.captions for text, pair in zip(said, pairs, strict=True)]
     assert sum(right) / len(right) >= 0.8
 
