@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -122,6 +123,26 @@ def start_from_neighbours(vision: torch.nn.Module) -> None:
         keys.copy_(queries)
         torch.nn.init.xavier_uniform_(values)
         torch.nn.init.xavier_uniform_(layer.self_attn.projection.weight)
+
+
+class PositionHeads(torch.nn.Module):
+    """Classifiers that tell row and column of each patch of the canvas from the output of the vision encoder.
+
+    Trained along with the captions: otherwise a vision encoder of this size forgets where its patches are, and the
+    captioner learns no place.
+    """
+
+    def __init__(self, width: int = WIDTH):
+        super().__init__()
+        self.row, self.column = (torch.nn.Linear(width, size // PATCH) for size in CANVAS)
+
+    def loss(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the mean cross-entropies of rows and columns, summed; `hidden` is [B, 1 + patches, width]."""
+        rows, columns = self.row.out_features, self.column.out_features
+        patches = hidden[:, 1:].flatten(0, 1)  # without the class token
+        row = torch.arange(rows).repeat_interleave(columns).repeat(len(hidden))
+        column = torch.arange(columns).repeat(rows * len(hidden))
+        return F.cross_entropy(self.row(patches), row) + F.cross_entropy(self.column(patches), column)
 
 
 def pixel_statistics(canvases: np.ndarray) -> tuple[float, float]:
