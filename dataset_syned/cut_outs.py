@@ -74,12 +74,10 @@ def list_cut_outs(folder: Path) -> CutOutListing:
     return listing
 
 
-def category_of(file: str) -> ThingName | None:
-    """Return the category of a cut-out by the innermost of its folders that has one, or None."""
-    for folder in reversed(file.split("/")[:-1]):
-        if folder in CATEGORIES:
-            return ThingName(CATEGORIES[folder], mass=CATEGORIES[folder] in MASS_CATEGORIES)
-    return None
+def categories_of(file: str) -> list[ThingName]:
+    """Return the categories of a cut-out by its folders, the narrowest first: "bird", "animal"."""
+    folders = [folder for folder in reversed(file.split("/")[:-1]) if folder in CATEGORIES]
+    return [ThingName(CATEGORIES[folder], mass=CATEGORIES[folder] in MASS_CATEGORIES) for folder in folders]
 
 
 def read_name(path: Path) -> ThingName:

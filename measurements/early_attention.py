@@ -1,13 +1,17 @@
 """Measure whether attention across both images from the first layer helps: the paper's first claim, on a CPU.
 
-    python measurements/early_attention.py --data_dir photographs --bf16           # about five hours on one core
+    python measurements/early_attention.py --data_dir photographs --bf16           # about three hours on one core
     python measurements/early_attention.py --data_dir photographs --bf16 --shares  # unchanged pairs in training
 
 The same small BLIP-2 is trained from random weights with three ways of attention (see two_streams.py). The arms of a
 seed have the same weights at the start, the same number of parameters, and the same batches and sentences in the same
-order. All learn where each patch is, beside the captions (see PositionHeads). Training starts with easier pairs
-(--warm_up): toy scenes of one thing, and photographs with exactly one change and without distractors. On toy, with the
-benchmark's own pairs alone, five other ways to start still ignored the images after 250 to 350 steps.
+order. All learn where each patch is, beside the captions (see PositionHeads).
+
+A small captioner ignores images that are hard to compare for a long time. So a run on photo_edits continues the run on
+toy of the same arm and seed, and every run starts with easier pairs (--warm_up): toy scenes of one thing, photographs
+with exactly one change and without distractors. With photographs alone, 1,500 to 2,000 steps ended on the plateau
+where all pairs are called unchanged, also with the change type before each sentence, and with a second auxiliary loss
+on the mean color and contrast of each patch.
 
 With --shares, joint attention alone is trained with other shares of unchanged pairs, and without distractors; the
 test pairs stay the same.
@@ -19,12 +23,11 @@ different --seeds may share the work on two cores, after the pairs have been dra
 import argparse
 import itertools
 import json
-import math
 import random
 import shutil
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,20 +45,18 @@ from early_attention_results import (
     right_change_types,
     shares_table,
 )
-from small_captioner import (
-    CANVAS,
-    PATCHES,
-    PositionHeads,
-    build_model,
-    build_tokenizer,
-    pixel_statistics,
-    pixel_values,
-    prompt,
-    token_inputs,
-)
+from small_captioner import PIECES, SIZES, build_model, pixel_statistics, pixel_values
 from tqdm import tqdm
 from two_streams import ARMS, keep_apart
 
+from captioner_idc.small_blip2 import (
+    PositionHeads,
+    build_tokenizer,
+    learning_rate,
+    optimizer_of,
+    prompt,
+    token_inputs,
+)
 from common_idc.atomic_files import write_atomically, write_json
 from common_idc.commands import run_command
 from common_idc.provenance import library_versions
@@ -66,8 +67,8 @@ from metric_idc.comparison import renew_table
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGE_TEMPLATE = Path(__file__).with_name("early_attention_page.md")
 SHARES = ((0.0, True), (0.1, True), (0.3, True), (0.3, False))  # unchanged pairs in training, distractors
-# Benchmark -> options of the pairs that training starts with, because a small captioner that sees only the benchmark's
-# own pairs ignores the images for a long time.
+STARTS_FROM = {"photo_edits": "toy"}  # benchmark -> that whose trained model a run continues
+# Benchmark -> options of the pairs that training starts with.
 WARM_UP: dict[str, dict[str, Any]] = {
     "toy": {"difficulty": "single"},
     "photo_edits": {"unchanged": 0.0, "two_changes": 0.0, "distractors": False},
@@ -115,6 +116,12 @@ class Cell:
     def name(self) -> str:
         return f"{self.benchmark}/{self.training_set}/{self.arm}-{self.seed}"
 
+    @property
+    def start(self) -> "Cell | None":
+        """The run that this one continues, or None for random weights."""
+        earlier = STARTS_FROM.get(self.benchmark)
+        return earlier and Cell(earlier, self.arm, self.seed)
+
 
 class Pairs:
     """The canvases of all splits, drawn when they are first needed."""
@@ -124,26 +131,25 @@ class Pairs:
 
     def split(self, benchmark: str, split: str) -> CanvasPairs:
         """Return the validation or test pairs, which are the same for all runs."""
-        return canvas_pairs(self.folder / benchmark / split, CANVAS, benchmark, split, self.options(benchmark))
+        return self.drawn(split, benchmark, split)
 
     def training(self, cell: Cell) -> CanvasPairs:
         """Return the training pairs of a run."""
-        options = self.options(cell.benchmark)
-        if cell.benchmark == "photo_edits":
-            options |= {"unchanged": cell.unchanged, "distractors": cell.distractors}
-        return canvas_pairs(self.folder / cell.benchmark / cell.training_set, CANVAS, cell.benchmark, "train", options)
+        photographs = cell.benchmark == "photo_edits"
+        shares = {"unchanged": cell.unchanged, "distractors": cell.distractors} if photographs else {}
+        return self.drawn(cell.training_set, cell.benchmark, "train", **shares)
 
     def warm_up(self, benchmark: str) -> CanvasPairs:
         """Return the pairs that training starts with."""
-        options = self.options(benchmark) | WARM_UP[benchmark]
-        return canvas_pairs(self.folder / benchmark / "train-warm-up", CANVAS, benchmark, "train", options)
+        return self.drawn("train-warm-up", benchmark, "train", **WARM_UP[benchmark])
 
-    def options(self, benchmark: str) -> dict[str, Any]:
-        counts = {name: getattr(self.settings, name) for name in ("train", "validation", "test")}
-        if benchmark != "photo_edits":
-            return counts
-        folder = {"data_dir": self.settings.data_dir} if self.settings.data_dir else {}
-        return {**counts, "size": self.settings.size, **folder}
+    def drawn(self, name: str, benchmark: str, split: str, **options: Any) -> CanvasPairs:
+        """Return pairs of one split; of the others, which the benchmark draws along, one each."""
+        settings = self.settings
+        options |= {part: getattr(settings, part) if part == split else 1 for part in ("train", "validation", "test")}
+        if benchmark == "photo_edits":
+            options |= {"size": settings.size, **({"data_dir": settings.data_dir} if settings.data_dir else {})}
+        return canvas_pairs(self.folder / benchmark / name, SIZES.canvas, benchmark, split, options)
 
 
 class Training:
@@ -153,23 +159,26 @@ class Training:
         self.cell, self.settings, self.state_file = cell, settings, folder / STATE
         self.warm_up = pairs.warm_up(cell.benchmark) if cell.benchmark in WARM_UP else None
         self.train, self.validation = pairs.training(cell), pairs.split(cell.benchmark, "validation")
-        # The same for all runs of a benchmark, whatever their training pairs.
-        default = pairs.training(replace(cell, unchanged=0.3, distractors=True))
-        self.tokenizer = build_tokenizer([text for row in default.rows for text in row["captions"]])
-        self.statistics = pixel_statistics(default.canvases[:NORMALIZED])
+        # The same for all runs, whatever their training pairs.
+        default = {benchmark: pairs.training(Cell(benchmark, "joint", 0)) for benchmark in BENCHMARKS}
+        sentences = (text for part in default.values() for row in part.rows for text in row["captions"])
+        self.tokenizer = build_tokenizer(sentences, PIECES)
+        self.statistics = pixel_statistics(default[cell.benchmark].canvases[:NORMALIZED])
         torch.manual_seed(cell.seed)
         self.model = build_model(self.tokenizer).eval()  # no layer has dropout
-        keep_apart(self.model, cell.arm, PATCHES)
-        self.positions = PositionHeads()
+        keep_apart(self.model, cell.arm, SIZES.rows * SIZES.columns)
+        self.positions = PositionHeads(SIZES)
         self.prompt = prompt(self.model, self.tokenizer)
         self.parameters = [*self.model.parameters(), *self.positions.parameters()]
-        groups = [
-            {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": 0.02},
-            {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True)
+        self.optimizer = optimizer_of(self.parameters)
         self.order = PairOrder([len(self.train)], [1.0], cell.seed, settings.batch)
         self.step, self.seconds, self.losses, self.curve = 0, 0.0, [], []
+
+    def start_from(self, state_file: Path) -> None:
+        """Take the weights of another run."""
+        state = torch.load(state_file, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.positions.load_state_dict(state["positions"])
 
     def resume(self) -> None:
         """Continue from the last state, if there is one."""
@@ -204,8 +213,9 @@ class Training:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bf16)
 
     def take_step(self) -> None:
+        steps = self.settings.steps
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * schedule(self.step, self.settings.steps)
+            group["lr"] = learning_rate(self.step, steps, self.settings.learning_rate, warm_up=max(1, steps // 10))
         loss, position_loss = self.losses_of(*self.batch())
         (loss + position_loss).backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -265,20 +275,15 @@ class Training:
         return [" ".join(sentence.split()) for sentence in sentences]
 
 
-def schedule(step: int, steps: int) -> float:
-    """Return the share of the highest learning rate: linear over a tenth of the steps, then down along a cosine."""
-    warm = max(1, steps // 10)
-    if step < warm:
-        return (step + 1) / warm
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
-
-
 def finish(cell: Cell, settings: Settings, pairs: Pairs, folder: Path) -> None:
-    """Train and test a model, unless that is done."""
+    """Train and test a model, unless that is done, and before it the one that it continues."""
     place = folder / "runs" / cell.name
     if (place / RESULT).is_file():
         return
     training = Training(cell, settings, pairs, place)
+    if cell.start:
+        finish(cell.start, settings, pairs, folder)
+        training.start_from(folder / "runs" / cell.start.name / STATE)
     training.resume()
     training.run()
     test = pairs.split(cell.benchmark, "test")
@@ -292,7 +297,8 @@ def finish(cell: Cell, settings: Settings, pairs: Pairs, folder: Path) -> None:
         "curve": training.curve,
     }
     write_json(place / RESULT, result)
-    training.state_file.unlink()
+    if cell.benchmark not in STARTS_FROM.values():
+        training.state_file.unlink()
 
 
 def prediction_row(row: dict[str, Any], said: str) -> dict[str, Any]:
@@ -372,7 +378,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--steps", type=int, default=2000, help="optimizer steps of each run (default: %(default)s)")
     add("--batch", type=int, default=32, help="pairs per step (default: %(default)s)")
     add("--learning_rate", type=float, default=1.5e-3, help="highest learning rate (default: %(default)s)")
-    add("--warm_up", type=int, default=600, help="first steps, on easier pairs (default: %(default)s)")
+    add("--warm_up", type=int, default=500, help="first steps, on easier pairs (default: %(default)s)")
     add("--check_every", type=int, default=250, help="steps between points of the curves (default: %(default)s)")
     add("--train", type=int, default=20_000, help="training pairs of each benchmark (default: %(default)s)")
     add("--validation", type=int, default=300, help="validation pairs, for the curves (default: %(default)s)")

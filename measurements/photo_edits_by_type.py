@@ -5,8 +5,8 @@
 
 A sentence is read by the benchmark's own sentences (dataset_syned/photo_statements.py); one in other words states
 nothing. Right are: the change types of the pair, no more and no fewer; the place of a local change; the thing of an
-addition, removal or replacement by its name, by the last word of it or by its category ("bird"). The table is printed,
-and written as by_type.json next to the predictions.
+addition, removal or replacement by its name, by the last word of it or by one of its categories ("bird", "animal").
+The table is printed, and written as by_type.json next to the predictions.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import numpy as np
 from common_idc.atomic_files import write_json
 from common_idc.commands import run_command
 from dataset_syned import load_benchmark
-from dataset_syned.cut_outs import category_of
+from dataset_syned.cut_outs import categories_of
 from dataset_syned.pairs import NO_CHANGE
 from dataset_syned.photo_statements import Statement, statements
 from dataset_syned.thing_names import ThingName
@@ -47,8 +47,8 @@ def truth_of(provenance: dict[str, Any]) -> Truth:
     units, types = provenance["units"], [change["change_type"] for change in provenance["changes"]]
     names: set[str] = set()
     if units and types[0] in THINGS:
-        category = category_of(provenance["cut_outs"][0])
-        names = {units[0]["thing"], ThingName(units[0]["thing"]).head.text, *([category.text] if category else [])}
+        categories = [category.text for category in categories_of(provenance["cut_outs"][0])]
+        names = {units[0]["thing"], ThingName(units[0]["thing"]).head.text, *categories}
     return Truth(types or [NO_CHANGE], units, names)
 
 

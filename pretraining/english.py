@@ -1,17 +1,12 @@
-"""English to read: definitions of WordNet, and a tokenizer whose pieces all occur in what is read.
+"""English to read: definitions and nouns of WordNet.
 
 WordNet's files are those of Debian's package wordnet-base, in /usr/share/wordnet (its licence allows any use).
 """
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
-
 FILES = ("data.noun", "data.adj", "data.verb", "data.adv")
-SPECIAL = ["<s>", "<pad>", "</s>", "<image>"]
 PLAIN = re.compile(r"[A-Za-z][A-Za-z ,'-]*")
 LEAST_WORDS = 4
 
@@ -36,26 +31,3 @@ def nouns(folder: Path, most_letters: int = 12) -> list[str]:
         if re.fullmatch(rf"[a-z]{{3,{most_letters}}}", word):
             words.add(word)
     return sorted(words)
-
-
-def build_tokenizer(sentences: Iterable[str], size: int) -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE, which can spell any text, of pieces that are frequent in the sentences."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=SPECIAL,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(sentences, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        additional_special_tokens=["<image>"],
-        model_max_length=256,
-    )

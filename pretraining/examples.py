@@ -3,7 +3,6 @@
 Four of five are edited photographs with descriptions, the rest scenes of the toy benchmark with instructions.
 """
 
-import io
 import json
 import random
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -17,9 +16,9 @@ from PIL import Image, ImageFilter, ImageOps
 from common_idc.atomic_files import atomic_folder
 from dataset_syned.benchmarks import toy
 from dataset_syned.benchmarks.photo_edits import PhotoEdits, PhotoEditsConfig, draw_pair, draw_stage, encode
-from dataset_syned.cut_outs import category_of
+from dataset_syned.cut_outs import categories_of
 from dataset_syned.photo_distractors import distract
-from dataset_syned.photo_edit import random_part
+from dataset_syned.photo_edit import Change, random_part
 from dataset_syned.photo_part_changes import SHEETS, soft_mask
 from dataset_syned.photo_scenes import PLACES, Material, place_of_box
 from dataset_syned.photo_statements import CHANGE_TYPES
@@ -36,8 +35,13 @@ SIZES = (128, 160, 192, 256)  # of the drawn pictures' longest side
 TOY_SHARE = 0.2
 TOY_PICTURE = (128, 64)
 PAPER_SHARE = 0.25  # of the toy scenes in the toy benchmark's default look
+SOMETHING_SIDES = ((0.25, 0.5), (0.25, 0.5), (0.5, 0.8))  # of a part that is changed, as shares of the picture's
 OTHER_SHARE = 0.07  # pairs with a change that photo_edits does not have
-CATEGORY_SHARE = 0.6  # of the sentences about a thing that has a category name it by that
+NAMED, NARROW = 0.2, 0.2  # of the sentences name a thing by its name, by its narrowest category; the others: widest
+TWO_CHANGES = 0.2  # of the changed photographs
+# Changes that are hard to tell, of which there are more than in the benchmark.
+HARD = ("add", "remove", "replace", "move", "color", "duplicate", "text", "rotate", "crop", "pixelate")
+REPLACED = 0.4  # of the photographs with another change are drawn anew
 OTHER_SENTENCES = {
     "something": ("something has changed {at}", "something is different {at}", "something changed {at}"),
     "everything": (
@@ -110,11 +114,12 @@ def patches_in(box: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
 def photo_example(data_dir: Path, split: str, seed: str) -> Example:
     """Return a random edited photograph."""
     rng = random.Random(seed)
-    config = PhotoEditsConfig(size=pick(rng, SIZES))
+    config = PhotoEditsConfig(size=pick(rng, SIZES), two_changes=TWO_CHANGES)
     drawn_from = material(data_dir, split, config.size)
     drawn = draw_pair(rng, drawn_from, pick(rng, drawn_from.photographs), config)
+    while drawn.edits and drawn.edits[0].change.change_type not in HARD and rng.random() < REPLACED:
+        drawn = draw_pair(rng, drawn_from, pick(rng, drawn_from.photographs), replace(config, unchanged=0.0))
     files, _ = encode(rng, drawn, distractors=True)
-    pictures = [Image.open(io.BytesIO(file)).convert("RGB") for file in files]
     names, stage = thing_names(data_dir), drawn.stage
     status, things = np.zeros((2, COLUMNS, COLUMNS), np.uint8), np.zeros((2, COLUMNS, COLUMNS), np.uint8)
     for placed in stage.bystanders:
@@ -143,20 +148,19 @@ def photo_example(data_dir: Path, split: str, seed: str) -> Example:
         number(first.other.head.text if first and first.other else "", names),
     ]
     texts = captions(rng, changes, "description")
-    coarse = [in_categories(change, edit.cut_outs) for change, edit in zip(changes, drawn.edits, strict=True)]
-    if coarse != changes:
-        texts += captions(rng, coarse, "description")
-    canvas = np.asarray(fuse(*pictures, layout="vertical", canvas=CANVAS))
+    for which in (0, -1):  # the narrowest category, and the widest
+        coarse = [in_category(edit.change, edit.cut_outs, which) for edit in drawn.edits]
+        texts += captions(rng, coarse, "description") if coarse != changes else []
+    canvas = np.asarray(fuse(*files, layout="vertical", canvas=CANVAS))
     return Example(canvas, status.reshape(-1), things.reshape(-1), labels, texts)
 
 
-def in_categories(change, files: tuple[str, ...]):
-    """Return a change whose things have the names of their categories."""
+def in_category(change: Change, files: tuple[str, ...], which: int) -> Change:
+    """Return a change whose things have the names of one of their categories."""
     if not files:
         return change
-    first = category_of(files[0]) or change.thing
-    second = change.other and (category_of(files[-1]) or change.other)
-    return replace(change, thing=first, other=second)
+    first, second = ((categories_of(file) or [None])[which] for file in (files[0], files[-1]))
+    return replace(change, thing=first or change.thing, other=change.other and (second or change.other))
 
 
 def other_example(data_dir: Path, split: str, seed: str) -> Example:
@@ -175,15 +179,15 @@ def other_example(data_dir: Path, split: str, seed: str) -> Example:
     if action == "something":
         mask = None
         while mask is None:
-            box = random_part(rng, stage.size, 0.25, 0.5)
+            box = random_part(rng, stage.size, *pick(rng, SOMETHING_SIDES))
             mask = box and soft_mask(stage.size, box, pick(rng, ("ellipse", "rounded rectangle")))
         after, place = Image.composite(after, before, mask), place_of_box(box, stage.size)
         status[:, patches_in(box, stage.size) > 0.3] = 1
     pictures = [before, after] if rng.random() < 0.5 else [after, before]
-    pictures = [Image.open(io.BytesIO(distract(rng, picture)[0])).convert("RGB") for picture in pictures]
+    files = [distract(rng, picture)[0] for picture in pictures]
     texts = [text.format(at=located(place)) for text in OTHER_SENTENCES[action]]
     labels = [number(action, ACTIONS), number(place, PLACE_NAMES), UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN]
-    canvas = np.asarray(fuse(*pictures, layout="vertical", canvas=CANVAS))
+    canvas = np.asarray(fuse(*files, layout="vertical", canvas=CANVAS))
     things = np.full(ROWS * COLUMNS, IGNORED, np.uint8)
     return Example(canvas, status.reshape(-1), things, labels, texts)
 
@@ -263,9 +267,11 @@ def draw_example(data_dir: Path, split: str, index: int) -> Example:
 
 
 def choose_caption(rng: random.Random, texts: list[str]) -> str:
-    """Return one of the captions of an example, of which those after REFERENCES name things by their categories."""
-    named, coarse = texts[:REFERENCES], texts[REFERENCES:]
-    return rng.choice(coarse if coarse and rng.random() < CATEGORY_SHARE else named)
+    """Return one of the captions of an example: the first REFERENCES name things, others give their categories."""
+    groups = [texts[start : start + REFERENCES] for start in range(0, len(texts), REFERENCES)]
+    share = rng.random()
+    which = 0 if share < NAMED else len(groups) // 2 if share < NAMED + NARROW else -1
+    return rng.choice(groups[which])
 
 
 class Pool:

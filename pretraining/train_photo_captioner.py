@@ -22,16 +22,14 @@ from typing import TextIO
 import numpy as np
 import torch
 import torch.nn.functional as F
-from english import build_tokenizer, definitions, nouns
+from english import definitions, nouns
 from examples import (
     ACTIONS,
     CANVAS,
-    COLUMNS,
     IGNORED,
     LABELS,
     PATCH,
     PLACE_NAMES,
-    ROWS,
     UNKNOWN,
     Pool,
     choose_caption,
@@ -39,13 +37,22 @@ from examples import (
     thing_names,
 )
 from transformers import (
-    Blip2Config,
     Blip2ForConditionalGeneration,
     BlipImageProcessorPil,
-    PreTrainedTokenizerFast,
 )
 from transformers.utils import PROCESSOR_NAME
 
+from captioner_idc.small_blip2 import (
+    PositionHeads,
+    Sizes,
+    build_tokenizer,
+    from_random_weights,
+    learning_rate,
+    optimizer_of,
+    prompt,
+    token_inputs,
+    waves,
+)
 from common_idc.atomic_files import atomic_files, write_atomically, write_json
 from dataset_syned.photo_edit import Change
 from dataset_syned.photo_statements import statements
@@ -54,8 +61,7 @@ from dataset_syned.scene_drawing import pick
 from dataset_syned.thing_names import ThingName
 from modeling_blip2idc import Blip2IdcProcessor
 
-QUERIES, WIDTH, HEADS = 12, 144, 6
-VISION_LAYERS, QFORMER_LAYERS, LANGUAGE_LAYERS = 5, 2, 3
+SIZES = Sizes(CANVAS, PATCH, width=144, heads=6, queries=12, vision_layers=5, qformer_layers=2, language_layers=3)
 PIECES = 1536
 MAX_TOKENS = 36  # of a sentence with its EOS
 SENTENCES_EACH = 2  # about a pair, per step
@@ -64,6 +70,7 @@ READ = 32  # sentences without pictures per step
 READING = 60_000
 HELD_OUT = 500
 UNCHANGED = ACTIONS.index("none")
+WARM_UP = 300  # steps in which the learning rate rises
 MARK = 16  # dimensions of a position that say in which image it is
 FIRST, STEPS_PER_SHARD = 4, 60  # shards of drawn pairs at the start, and steps until the next one
 
@@ -84,59 +91,6 @@ def reading_sentences(wordnet: Path, photo_captions: list[str]) -> list[str]:
     return found
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast) -> Blip2ForConditionalGeneration:
-    # BLIP-2's 0.02 (and 1e-10 for the vision encoder, which expects a checkpoint) fits widths of about a thousand; at
-    # this width too little of the images would reach the language model.
-    shared = {"hidden_size": WIDTH, "num_attention_heads": HEADS, "initializer_range": 1 / math.sqrt(WIDTH)}
-    config = Blip2Config(
-        vision_config=shared
-        | {
-            "intermediate_size": 4 * WIDTH,
-            "num_hidden_layers": VISION_LAYERS,
-            "image_size": CANVAS[0],  # positions are interpolated to the width of the canvas
-            "patch_size": PATCH,
-        },
-        qformer_config=shared
-        | {
-            "intermediate_size": 2 * WIDTH,
-            "num_hidden_layers": QFORMER_LAYERS,
-            "cross_attention_frequency": 1,
-            "encoder_hidden_size": WIDTH,
-            "vocab_size": 4,
-            "max_position_embeddings": 8,
-            "hidden_dropout_prob": 0.0,
-            "attention_probs_dropout_prob": 0.0,
-        },
-        text_config=shared
-        | {
-            "model_type": "opt",
-            "word_embed_proj_dim": WIDTH,
-            "ffn_dim": 4 * WIDTH,
-            "num_hidden_layers": LANGUAGE_LAYERS,
-            "vocab_size": len(tokenizer),
-            "max_position_embeddings": 256,
-            "dropout": 0.0,
-            "bos_token_id": tokenizer.bos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-        },
-        num_query_tokens=QUERIES,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-    )
-    # "eager": the backward pass of torch's fused attention takes ten times as long on a CPU at these sizes
-    model = Blip2ForConditionalGeneration._from_config(config, attn_implementation="eager")
-    look_at_the_same_place(model.vision_model)
-    torch.nn.init.normal_(model.query_tokens, std=0.02)  # zeros would make all queries equal
-    return model
-
-
-def waves(positions: torch.Tensor, size: int) -> torch.Tensor:
-    """Return sines and cosines of positions [N] -> [N, size], with wavelengths of 4 to 32 patches."""
-    frequencies = torch.exp(torch.linspace(0.0, -math.log(8.0), size // 2)) * math.pi / 2
-    angles = positions[:, None] * frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
-
-
 @torch.no_grad()
 def look_at_the_same_place(vision: torch.nn.Module) -> None:
     """Start the vision part so that half of the heads look around a patch, and half at its place in the other image.
@@ -146,51 +100,47 @@ def look_at_the_same_place(vision: torch.nn.Module) -> None:
     reversed. What the patches show starts small beside that. The table has as many columns as rows, of which the
     canvas, half as wide as high, uses the means of two.
     """
-    rows = torch.arange(ROWS).repeat_interleave(ROWS)
-    columns = torch.arange(ROWS).repeat(ROWS) * COLUMNS / ROWS
-    cell = torch.where(rows < ROWS // 2, 1.0, -1.0)[:, None].repeat(1, MARK)
-    places = torch.cat([cell, waves((rows % (ROWS // 2)).float(), 48), waves(columns, 48)], dim=1)  # [256, 112]
-    embedding = vision.embeddings.position_embedding  # [1, 1 + 256, WIDTH]; the first is the class token's
+    width, count = SIZES.width, SIZES.rows
+    rows = torch.arange(count).repeat_interleave(count)
+    columns = torch.arange(count).repeat(count) * SIZES.columns / count
+    cell = torch.where(rows < count // 2, 1.0, -1.0)[:, None].repeat(1, MARK)
+    within = (rows % (count // 2)).float()
+    places = torch.cat([cell, waves(within, 48, 2 * count), waves(columns, 48, 2 * count)], dim=1)  # [256, 112]
+    embedding = vision.embeddings.position_embedding  # [1, 1 + 256, width]; the first is the class token's
     embedding.zero_()
     embedding[0, 1:, : places.shape[1]] = 0.5 * places
     torch.nn.init.normal_(vision.embeddings.patch_embedding.weight, std=0.01)
-    other_cell = torch.ones(WIDTH)
+    other_cell = torch.ones(width)
     other_cell[:MARK] = -1.0
     for layer in vision.encoder.layers:
         attention = layer.self_attn
-        queries = 1.4 * torch.randn(WIDTH, WIDTH) / math.sqrt(WIDTH)
+        queries = 1.4 * torch.randn(width, width) / math.sqrt(width)
         keys = queries.clone()
-        keys[: WIDTH // 2] *= other_cell  # the first half of the heads
-        attention.qkv.weight[:WIDTH], attention.qkv.weight[WIDTH : 2 * WIDTH] = queries, keys
-        torch.nn.init.xavier_uniform_(attention.qkv.weight[2 * WIDTH :])
+        keys[: width // 2] *= other_cell  # the first half of the heads
+        attention.qkv.weight[:width], attention.qkv.weight[width : 2 * width] = queries, keys
+        torch.nn.init.xavier_uniform_(attention.qkv.weight[2 * width :])
         torch.nn.init.xavier_uniform_(attention.projection.weight)
         torch.nn.init.normal_(layer.mlp.fc2.weight, std=0.02)
 
 
 class Heads(torch.nn.Module):
-    """The auxiliary classifiers: action, thing and position of each patch; one query each for what `labels` has.
-
-    Without the position, which the vision part would otherwise forget in its later layers, no query says where.
-    """
+    """The auxiliary classifiers: action, thing and position of each patch; one query each for what `labels` has."""
 
     def __init__(self, things: int) -> None:
         super().__init__()
-        self.action, self.thing = torch.nn.Linear(WIDTH, len(ACTIONS)), torch.nn.Linear(WIDTH, things)
+        self.action, self.thing = torch.nn.Linear(SIZES.width, len(ACTIONS)), torch.nn.Linear(SIZES.width, things)
         sizes = [*map(len, LABELS.values()), things, things]
-        self.query = torch.nn.ModuleList(torch.nn.Linear(WIDTH, size) for size in sizes)
-        self.row, self.column = torch.nn.Linear(WIDTH, ROWS), torch.nn.Linear(WIDTH, COLUMNS)
+        self.query = torch.nn.ModuleList(torch.nn.Linear(SIZES.width, size) for size in sizes)
+        self.positions = PositionHeads(SIZES)
 
     def patch_loss(self, hidden: torch.Tensor, actions: torch.Tensor, things: torch.Tensor) -> torch.Tensor:
-        patches = hidden[:, 1:].float()  # [B, 128, WIDTH]
-        loss = 0.0
+        patches = hidden[:, 1:].float()  # [B, 128, width]
+        loss = self.positions.loss(hidden)
         for head, labels, common in ((self.action, actions, UNCHANGED), (self.thing, things, UNKNOWN)):
             weights = torch.ones(head.out_features)
             weights[common] = 0.2  # of most patches
             logits = head(patches).flatten(0, 1)
             loss = loss + F.cross_entropy(logits, labels.flatten(), weight=weights, ignore_index=IGNORED)
-        rows, columns = torch.arange(ROWS).repeat_interleave(COLUMNS), torch.arange(COLUMNS).repeat(ROWS)
-        for head, labels in ((self.row, rows), (self.column, columns)):
-            loss = loss + F.cross_entropy(head(patches).flatten(0, 1), labels.repeat(len(patches)))
         return loss
 
     def query_loss(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -212,35 +162,17 @@ def patch_actions(status: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
     return torch.where((status == 1).any(dim=1, keepdim=True), local, each)
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, sentences: list[str], prefix: list[int]) -> dict[str, torch.Tensor]:
-    """Return prefix, sentence and EOS, padded on the right; labels leave out the prefix and the padding."""
-    limit, pad = MAX_TOKENS - 1, tokenizer.pad_token_id
-    tokens = tokenizer(sentences, add_special_tokens=False)["input_ids"]
-    rows = [ids[:limit] + [tokenizer.eos_token_id] * (len(ids) <= limit) for ids in tokens]
-    longest = max(map(len, rows))
-    ids = torch.tensor([prefix + row + [pad] * (longest - len(row)) for row in rows])
-    labels = torch.tensor([[-100] * len(prefix) + row + [-100] * (longest - len(row)) for row in rows])
-    mask = torch.tensor([[1] * (len(prefix) + len(row)) + [0] * (longest - len(row)) for row in rows])
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
-
-
 def pixels(canvases: np.ndarray, processor: BlipImageProcessorPil) -> torch.Tensor:
     images = torch.from_numpy(canvases).permute(0, 3, 1, 2).float() / 255.0  # [B, 3, 256, 128]
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (processor.image_mean, processor.image_std))
     return (images - mean) / std
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup: int = 300) -> float:
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup)))))
-
-
 @torch.no_grad()
 def right_shares(model, tokenizer, processor, pool: Pool, batch: int = 100) -> dict[str, float]:
     """Return how often the greedy sentence about held-out photographs states the right actions, and place."""
     model.eval()
-    prefix = [model.config.image_token_id] * QUERIES + [tokenizer.bos_token_id]
+    prefix = prompt(model, tokenizer)
     found: dict[str, list[bool]] = {"action": [], "place": [], "unchanged": []}
     for start in range(0, len(pool), batch):
         part = slice(start, start + batch)
@@ -279,13 +211,11 @@ class Run:
         captions = [text for pool in self.pools for texts in pool.captions for text in texts]
         self.reading = reading_sentences(args.wordnet, captions)
         self.tokenizer = build_tokenizer(self.reading, PIECES)
-        self.model, self.heads = build_model(self.tokenizer), Heads(len(thing_names(args.data_dir)))
+        self.model = from_random_weights(Blip2ForConditionalGeneration, SIZES, self.tokenizer, look_at_the_same_place)
+        self.heads = Heads(len(thing_names(args.data_dir)))
         self.processor = BlipImageProcessorPil(size={"height": CANVAS[0], "width": CANVAS[1]})
         self.parameters = [*self.model.parameters(), *self.heads.parameters()]
-        decayed = [p for p in self.parameters if p.ndim > 1]
-        plain = [p for p in self.parameters if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98), fused=True)
+        self.optimizer = optimizer_of(self.parameters)
 
     @property
     def state_file(self) -> Path:
@@ -315,7 +245,7 @@ class Run:
         return *arrays, [choose_caption(rng, texts) for texts in about]
 
     def look(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the outputs of the vision part, [B, 129, WIDTH], and of the Q-Former, [B, QUERIES, WIDTH]."""
+        """Return the outputs of the vision part, [B, 129, width], and of the Q-Former, [B, queries, width]."""
         patches = self.model.vision_model(images, interpolate_pos_encoding=True).last_hidden_state
         asking = self.model.query_tokens.expand(len(images), -1, -1)
         return patches, self.model.qformer(query_embeds=asking, encoder_hidden_states=patches).last_hidden_state
@@ -323,15 +253,14 @@ class Run:
     def speaking_loss(self, queries: torch.Tensor, input_ids: torch.Tensor, **text: torch.Tensor) -> torch.Tensor:
         """Return the loss of SENTENCES_EACH sentences per pair: the model's own, but for one look at the images."""
         seen = self.model.language_projection(queries).repeat_interleave(SENTENCES_EACH, dim=0)
-        words = self.model.get_input_embeddings()(input_ids[:, QUERIES:])
+        words = self.model.get_input_embeddings()(input_ids[:, SIZES.queries :])
         return self.model.language_model(inputs_embeds=torch.cat([seen, words.to(seen.dtype)], dim=1), **text).loss
 
     def losses(self, batch: tuple) -> dict[str, torch.Tensor]:
         canvases, status, things, labels, captions = batch
-        prefix = [self.model.config.image_token_id] * QUERIES + [self.tokenizer.bos_token_id]
-        text = encode(self.tokenizer, captions, prefix)
+        text = token_inputs(self.tokenizer, captions, prompt(self.model, self.tokenizer), MAX_TOKENS)
         rng = random.Random(f"reading/{self.args.seed}/{self.step}")
-        read = encode(self.tokenizer, rng.sample(self.reading, READ), [self.tokenizer.bos_token_id])
+        read = token_inputs(self.tokenizer, rng.sample(self.reading, READ), [self.tokenizer.bos_token_id], MAX_TOKENS)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.args.bf16):
             patches, queries = self.look(pixels(canvases, self.processor))
             speaking = self.speaking_loss(queries, **text)
@@ -347,7 +276,7 @@ class Run:
     def take_step(self) -> dict[str, float]:
         """Take one optimizer step; return the losses."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.args.steps, self.args.lr)
+            group["lr"] = learning_rate(self.step, self.args.steps, self.args.lr, WARM_UP)
         losses = self.losses(self.batch())
         aux = 1.0 if self.step < 0.7 * self.args.steps else 0.3
         loss = losses["loss"] + aux * (0.5 * losses["patch_loss"] + 0.3 * losses["query_loss"])
@@ -392,7 +321,7 @@ def write_captioner(model, tokenizer, image_processor, folder: Path) -> None:
     settings = {"canvas": CANVAS, "decoder_only": True, "max_caption_length": MAX_TOKENS}
     with atomic_files(folder) as unfinished:
         model.save_pretrained(unfinished)
-        Blip2IdcProcessor(image_processor, tokenizer, QUERIES, **settings).save_pretrained(unfinished)
+        Blip2IdcProcessor(image_processor, tokenizer, SIZES.queries, **settings).save_pretrained(unfinished)
         for code in unfinished.glob("*.py"):
             code.unlink()
         config = json.loads((unfinished / PROCESSOR_NAME).read_text())

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 SENTENCES = ["the small red circle is gone", "a large blue square has been added", "nothing has changed"]
+PATCHES = 128
 OPTIONS = ["--benchmarks", "toy", "--arms", "streams_apart", "--seeds", "3", "--steps", "4", "--batch", "4"]
 OPTIONS += ["--warm_up", "2", "--check_every", "2", "--train", "12", "--validation", "4", "--test", "5"]
 
@@ -27,8 +28,8 @@ def experiment(root: Path) -> ModuleType:
 def hidden_states(experiment: ModuleType, arm: str, canvas: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what a small model makes of a canvas: patches [1 + patches, width] and queries [queries, width]."""
     torch.manual_seed(0)
-    model = experiment.build_model(experiment.build_tokenizer(SENTENCES), width=32).eval()
-    experiment.keep_apart(model, arm, experiment.PATCHES)
+    model = experiment.build_model(experiment.build_tokenizer(SENTENCES, 1000), width=32).eval()
+    experiment.keep_apart(model, arm, PATCHES)
     with torch.inference_mode():
         found = model.get_image_features(
             experiment.pixel_values(canvas[None], (128, 74)), interpolate_pos_encoding=True
@@ -41,7 +42,7 @@ def changed(first: torch.Tensor, second: torch.Tensor) -> list[bool]:
 
 
 def random_canvas(experiment: ModuleType) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (*experiment.CANVAS, 3), dtype=np.uint8)
+    return np.random.default_rng(0).integers(0, 256, (*experiment.SIZES.canvas, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_what_a_changed_image_changes(
 ) -> None:
     canvas = random_canvas(experiment)
     other = canvas.copy()
-    cell = experiment.CANVAS[0] // 2
+    cell = experiment.SIZES.canvas[0] // 2
     other[side * cell : (side + 1) * cell] = 255 - other[side * cell : (side + 1) * cell]
     (patches, queries), (patches_then, queries_then) = (hidden_states(experiment, arm, c) for c in (canvas, other))
     token, *seen = changed(patches, patches_then)
@@ -76,10 +77,10 @@ def test_what_a_changed_image_changes(
 
 
 def test_a_pixel_at_the_seam_belongs_to_its_own_image(experiment: ModuleType) -> None:
-    canvas, half = random_canvas(experiment), experiment.PATCHES // 2
+    canvas, half = random_canvas(experiment), PATCHES // 2
     for row, seen in (
-        (experiment.CANVAS[0] // 2 - 1, slice(1, 1 + half)),
-        (experiment.CANVAS[0] // 2, slice(1 + half, None)),
+        (experiment.SIZES.canvas[0] // 2 - 1, slice(1, 1 + half)),
+        (experiment.SIZES.canvas[0] // 2, slice(1 + half, None)),
     ):
         other = canvas.copy()
         other[row] = 255 - other[row]
@@ -89,11 +90,11 @@ def test_a_pixel_at_the_seam_belongs_to_its_own_image(experiment: ModuleType) ->
 
 
 def test_arms_have_the_same_weights_and_the_streams_fuse_in_the_language_model(experiment: ModuleType) -> None:
-    tokenizer, weights = experiment.build_tokenizer(SENTENCES), {}
+    tokenizer, weights = experiment.build_tokenizer(SENTENCES, 1000), {}
     for arm in experiment.ARMS:
         torch.manual_seed(5)
         model = experiment.build_model(tokenizer, width=32).eval()
-        experiment.keep_apart(model, arm, experiment.PATCHES)
+        experiment.keep_apart(model, arm, PATCHES)
         weights[arm] = model.state_dict()
         images = experiment.pixel_values(random_canvas(experiment)[None], (128, 74)).requires_grad_()
         inputs = experiment.token_inputs(tokenizer, SENTENCES[:1], experiment.prompt(model, tokenizer))
@@ -105,10 +106,12 @@ def test_arms_have_the_same_weights_and_the_streams_fuse_in_the_language_model(e
 
 def test_positions_are_interpolated_to_the_canvas(experiment: ModuleType) -> None:
     torch.manual_seed(0)
-    embeddings = experiment.build_model(experiment.build_tokenizer(SENTENCES), width=32).vision_model.embeddings
-    rows, columns = (side // 16 for side in experiment.CANVAS)
+    embeddings = experiment.build_model(experiment.build_tokenizer(SENTENCES, 1000), width=32).vision_model.embeddings
+    rows, columns = (side // 16 for side in experiment.SIZES.canvas)
     table = embeddings.position_embedding.detach()[0, 1:].reshape(rows, rows, 32)
-    found = embeddings.interpolate_pos_encoding(torch.zeros(1, 1 + rows * columns, 32), *experiment.CANVAS).detach()
+    found = embeddings.interpolate_pos_encoding(
+        torch.zeros(1, 1 + rows * columns, 32), *experiment.SIZES.canvas
+    ).detach()
     found = found[0, 1:].reshape(rows, columns, 32)
     between = (table[:, 0::2] + table[:, 1::2]) / 2  # rows stay; of two columns there is about the mean
     assert torch.allclose(found[:, 1:-1], between[:, 1:-1], atol=0.1)
@@ -116,9 +119,9 @@ def test_positions_are_interpolated_to_the_canvas(experiment: ModuleType) -> Non
 
 
 def test_impossible_arms_are_quoted(experiment: ModuleType) -> None:
-    model = experiment.build_model(experiment.build_tokenizer(SENTENCES), width=32)
+    model = experiment.build_model(experiment.build_tokenizer(SENTENCES, 1000), width=32)
     with pytest.raises(ValueError, match="arm must be one of joint, .*, got 'late'"):
-        experiment.keep_apart(model, "late", experiment.PATCHES)
+        experiment.keep_apart(model, "late", PATCHES)
     with pytest.raises(ValueError, match="must be even, got 127 and 12"):
         experiment.keep_apart(model, "joint", 127)
 

@@ -67,11 +67,14 @@ def test_one_sentence_for_all_is_right_for_unchanged_pairs_only(
     assert by_type.table(result).count("\n") == len(result["by change type"]) + 3
 
 
-def test_things_may_be_called_by_name_last_word_or_category(by_type: ModuleType) -> None:
+def test_things_may_be_called_by_name_last_word_or_categories(by_type: ModuleType) -> None:
     unit = {"thing": "sumatran tiger", "action": "add", "place": "top"}
     provenance = {"units": [unit], "changes": [{"change_type": "add"}], "cut_outs": ["animals/mammals/cats/tiger.png"]}
     truth = by_type.truth_of(provenance)
     assert truth.names == {"sumatran tiger", "tiger", "animal"}
+    bird = by_type.truth_of({**provenance, "cut_outs": ["animals/birds/x.png"]})
+    assert bird.names == {"sumatran tiger", "tiger", "bird", "animal"}
+    assert by_type.truth_of({**provenance, "cut_outs": ["mine/x.png"]}).names == {"sumatran tiger", "tiger"}
     for name, right in (("a tiger", True), ("an animal", True), ("a bengal tiger", True), ("a horse", False)):
         counted = by_type.count_right(truth, by_type.statements(f"{name} has appeared at the top"))
         assert (counted["right thing"], counted["right type"], counted["right place"]) == (right, True, True)
