@@ -84,7 +84,8 @@ LONGEST = 40  # tokens of a generated sentence
 class Settings:
     """What all runs of the experiment have in common."""
 
-    steps: int
+    steps: int  # on toy
+    photo_steps: int
     batch: int
     learning_rate: float
     warm_up: int  # first steps, on easier pairs of a benchmark in WARM_UP
@@ -93,7 +94,7 @@ class Settings:
     validation: int
     checked: int  # validation pairs about which a sentence is generated at each check
     test: int
-    size: int  # longest side of a photograph in pixels; its cell of the canvas has 128
+    size: int  # longest side of a photograph in pixels; its cell of the canvas has 96
     bf16: bool
     data_dir: str | None
 
@@ -157,6 +158,7 @@ class Training:
 
     def __init__(self, cell: Cell, settings: Settings, pairs: Pairs, folder: Path):
         self.cell, self.settings, self.state_file = cell, settings, folder / STATE
+        self.steps = settings.photo_steps if cell.benchmark == "photo_edits" else settings.steps
         self.warm_up = pairs.warm_up(cell.benchmark) if cell.benchmark in WARM_UP else None
         self.train, self.validation = pairs.training(cell), pairs.split(cell.benchmark, "validation")
         # The same for all runs, whatever their training pairs.
@@ -213,9 +215,8 @@ class Training:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bf16)
 
     def take_step(self) -> None:
-        steps = self.settings.steps
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, steps, self.settings.learning_rate, warm_up=max(1, steps // 10))
+            group["lr"] = learning_rate(self.step, self.steps, self.settings.learning_rate, max(1, self.steps // 10))
         loss, position_loss = self.losses_of(*self.batch())
         (loss + position_loss).backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -226,13 +227,13 @@ class Training:
 
     def run(self) -> None:
         """Take the remaining steps; check and save every `check_every` steps."""
-        with tqdm(total=self.settings.steps, initial=self.step, unit="step", desc=self.cell.name) as bar:
-            while self.step < self.settings.steps:
+        with tqdm(total=self.steps, initial=self.step, unit="step", desc=self.cell.name) as bar:
+            while self.step < self.steps:
                 started = time.monotonic()
                 self.take_step()
                 self.seconds += time.monotonic() - started
                 bar.update()
-                if self.step % self.settings.check_every == 0 or self.step == self.settings.steps:
+                if self.step % self.settings.check_every == 0 or self.step == self.steps:
                     self.curve.append(self.check())
                     self.save()
 
@@ -292,7 +293,7 @@ def finish(cell: Cell, settings: Settings, pairs: Pairs, folder: Path) -> None:
     write_predictions(rows, place / PREDICTIONS)
     result = {
         "parameters": sum(p.numel() for p in training.model.parameters()),
-        "seconds_per_step": training.seconds / settings.steps,
+        "seconds_per_step": training.seconds / training.steps,
         "versions": library_versions("torch", "transformers"),
         "curve": training.curve,
     }
@@ -375,7 +376,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="each has other initial weights and another order")
     add("--shares", action="store_true", help="compare shares of unchanged training pairs instead of arms")
-    add("--steps", type=int, default=2000, help="optimizer steps of each run (default: %(default)s)")
+    add("--steps", type=int, default=2000, help="optimizer steps of each run on toy (default: %(default)s)")
+    add("--photo_steps", type=int, default=4000, help="steps of each run on photo_edits (default: %(default)s)")
     add("--batch", type=int, default=32, help="pairs per step (default: %(default)s)")
     add("--learning_rate", type=float, default=1.5e-3, help="highest learning rate (default: %(default)s)")
     add("--warm_up", type=int, default=500, help="first steps, on easier pairs (default: %(default)s)")
@@ -390,7 +392,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--plot", type=Path, help="PNG with the learning curves; default: in --results")
     add("--page", type=Path, help="Markdown file whose tables are renewed; made if it does not exist")
     arguments = parser.parse_args(argv)
-    for name in ("steps", "batch", "check_every", "train", "validation", "test", "threads"):
+    for name in ("steps", "photo_steps", "batch", "check_every", "train", "validation", "test", "threads"):
         if getattr(arguments, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(arguments, name)}")
     arguments.results = arguments.results or arguments.folder
@@ -398,10 +400,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
-    shared = ("steps", "batch", "learning_rate", "warm_up", "check_every", "train", "validation", "test", "bf16")
+    shared = ("steps", "photo_steps", "batch", "learning_rate", "warm_up", "check_every", "bf16")
+    shared += ("train", "validation", "test")
     folder = arguments.data_dir and str(arguments.data_dir.expanduser().resolve())
     checked = min(200, arguments.validation)
-    return Settings(**{name: getattr(arguments, name) for name in shared}, size=160, checked=checked, data_dir=folder)
+    return Settings(**{name: getattr(arguments, name) for name in shared}, size=128, checked=checked, data_dir=folder)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -100,6 +100,7 @@ def compare_arms(
     }
     return {
         "pairs": len(rows),
+        "steps": next(iter(runs.values()))[1][0]["curve"][-1]["step"],
         "parameters": {arm: results[0]["parameters"] for arm, (_, results) in runs.items()},
         "seconds_per_step": {arm: mean_seconds(results) for arm, (_, results) in runs.items()},
         "scores": {arm: estimates(values) for arm, values in scores.items()},
@@ -150,7 +151,7 @@ def plain(name: str) -> str:
 def arms_table(results: dict[str, Any]) -> str:
     """Return the tables of all benchmarks in Markdown."""
     return "\n\n".join(
-        f"{benchmark}, {found['pairs']:,} test pairs, {results['settings']['steps']:,} steps of "
+        f"{benchmark}, {found['pairs']:,} test pairs, {found['steps']:,} steps of "
         f"{results['settings']['batch']} pairs, {len(next(iter(found['curves'].values())))} seeds:\n\n"
         f"{scores_table(found)}\n\nRight change type by change type:\n\n{change_types_table(found)}"
         for benchmark, found in results["benchmarks"].items()

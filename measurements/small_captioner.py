@@ -11,7 +11,7 @@ from captioner_idc.small_blip2 import Sizes, from_random_weights, waves
 from modeling_blip2idc import Blip2IdcForConditionalGeneration
 
 SIZES = Sizes(
-    canvas=(256, 128),
+    canvas=(192, 96),
     patch=16,
     width=128,
     heads=4,
