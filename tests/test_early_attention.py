@@ -151,9 +151,31 @@ def test_an_interrupted_run_ends_like_an_unbroken_one(
     curve = run_json(whole)["curve"]
     assert curve == run_json(broken)["curve"] and [point["step"] for point in curve] == [2, 4]
     names = [path.name for path in broken.rglob("streams_apart-3/*")]
-    assert sorted(names) == ["predictions.jsonl", "run.json"]
+    assert sorted(names) == ["predictions.jsonl", "run.json", "state.pt"]  # from which photo_edits continues
     assert experiment.main([*OPTIONS, "--folder", str(broken), "--steps", "5"]) == 2
     assert "contains runs with steps=4, not 5" in capsys.readouterr().err
+
+
+def test_a_run_on_photographs_continues_that_on_toy(
+    experiment: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = experiment.parse_arguments([*OPTIONS, "--photo_steps", "2", "--folder", str(tmp_path)])
+    settings, pairs = experiment.settings_of(arguments), experiment.Pairs(tmp_path, experiment.settings_of(arguments))
+    run, started = experiment.Training.run, {}
+
+    def observed(training: object) -> None:
+        started[training.cell.benchmark] = {name: t.clone() for name, t in training.model.state_dict().items()}
+        run(training)
+
+    monkeypatch.setattr(experiment.Training, "run", observed)
+    cell = experiment.Cell("photo_edits", "joint", 4)
+    experiment.finish(cell, settings, pairs, tmp_path)
+    trained = torch.load(tmp_path / "runs" / cell.start.name / "state.pt")["model"]
+    assert all(torch.equal(started["photo_edits"][name], value) for name, value in trained.items())
+    assert not all(torch.equal(started["toy"][name], value) for name, value in trained.items())
+    assert sorted(path.name for path in (tmp_path / "runs" / cell.name).iterdir()) == ["predictions.jsonl", "run.json"]
+    experiment.finish(cell, settings, pairs, tmp_path)
+    assert len(started) == 2 and cell.start.start is None
 
 
 def prediction(index: int, said: str, true: str, change_type: str) -> dict:
