@@ -182,6 +182,29 @@ def token_inputs(
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
+def look(model: Blip2ForConditionalGeneration, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the outputs of the vision encoder, [B, 1 + patches, width], and of the Q-Former, [B, queries, width]."""
+    patches = model.vision_model(pixel_values, interpolate_pos_encoding=True).last_hidden_state
+    asking = model.query_tokens.expand(len(pixel_values), -1, -1)
+    return patches, model.qformer(query_embeds=asking, encoder_hidden_states=patches).last_hidden_state
+
+
+def speaking_loss(
+    model: Blip2ForConditionalGeneration, queries: torch.Tensor, input_ids: torch.Tensor, **text: torch.Tensor
+) -> torch.Tensor:
+    """Return the mean loss over the tokens of the sentences: the model's own, with several sentences for one look.
+
+    Args:
+        queries: of the pairs, [B, queries, width].
+        input_ids, text: what `token_inputs` returns for the same number of sentences about each pair, one pair after
+            the other.
+    """
+    count = queries.shape[1]
+    seen = model.language_projection(queries).repeat_interleave(len(input_ids) // len(queries), dim=0)
+    words = model.get_input_embeddings()(input_ids[:, count:])
+    return model.language_model(inputs_embeds=torch.cat([seen, words.to(seen.dtype)], dim=1), **text).loss
+
+
 def optimizer_of(parameters: list[torch.nn.Parameter]) -> torch.optim.AdamW:
     """Return AdamW that decays matrices only; its learning rate is set at every step."""
     groups = [

@@ -1,6 +1,6 @@
 """Measure whether attention across both images from the first layer helps: the paper's first claim, on a CPU.
 
-    python measurements/early_attention.py --data_dir photographs --bf16           # about three hours on one core
+    python measurements/early_attention.py --data_dir photographs --bf16           # about five hours on one core
     python measurements/early_attention.py --data_dir photographs --bf16 --shares  # unchanged pairs in training
 
 The same small BLIP-2 is trained from random weights with three ways of attention (see two_streams.py). The arms of a
@@ -53,8 +53,10 @@ from captioner_idc.small_blip2 import (
     PositionHeads,
     build_tokenizer,
     learning_rate,
+    look,
     optimizer_of,
     prompt,
+    speaking_loss,
     token_inputs,
 )
 from common_idc.atomic_files import write_atomically, write_json
@@ -75,6 +77,8 @@ WARM_UP: dict[str, dict[str, Any]] = {
 }
 TRAINED = ("model", "positions", "optimizer")  # parts of Training that a state contains
 STATE, RESULT, PREDICTIONS = "state.pt", "run.json", "predictions.jsonl"
+# About each pair at each step; of photographs several, because one change of these has many wordings.
+SENTENCES = {"toy": 1, "photo_edits": 4}
 SPEAKING = 100  # pairs at a time
 NORMALIZED = 500  # canvases whose pixels give mean and standard deviation
 LONGEST = 40  # tokens of a generated sentence
@@ -196,20 +200,21 @@ class Training:
         write_atomically(self.state_file, lambda file: torch.save(state, file))
 
     def batch(self) -> tuple[np.ndarray, list[str]]:
-        """Return the canvases and one caption of each pair of this step."""
+        """Return the canvases of this step, and SENTENCES captions of each, one pair after the other."""
         pairs = self.warm_up if self.warm_up and self.step < self.settings.warm_up else self.train
         epoch, step = divmod(self.step, self.order.steps)
         self.order.epoch = epoch
         chosen = self.order.items()[step * self.settings.batch : (step + 1) * self.settings.batch]
         rng = random.Random(f"{self.cell.seed}/{self.step}")
-        return pairs.canvases[chosen], [rng.choice(pairs.rows[index]["captions"]) for index in chosen]
+        each = SENTENCES[self.cell.benchmark]
+        return pairs.canvases[chosen], [c for index in chosen for c in rng.sample(pairs.rows[index]["captions"], each)]
 
     def losses_of(self, canvases: np.ndarray, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the mean loss over the tokens of the captions, and that over the positions of the patches."""
         with self.autocast():
             inputs = token_inputs(self.tokenizer, captions, self.prompt)
-            out = self.model(pixel_values=pixel_values(canvases, self.statistics), **inputs)
-            return out.loss, self.positions.loss(out.vision_outputs.last_hidden_state)
+            patches, queries = look(self.model, pixel_values(canvases, self.statistics))
+            return speaking_loss(self.model, queries, **inputs), self.positions.loss(patches)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bf16)
@@ -317,7 +322,7 @@ def read_runs(cells: list[Cell], folder: Path) -> tuple[list[list[dict]], list[d
 
 def check_settings(settings: Settings, folder: Path) -> None:
     """Write the settings into the folder of the runs. Raises: ValueError if it contains runs with others."""
-    file, wanted = folder / "settings.json", {**asdict(settings), "easier_pairs": WARM_UP}
+    file, wanted = folder / "settings.json", {**asdict(settings), "easier_pairs": WARM_UP, "sentences": SENTENCES}
     earlier = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else wanted
     for name, value in wanted.items():
         if earlier.get(name) != value:

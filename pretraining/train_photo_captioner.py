@@ -48,8 +48,10 @@ from captioner_idc.small_blip2 import (
     build_tokenizer,
     from_random_weights,
     learning_rate,
+    look,
     optimizer_of,
     prompt,
+    speaking_loss,
     token_inputs,
     waves,
 )
@@ -244,26 +246,14 @@ class Run:
         about = [pool.captions[index] for pool, index in chosen for _ in range(SENTENCES_EACH)]
         return *arrays, [choose_caption(rng, texts) for texts in about]
 
-    def look(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the outputs of the vision part, [B, 129, width], and of the Q-Former, [B, queries, width]."""
-        patches = self.model.vision_model(images, interpolate_pos_encoding=True).last_hidden_state
-        asking = self.model.query_tokens.expand(len(images), -1, -1)
-        return patches, self.model.qformer(query_embeds=asking, encoder_hidden_states=patches).last_hidden_state
-
-    def speaking_loss(self, queries: torch.Tensor, input_ids: torch.Tensor, **text: torch.Tensor) -> torch.Tensor:
-        """Return the loss of SENTENCES_EACH sentences per pair: the model's own, but for one look at the images."""
-        seen = self.model.language_projection(queries).repeat_interleave(SENTENCES_EACH, dim=0)
-        words = self.model.get_input_embeddings()(input_ids[:, SIZES.queries :])
-        return self.model.language_model(inputs_embeds=torch.cat([seen, words.to(seen.dtype)], dim=1), **text).loss
-
     def losses(self, batch: tuple) -> dict[str, torch.Tensor]:
         canvases, status, things, labels, captions = batch
         text = token_inputs(self.tokenizer, captions, prompt(self.model, self.tokenizer), MAX_TOKENS)
         rng = random.Random(f"reading/{self.args.seed}/{self.step}")
         read = token_inputs(self.tokenizer, rng.sample(self.reading, READ), [self.tokenizer.bos_token_id], MAX_TOKENS)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.args.bf16):
-            patches, queries = self.look(pixels(canvases, self.processor))
-            speaking = self.speaking_loss(queries, **text)
+            patches, queries = look(self.model, pixels(canvases, self.processor))
+            speaking = speaking_loss(self.model, queries, **text)
             reading = self.model.language_model(**read).loss
         status, things, labels = (torch.from_numpy(values).long() for values in (status, things, labels))
         return {
