@@ -156,10 +156,12 @@ def photo_example(data_dir: Path, split: str, seed: str) -> Example:
 
 
 def in_category(change: Change, files: tuple[str, ...], which: int) -> Change:
-    """Return a change whose things have the names of one of their categories."""
+    """Return a change whose things have the names of one of their categories, unless both would be called the same."""
     if not files:
         return change
     first, second = ((categories_of(file) or [None])[which] for file in (files[0], files[-1]))
+    if change.other and first == second:
+        return change
     return replace(change, thing=first or change.thing, other=change.other and (second or change.other))
 
 

@@ -81,7 +81,7 @@ def reading_sentences(wordnet: Path, photo_captions: list[str]) -> list[str]:
     """Return English without pictures: definitions, captions, and captions about other things."""
     rng = random.Random("tiny captioner/reading")
     defined, words = definitions(wordnet), nouns(wordnet)
-    found = rng.sample(defined, READING // 2) + rng.sample(photo_captions, READING // 4)
+    found = rng.sample(defined, READING // 2) + rng.sample(photo_captions, min(READING // 4, len(photo_captions)))
     local, places = ("add", "remove", "replace", "move", "recolor"), PLACE_NAMES[1:]
     for _ in range(READING // 4):
         thing, other = ThingName(pick(rng, words)), ThingName(pick(rng, words))
