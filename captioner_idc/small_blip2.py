@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import Blip2ForConditionalGeneration, PreTrainedTokenizerFast
 
-IGNORED = -100  # the label that cross-entropy skips
+from modeling_blip2idc.processing_blip2idc import IGNORED, stack_rows
+
 CONTEXT = 256  # tokens
 
 
@@ -172,14 +173,11 @@ def token_inputs(
     """
     tokens = tokenizer(sentences, add_special_tokens=False)["input_ids"]
     rows = [(ids + [tokenizer.eos_token_id])[:limit] for ids in tokens]
-    gaps = [max(map(len, rows)) - len(row) for row in rows]
-
-    def stacked(fill: int, before: list[int]) -> torch.Tensor:
-        return torch.tensor([before + row + [fill] * gap for row, gap in zip(rows, gaps, strict=True)])
-
-    ids, labels = stacked(tokenizer.pad_token_id, prefix), stacked(IGNORED, [IGNORED] * len(prefix))
-    mask = torch.tensor([[1] * (ids.shape[1] - gap) + [0] * gap for gap in gaps])
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    return {
+        "input_ids": stack_rows([prefix + row for row in rows], tokenizer.pad_token_id, left=False),
+        "attention_mask": stack_rows([[1] * (len(prefix) + len(row)) for row in rows], 0, left=False),
+        "labels": stack_rows([[IGNORED] * len(prefix) + row for row in rows], IGNORED, left=False),
+    }
 
 
 def look(model: Blip2ForConditionalGeneration, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

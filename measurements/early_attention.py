@@ -28,6 +28,7 @@ import shutil
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ from early_attention_results import (
 )
 from small_captioner import PIECES, SIZES, build_model, pixel_statistics, pixel_values
 from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
 from two_streams import ARMS, keep_apart
 
 from captioner_idc.small_blip2 import (
@@ -92,7 +94,7 @@ class Settings:
     photo_steps: int
     batch: int
     learning_rate: float
-    warm_up: int  # first steps, on easier pairs of a benchmark in WARM_UP
+    warm_up: int  # first steps, on easier pairs
     check_every: int
     train: int
     validation: int
@@ -134,6 +136,12 @@ class Pairs:
     def __init__(self, folder: Path, settings: Settings):
         self.folder, self.settings = folder / "pairs", settings
 
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer of all runs, whatever their training pairs."""
+        default = [self.training(Cell(benchmark, "joint", 0)) for benchmark in BENCHMARKS]
+        return build_tokenizer((text for part in default for row in part.rows for text in row["captions"]), PIECES)
+
     def split(self, benchmark: str, split: str) -> CanvasPairs:
         """Return the validation or test pairs, which are the same for all runs."""
         return self.drawn(split, benchmark, split)
@@ -163,13 +171,12 @@ class Training:
     def __init__(self, cell: Cell, settings: Settings, pairs: Pairs, folder: Path):
         self.cell, self.settings, self.state_file = cell, settings, folder / STATE
         self.steps = settings.photo_steps if cell.benchmark == "photo_edits" else settings.steps
-        self.warm_up = pairs.warm_up(cell.benchmark) if cell.benchmark in WARM_UP else None
+        self.warm_up = pairs.warm_up(cell.benchmark)
         self.train, self.validation = pairs.training(cell), pairs.split(cell.benchmark, "validation")
-        # The same for all runs, whatever their training pairs.
-        default = {benchmark: pairs.training(Cell(benchmark, "joint", 0)) for benchmark in BENCHMARKS}
-        sentences = (text for part in default.values() for row in part.rows for text in row["captions"])
-        self.tokenizer = build_tokenizer(sentences, PIECES)
-        self.statistics = pixel_statistics(default[cell.benchmark].canvases[:NORMALIZED])
+        self.tokenizer = pairs.tokenizer
+        # The same for all runs of a benchmark, whatever their training pairs.
+        default = pairs.training(Cell(cell.benchmark, "joint", 0))
+        self.statistics = pixel_statistics(default.canvases[:NORMALIZED])
         torch.manual_seed(cell.seed)
         self.model = build_model(self.tokenizer).eval()  # no layer has dropout
         keep_apart(self.model, cell.arm, SIZES.rows * SIZES.columns)
@@ -201,7 +208,7 @@ class Training:
 
     def batch(self) -> tuple[np.ndarray, list[str]]:
         """Return the canvases of this step, and SENTENCES captions of each, one pair after the other."""
-        pairs = self.warm_up if self.warm_up and self.step < self.settings.warm_up else self.train
+        pairs = self.warm_up if self.step < self.settings.warm_up else self.train
         epoch, step = divmod(self.step, self.order.steps)
         self.order.epoch = epoch
         chosen = self.order.items()[step * self.settings.batch : (step + 1) * self.settings.batch]

@@ -1,4 +1,4 @@
-"""What early_attention.py reports: scores of its runs, differences between them, tables and the plot of the curves."""
+"""Scores of the runs of early_attention.py, differences between them, tables, and the plot of the curves."""
 
 import itertools
 from collections.abc import Callable

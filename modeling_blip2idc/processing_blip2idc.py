@@ -167,11 +167,11 @@ class Blip2IdcProcessor(Blip2Processor):
         given = [self._prompt_tokens(prompt) for prompt in prompts]
         targets = [self._target_tokens(prompt, caption) for prompt, caption in zip(prompts, captions, strict=True)]
         if not self.decoder_only:
-            return {**self._pad(given, left=False), "labels": _stack(targets, IGNORED, left=False)}
+            return {**self._pad(given, left=False), "labels": stack_rows(targets, IGNORED, left=False)}
         # Masked by position, not by id: OPT's BOS is its EOS, and some tokenizers pad with EOS.
         rows = [prompt + target for prompt, target in zip(given, targets, strict=True)]
         labels = [[IGNORED] * len(prompt) + target for prompt, target in zip(given, targets, strict=True)]
-        return {**self._pad(rows, left=False), "labels": _stack(labels, IGNORED, left=False)}
+        return {**self._pad(rows, left=False), "labels": stack_rows(labels, IGNORED, left=False)}
 
     def _prompt_tokens(self, prompt: str) -> list[int]:
         """Return the input of the language model: image tokens, then BOS and prompt (OPT) or prompt and EOS (T5)."""
@@ -205,7 +205,7 @@ class Blip2IdcProcessor(Blip2Processor):
         pad_id = self.tokenizer.pad_token_id
         pad_id = self.tokenizer.eos_token_id if pad_id is None else pad_id
         mask = [[1] * len(row) for row in rows]
-        return {"input_ids": _stack(rows, pad_id, left), "attention_mask": _stack(mask, 0, left)}
+        return {"input_ids": stack_rows(rows, pad_id, left), "attention_mask": stack_rows(mask, 0, left)}
 
 
 def settings_of_model(config: Blip2Config) -> dict[str, Any]:
@@ -267,7 +267,7 @@ def as_texts(texts: str | list[str], count: int, name: str) -> list[str]:
     return texts
 
 
-def _stack(rows: list[list[int]], fill: int, left: bool) -> torch.Tensor:
+def stack_rows(rows: list[list[int]], fill: int, left: bool) -> torch.Tensor:
     """Return rows of different lengths as one tensor [B, T], padded on the left or the right."""
     longest = max(len(row) for row in rows)
     fills = [[fill] * (longest - len(row)) for row in rows]

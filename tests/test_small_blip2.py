@@ -7,7 +7,6 @@ import torch
 from transformers import Blip2ForConditionalGeneration
 
 from captioner_idc.small_blip2 import (
-    IGNORED,
     PositionHeads,
     Sizes,
     build_tokenizer,
@@ -18,6 +17,7 @@ from captioner_idc.small_blip2 import (
     token_inputs,
     waves,
 )
+from modeling_blip2idc.processing_blip2idc import IGNORED
 
 SIZES = Sizes((64, 32), 8, width=32, heads=2, queries=4, vision_layers=1, qformer_layers=1, language_layers=1)
 SENTENCES = ["the small red circle is gone", "nothing has changed"]
