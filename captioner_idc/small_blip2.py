@@ -153,8 +153,8 @@ class PositionHeads(torch.nn.Module):
         """Return the mean cross-entropies of rows and columns, summed; `hidden` is [B, 1 + patches, width]."""
         rows, columns = self.row.out_features, self.column.out_features
         patches = hidden[:, 1:].float().flatten(0, 1)  # without the class token
-        row = torch.arange(rows).repeat_interleave(columns).repeat(len(hidden))
-        column = torch.arange(columns).repeat(rows * len(hidden))
+        row = torch.arange(rows, device=hidden.device).repeat_interleave(columns).repeat(len(hidden))
+        column = torch.arange(columns, device=hidden.device).repeat(rows * len(hidden))
         return F.cross_entropy(self.row(patches), row) + F.cross_entropy(self.column(patches), column)
 
 

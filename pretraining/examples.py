@@ -310,9 +310,9 @@ def draw_shard(data_dir: Path, split: str, folder: Path, start: int, count: int)
     return place
 
 
-def draw_pools(data_dir: Path, split: str, folder: Path, count: int) -> list[Future]:
-    """Return the future shards of `count` examples, drawn by a process of its own; those that exist are kept."""
+def draw_pools(data_dir: Path, split: str, folder: Path, count: int, processes: int = 1) -> list[Future]:
+    """Return the future shards of `count` examples, drawn by processes of their own; those that exist are kept."""
     folder.mkdir(parents=True, exist_ok=True)
-    executor = ProcessPoolExecutor(1)
+    executor = ProcessPoolExecutor(processes)
     starts = range(0, count, SHARD)
     return [executor.submit(draw_shard, data_dir, split, folder, s, min(SHARD, count - s)) for s in starts]

@@ -1,14 +1,14 @@
 """Train a captioner for photographs: a small BLIP-2 that says what changed between two photographs.
 
-    python pretraining/train_photo_captioner.py --data_dir PHOTOGRAPHS --work_dir runs/pretraining
+    python pretraining/train_photo_captioner.py --data_dir PHOTOGRAPHS --work_dir runs/pretraining --bf16
 
 It learns from pairs of the benchmark photo_edits and, one in five, of the toy benchmark with instructions. A captioner
 of this size that sees only sentences stays on a plateau where it ignores the images; two auxiliary losses shorten it:
 every patch says where it is, what covers it and what was done to it (vision part), and single queries name action,
 place, colour and thing (Q-Former). Their heads are discarded at the end. The language model also reads English:
 definitions of WordNet, and sentences about changes of things that no cut-out shows. Pairs are drawn in advance into
---work_dir; the same command continues an interrupted run. The result is in the folder captioner there; write_card.py
-writes its card.
+--work_dir; the same command continues an interrupted run. A GPU is used if there is one. The result is in the folder
+captioner there; write_card.py writes its card.
 """
 
 import argparse
@@ -74,7 +74,7 @@ HELD_OUT = 500
 UNCHANGED = ACTIONS.index("none")
 WARM_UP = 300  # steps in which the learning rate rises
 MARK = 16  # dimensions of a position that say in which image it is
-FIRST, STEPS_PER_SHARD = 4, 60  # shards of drawn pairs at the start, and steps until the next one
+FIRST, STEPS_PER_SHARD = 8, 120  # shards of drawn pairs at the start, and steps until the next one
 
 
 def reading_sentences(wordnet: Path, photo_captions: list[str]) -> list[str]:
@@ -139,7 +139,7 @@ class Heads(torch.nn.Module):
         patches = hidden[:, 1:].float()  # [B, 128, width]
         loss = self.positions.loss(hidden)
         for head, labels, common in ((self.action, actions, UNCHANGED), (self.thing, things, UNKNOWN)):
-            weights = torch.ones(head.out_features)
+            weights = torch.ones(head.out_features, device=hidden.device)
             weights[common] = 0.2  # of most patches
             logits = head(patches).flatten(0, 1)
             loss = loss + F.cross_entropy(logits, labels.flatten(), weight=weights, ignore_index=IGNORED)
@@ -164,9 +164,9 @@ def patch_actions(status: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
     return torch.where((status == 1).any(dim=1, keepdim=True), local, each)
 
 
-def pixels(canvases: np.ndarray, processor: BlipImageProcessorPil) -> torch.Tensor:
-    images = torch.from_numpy(canvases).permute(0, 3, 1, 2).float() / 255.0  # [B, 3, 256, 128]
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (processor.image_mean, processor.image_std))
+def pixels(canvases: torch.Tensor, processor: BlipImageProcessorPil) -> torch.Tensor:
+    images = canvases.permute(0, 3, 1, 2).float() / 255.0  # [B, 3, 256, 128]
+    mean, std = (images.new_tensor(v).view(1, 3, 1, 1) for v in (processor.image_mean, processor.image_std))
     return (images - mean) / std
 
 
@@ -179,8 +179,8 @@ def right_shares(model, tokenizer, processor, pool: Pool, batch: int = 100) -> d
     for start in range(0, len(pool), batch):
         part = slice(start, start + batch)
         out = model.generate(
-            pixel_values=pixels(np.array(pool.canvases[part]), processor),
-            input_ids=torch.tensor([prefix] * len(pool.captions[part])),
+            pixel_values=pixels(torch.from_numpy(np.array(pool.canvases[part])).to(model.device), processor),
+            input_ids=torch.tensor([prefix] * len(pool.captions[part]), device=model.device),
             max_new_tokens=MAX_TOKENS,
             do_sample=False,
             interpolate_pos_encoding=True,
@@ -208,13 +208,14 @@ class Run:
         self.folder = args.work_dir
         torch.manual_seed(args.seed)
         [held_out] = draw_pools(args.data_dir, "validation", self.folder / "validation", HELD_OUT)
-        self.shards = draw_pools(args.data_dir, "train", self.folder / "train", args.pairs)
+        self.shards = draw_pools(args.data_dir, "train", self.folder / "train", args.pairs, args.processes)
         self.held_out, self.pools = Pool(held_out.result()), [Pool(shard.result()) for shard in self.shards[:FIRST]]
         captions = [text for pool in self.pools for texts in pool.captions for text in texts]
         self.reading = reading_sentences(args.wordnet, captions)
         self.tokenizer = build_tokenizer(self.reading, PIECES)
-        self.model = from_random_weights(Blip2ForConditionalGeneration, SIZES, self.tokenizer, look_at_the_same_place)
-        self.heads = Heads(len(thing_names(args.data_dir)))
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model = from_random_weights(Blip2ForConditionalGeneration, SIZES, self.tokenizer, look_at_the_same_place)
+        self.model, self.heads = model.to(self.device), Heads(len(thing_names(args.data_dir))).to(self.device)
         self.processor = BlipImageProcessorPil(size={"height": CANVAS[0], "width": CANVAS[1]})
         self.parameters = [*self.model.parameters(), *self.heads.parameters()]
         self.optimizer = optimizer_of(self.parameters)
@@ -231,7 +232,7 @@ class Run:
     def resume(self) -> None:
         """Continue from the last state, if there is one."""
         if self.state_file.is_file():
-            state = torch.load(self.state_file, weights_only=True)
+            state = torch.load(self.state_file, weights_only=True, map_location=self.device)
             for name in ("model", "heads", "optimizer"):
                 getattr(self, name).load_state_dict(state[name])
             self.step = state["step"]
@@ -246,16 +247,21 @@ class Run:
         about = [pool.captions[index] for pool, index in chosen for _ in range(SENTENCES_EACH)]
         return *arrays, [choose_caption(rng, texts) for texts in about]
 
+    def tokens(self, sentences: list[str], prefix: list[int]) -> dict[str, torch.Tensor]:
+        inputs = token_inputs(self.tokenizer, sentences, prefix, MAX_TOKENS)
+        return {name: values.to(self.device) for name, values in inputs.items()}
+
     def losses(self, batch: tuple) -> dict[str, torch.Tensor]:
-        canvases, status, things, labels, captions = batch
-        text = token_inputs(self.tokenizer, captions, prompt(self.model, self.tokenizer), MAX_TOKENS)
+        *arrays, captions = batch
+        canvases, status, things, labels = (torch.from_numpy(values).to(self.device) for values in arrays)
+        text = self.tokens(captions, prompt(self.model, self.tokenizer))
         rng = random.Random(f"reading/{self.args.seed}/{self.step}")
-        read = token_inputs(self.tokenizer, rng.sample(self.reading, READ), [self.tokenizer.bos_token_id], MAX_TOKENS)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.args.bf16):
+        read = self.tokens(rng.sample(self.reading, READ), [self.tokenizer.bos_token_id])
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.args.bf16):
             patches, queries = look(self.model, pixels(canvases, self.processor))
             speaking = speaking_loss(self.model, queries, **text)
             reading = self.model.language_model(**read).loss
-        status, things, labels = (torch.from_numpy(values).long() for values in (status, things, labels))
+        status, things, labels = status.long(), things.long(), labels.long()
         return {
             "loss": speaking,
             "patch_loss": self.heads.patch_loss(patches, patch_actions(status, labels[:, 0]), things),
@@ -323,10 +329,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--data_dir", type=Path, required=True, help="photographs, with cut-outs in its folder cut_outs")
     made.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"))
     made.add_argument("--work_dir", type=Path, required=True, help="drawn pairs, state and log")
-    made.add_argument("--pairs", type=int, default=100_000, help="drawn in advance")
-    made.add_argument("--steps", type=int, default=12_000)
-    made.add_argument("--batch", type=int, default=64)
-    made.add_argument("--lr", type=float, default=1.5e-3)
+    made.add_argument("--pairs", type=int, default=200_000, help="drawn in advance, %(default)s if not given")
+    made.add_argument("--processes", type=int, default=1, help="that draw them, %(default)s if not given")
+    made.add_argument("--steps", type=int, default=8_000)
+    made.add_argument("--batch", type=int, default=192)
+    made.add_argument("--lr", type=float, default=2.5e-3)
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--log_every", type=int, default=50)
     made.add_argument("--save_every", type=int, default=200)

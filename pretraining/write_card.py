@@ -45,7 +45,7 @@ It is far from a large model: for anything that matters name one with `--model`.
 
 ## Training
 
-`{command}`, {steps:,} steps of {batch} pairs, {hours:.1f} hours on the two cores of a CPU.
+`{command}`, {steps:,} steps of {batch} pairs, {minutes:.0f} minutes on {machine}.
 The script describes data and losses. {remarks}
 
 ![Losses and held-out scores over the steps](../../pretraining/pretraining.png)
@@ -109,7 +109,8 @@ def card(arguments: argparse.Namespace, log: list[dict[str, Any]]) -> str:
         command=arguments.command,
         remarks=arguments.remarks,
         steps=log[-1]["step"],
-        hours=log[-1]["step"] * statistics.median(row["seconds"] for row in log) / 3600,  # without pauses
+        minutes=log[-1]["step"] * statistics.median(row["seconds"] for row in log) / 60,  # without pauses
+        machine=arguments.machine,
         batch=arguments.batch,
         pairs=metrics["signature"]["pairs"],
         cider=metrics["scores"]["CIDEr"],
@@ -128,7 +129,8 @@ def main() -> None:
     parser.add_argument("--captioner", type=Path, required=True, help="its folder")
     parser.add_argument("--command", default="python pretraining/train_photo_captioner.py")
     parser.add_argument("--remarks", default="", help="what else to know about the training")
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=192)
+    parser.add_argument("--machine", default="the two cores of a CPU", help="that it was trained on")
     arguments = parser.parse_args()
     log = [json.loads(line) for line in (arguments.work_dir / LOG).read_text().splitlines()]
     (arguments.captioner / "README.md").write_text(card(arguments, log), encoding="utf-8")
