@@ -39,8 +39,8 @@ from .pair_lists import (
 # What it has learned: the change types of the benchmark photo_edits; its card has the shares.
 SHIPPED_NOTE = (
     "using the small captioner that ships: it tells changes of the whole picture (light, colors, sharpness, noise, "
-    "mirroring, rotation, cropping), moved, recolored or covered parts and text, and where, but seldom names a new "
-    "thing; for more name a large model: --model Qwen/Qwen3-VL-2B-Instruct"
+    "mirroring, rotation, cropping), added, removed, moved, recolored or covered parts and text, and where, but often "
+    "gets the names of things wrong; for more name a large model: --model Qwen/Qwen3-VL-2B-Instruct"
 )
 SOME_SKIPPED = 1  # exit code
 CONTINUING = (
