@@ -12,6 +12,13 @@ AUTO_MAP = {
     "AutoModel": "modeling_blip2idc.Blip2IdcForConditionalGeneration",
     "AutoModelForImageTextToText": "modeling_blip2idc.Blip2IdcForConditionalGeneration",
 }
+PIPELINES = {
+    "image-difference-captioning": {
+        "impl": "pipeline_blip2idc.ImageDifferenceCaptioningPipeline",
+        "pt": ["AutoModelForImageTextToText"],
+        "type": "multimodal",
+    }
+}
 
 
 @strict
@@ -27,6 +34,7 @@ class Blip2IdcConfig(Blip2Config):
             # BLIP-2 OPT checkpoints older than the `<image>` token; adding it to OPT's tokenizer gives this id.
             self.image_token_index = 50265
         self.auto_map = dict(AUTO_MAP)
+        self.custom_pipelines = {task: dict(entry) for task, entry in PIPELINES.items()}
 
     @classmethod
     def get_config_dict(

@@ -11,6 +11,7 @@ import torch
 from transformers import Blip2ForConditionalGeneration, GenerationConfig, GenerationMixin
 
 from .configuration_blip2idc import Blip2IdcConfig
+from .pipeline_blip2idc import ImageDifferenceCaptioningPipeline  # noqa: F401  it travels with the model
 
 OPT_NEWLINE = 50118  # BLIP-2 was pre-trained with OPT's newline as its end of text
 NO_INPUT_IDS = "input_ids is missing: pass the one that Blip2IdcProcessor makes, which contains the image tokens."

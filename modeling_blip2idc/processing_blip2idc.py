@@ -160,8 +160,12 @@ class Blip2IdcProcessor(Blip2Processor):
             raise ImageError(f"{name}: {error}") from error
 
     def _picture(self, before: Any, after: Any, index: int) -> Image.Image:
-        cells = self.load_pair(before, after, f"pair {index} (counted from 0)")
-        return fuse(*cells, layout=self.layout, canvas=self.canvas, blur=self.blur)
+        [picture] = self.pictures(self.load_pair(before, after, f"pair {index} (counted from 0)"))
+        return picture
+
+    def pictures(self, pair: tuple[Cell, Cell]) -> list[Image.Image]:
+        """Return the one picture that the network sees of a pair, which `load_pair` has returned."""
+        return [fuse(*pair, layout=self.layout, canvas=self.canvas, blur=self.blur)]
 
     def _training_inputs(self, prompts: list[str], captions: list[str]) -> dict[str, torch.Tensor]:
         given = [self._prompt_tokens(prompt) for prompt in prompts]

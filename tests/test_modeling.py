@@ -328,7 +328,10 @@ def test_saved_folders_work_without_this_package(tmp_path: Path) -> None:
     assert run_without_package(tmp_path, ["opt-again"]) == expected[:2]
 
 
-REMOTE_FILES = ("configuration_blip2idc", "image_fusion", "modeling_blip2idc", "processing_blip2idc")
+REMOTE_FILES = (
+    *("configuration_blip2idc", "image_fusion", "modeling_blip2idc", "pipeline_blip2idc"),
+    "processing_blip2idc",
+)
 
 
 def test_remote_files_import_siblings_by_one_dot_and_few_packages() -> None:
