@@ -1,12 +1,13 @@
 """Write the card of the captioner for photographs, from the log of its training and its scores.
 
     python evaluate.py --model runs/pretraining/captioner --benchmark photo_edits --benchmark_options \\
-        '{"data_dir": "PHOTOGRAPHS"}' --output_dir runs/pretraining/test
+        '{"data_dir": "PHOTOGRAPHS"}' --output_dir runs/pretraining/test --change_probability
     python measurements/photo_edits_by_type.py runs/pretraining/test --data_dir PHOTOGRAPHS
     python pretraining/write_card.py --work_dir runs/pretraining --scores runs/pretraining/test \\
         --captioner captioner_idc/tiny_captioner
 
-The card goes into the captioner's folder, the log and its curves next to this script.
+The card and the calibration of the probability of a change go into the captioner's folder, the log and its curves next
+to this script.
 """
 
 import argparse
@@ -19,8 +20,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from safetensors import safe_open
 
+from metric_idc import describe_change_probability
+
 HERE = Path(__file__).parent
-LOG, CURVES = "pretraining.jsonl", "pretraining.png"
+LOG, CURVES, CALIBRATION = "pretraining.jsonl", "pretraining.png", "change_probability.json"
 LOSSES = {"loss": "captions", "patch_loss": "patches", "query_loss": "queries", "reading_loss": "reading"}
 COUNTED = ("right type", "right place", "right thing", "said unchanged")
 
@@ -70,7 +73,7 @@ On {pairs:,} pairs of photographs and cut-outs that it has not seen (benchmark `
 |---|---|{bars}
 {rows}
 
-The best single name would be the right thing in {chance:.1%}.
+The best single name would be the right thing in {chance:.1%}.{sure}
 """
 
 
@@ -119,6 +122,7 @@ def card(arguments: argparse.Namespace, log: list[dict[str, Any]]) -> str:
         bars="---|" * len(COUNTED),
         rows="\n".join(lines),
         chance=by_type["thing by chance"] or 0.0,
+        sure=f" {describe[0].upper() + describe[1:]}." if (describe := describe_change_probability(metrics)) else "",
     )
 
 
@@ -134,6 +138,8 @@ def main() -> None:
     arguments = parser.parse_args()
     log = [json.loads(line) for line in (arguments.work_dir / LOG).read_text().splitlines()]
     (arguments.captioner / "README.md").write_text(card(arguments, log), encoding="utf-8")
+    if (arguments.scores / CALIBRATION).is_file():
+        shutil.copyfile(arguments.scores / CALIBRATION, arguments.captioner / CALIBRATION)
     shutil.copyfile(arguments.work_dir / LOG, HERE / LOG)
     draw_curves(log, HERE / CURVES)
 
