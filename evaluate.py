@@ -27,7 +27,7 @@ if __name__ != "__main__":
 # torch, accelerate and captioner_idc are imported inside functions, because an `import evaluate` runs this file too
 # and must not load them.
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
@@ -51,11 +51,20 @@ from common_idc.settings import (
     option,
     parse_settings,
 )
-from dataset_syned import BENCHMARKS, benchmark_builder, load_benchmark, prepare, rows_fingerprint, undecoded
+from dataset_syned import (
+    BENCHMARKS,
+    benchmark_builder,
+    evenly_spaced,
+    load_benchmark,
+    prepare,
+    rows_fingerprint,
+    undecoded,
+)
 from dataset_syned.fetching import fetched_from
 from metric_idc import (
     best_constant_caption,
     check_scoring,
+    describe_change_probability,
     describe_controls,
     input_controls,
     remove_results,
@@ -71,6 +80,7 @@ from run_idc.report import write_report
 
 # The input controls, and the columns that they use as before and after.
 CONTROLS = {"swapped": ("after", "before"), "identical": ("before", "before")}
+CALIBRATION_PAIRS = 300  # validation pairs, evenly spaced
 
 Row = dict[str, Any]
 
@@ -106,6 +116,11 @@ class EvaluateConfig:
     seed: Seed = option(0, "with --do_sample")
     input_controls: bool = option(
         True, "also caption each pair with its images exchanged, and with the image before given twice"
+    )
+    change_probability: bool = option(
+        False,
+        "also compute how probable a change is, for each pair; calibrated once, on the validation split, and saved "
+        "with the run",
     )
     protocol: Literal["standard", "paper"] = option(
         "standard", "paper: rewrite no-change sentences and drop the last batch, as the paper's code does"
@@ -200,22 +215,19 @@ def images_of(rows: Any, *columns: str) -> Iterator[tuple[Any, ...]]:
         yield tuple(load_image(row[column]) for column in columns)
 
 
-def predict(
-    config: EvaluateConfig,
-    loaded: tuple[Any, Any],
-    rows: Any,
-    fingerprint: dict[str, Any],
-    columns: tuple[str, str] = ("before", "after"),
-) -> list[Row]:
-    """Return a prediction for every row, from all processes.
+def in_batches(
+    config: EvaluateConfig, rows: Any, fingerprint: dict[str, Any], name: str, compute: Callable[[Any, int], list[Any]]
+) -> list[Any]:
+    """Return one result per row, from all processes; the same command continues after the last whole batch.
 
-    The batches do not depend on the number of processes, because a caption may depend on its batch by rounding.
+    The batches do not depend on the number of processes, because a result may depend on its batch by rounding.
 
     Args:
-        fingerprint: everything that the predictions depend on, see `settings_fingerprint`.
-        columns: those used as before and after.
+        fingerprint: everything that the results depend on, see `settings_fingerprint`.
+        name: of this kind of results.
+        compute: (rows of a batch, its number) -> a JSON-able result per row.
     """
-    state, name = get_state(), "-".join(columns)
+    state = get_state()
     partial = PartialPredictions(Path(config.output_dir), name, state.process_index, fingerprint)
     done = partial.read()
     state.wait_for_everyone()  # every process has read before one writes
@@ -228,19 +240,114 @@ def predict(
         if batch not in done:
             first = batch * config.batch_size
             chosen = rows.select(range(first, min(first + config.batch_size, len(rows))))
-            partial.add(batch, caption_batch(config, loaded, chosen, columns, batch))
+            partial.add(batch, compute(chosen, batch))
     state.wait_for_everyone()
     done = partial.read()
     missing = sorted(set(range(count)) - set(done))
     if missing:
         raise RuntimeError(f"{len(missing)} of {count} batches have no prediction (first: {missing[0]}): run it again")
-    sentences = [sentence for batch in range(count) for sentence in done[batch]]
+    return [result for batch in range(count) for result in done[batch]]
+
+
+def predict(
+    config: EvaluateConfig,
+    loaded: tuple[Any, Any],
+    rows: Any,
+    fingerprint: dict[str, Any],
+    columns: tuple[str, str] = ("before", "after"),
+) -> list[Row]:
+    """Return a prediction for every row; `columns` are those used as before and after."""
+
+    def captions(chosen: Any, batch: int) -> list[str]:
+        return caption_batch(config, loaded, chosen, columns, batch)
+
+    sentences = in_batches(config, rows, fingerprint, "-".join(columns), captions)
     return [
         {"pair_id": pair_id, "prediction": sentence, "references": captions, "change_type": change_type}
         for pair_id, sentence, captions, change_type in zip(
             rows["pair_id"], sentences, rows["captions"], rows["change_type"], strict=True
         )
     ]
+
+
+def change_probabilities(
+    config: EvaluateConfig, loaded: tuple[Any, Any], rows: Any, fingerprint: dict[str, Any]
+) -> list[float]:
+    """Return the probability that anything changed, of each row."""
+    calibration = get_calibration(config, loaded, fingerprint)
+    found = change_differences(config, loaded, rows, fingerprint, "change probability", calibration.unchanged)
+    return [calibration.probability(difference) for difference in found]
+
+
+def change_differences(
+    config: EvaluateConfig,
+    loaded: tuple[Any, Any],
+    rows: Any,
+    fingerprint: dict[str, Any],
+    name: str,
+    unchanged: tuple[str, ...],
+    columns: tuple[str, str] = ("before", "after"),
+) -> list[float]:
+    """Return what the probability of a change is computed from, of each row.
+
+    Args:
+        name: of this kind of results.
+        unchanged: the sentences that say no change.
+    """
+    from captioner_idc import change_probability
+
+    model, processor = loaded
+
+    def differences(chosen: Any, batch: int) -> list[float]:
+        return change_probability.change_differences(
+            model, processor, load_pairs(processor, chosen, columns), unchanged
+        )
+
+    return in_batches(config, rows, {**fingerprint, "unchanged": unchanged}, name.replace(" ", "-"), differences)
+
+
+def get_calibration(config: EvaluateConfig, loaded: tuple[Any, Any], fingerprint: dict[str, Any]) -> Any:
+    """Return the calibration saved with the model, or one fitted on validation pairs, which is saved.
+
+    Where these have no unchanged pair, the image before given twice takes its place.
+
+    Raises: ValueError without a validation split.
+    """
+    from captioner_idc.change_probability import fit_calibration, read_calibration, unchanged_sentences
+
+    saved = read_calibration(config.adapter or config.model, config.adapter_revision or config.revision)
+    if saved.pairs:
+        return saved
+    rows = undecoded(load_benchmark(config.benchmark, "validation", **config.benchmark_options))
+    rows = evenly_spaced(rows, CALIBRATION_PAIRS)
+    changed = [change_type != "none" for change_type in rows["change_type"]]
+    about_unchanged = zip(rows["captions"], changed, strict=True)
+    unchanged = unchanged_sentences(
+        text for texts, has_changed in about_unchanged if not has_changed for text in texts
+    )
+    shared = (config, loaded, rows, {**fingerprint, "rows": rows_fingerprint(rows)})
+    differences = change_differences(*shared, "calibration", unchanged)
+    if all(changed):
+        differences += change_differences(*shared, "calibration on unchanged", unchanged, ("before", "before"))
+        changed += [False] * len(rows)
+    fitted = fit_calibration(differences, changed, unchanged)
+    if get_state().is_main_process:
+        save_calibration(config, fitted)
+    return fitted
+
+
+def save_calibration(config: EvaluateConfig, calibration: Any) -> None:
+    """Write a calibration next to the scores, and into the run that they belong to."""
+    from captioner_idc.change_probability import write_calibration
+
+    folder = Path(config.output_dir)
+    for place in filter(None, (folder, paths.run_of(folder))):
+        write_calibration(calibration, place)
+
+
+def load_pairs(processor: Any, rows: Any, columns: tuple[str, str]) -> list[tuple[Any, Any]]:
+    """Return both images of each row as the network sees them. Raises: ImageError that names pair and file."""
+    return [processor.load_pair(row[columns[0]], row[columns[1]], f"pair {row['pair_id']!r}") for row in rows]
 
 
 def caption_batch(
@@ -253,7 +360,7 @@ def caption_batch(
 
     torch.manual_seed(config.seed * 1_000_003 + batch)
     model, processor = loaded
-    pairs = (processor.load_pair(row[columns[0]], row[columns[1]], f"pair {row['pair_id']!r}") for row in rows)
+    pairs = load_pairs(processor, rows, columns)
     return caption(model, processor, pairs, batch_size=len(rows), **config.decoding())
 
 
@@ -282,6 +389,9 @@ def evaluate_in_locked_folder(config: EvaluateConfig, state: Any) -> dict[str, A
     predicted = predict(config, loaded, rows, fingerprint)
     wanted = CONTROLS if config.input_controls else {}
     controls = {name: predict(config, loaded, rows, fingerprint, columns) for name, columns in wanted.items()}
+    if config.change_probability:
+        probabilities = change_probabilities(config, loaded, rows, fingerprint)
+        predicted = [row | {"change_probability": value} for row, value in zip(predicted, probabilities, strict=True)]
     return score(config, loaded[0], run, rows, training, predicted, controls) if state.is_main_process else None
 
 
@@ -302,7 +412,7 @@ def score(
     """
     from captioner_idc.captioning import describe_empty
 
-    if empty := describe_empty([row["prediction"] for row in predicted]):
+    if empty := describe_empty(sum(not row["prediction"] for row in predicted), len(predicted)):
         print(f"warning: {empty}", file=sys.stderr)
     folder = Path(config.output_dir)
     remove_results(folder)
@@ -416,8 +526,9 @@ def run_program(argv: list[str]) -> None:
     if result is None:
         return
     print(results_table({config.adapter or config.model: result}))
-    if described := describe_controls(result["controls"]):
-        print(described)
+    for described in (describe_controls(result["controls"]), describe_change_probability(result)):
+        if described:
+            print(described)
     if config.push_to_hub:
         from run_idc.publishing import try_push
 

@@ -73,7 +73,7 @@ from metric_idc import corpus_scores
 from metric_idc.java import java_command
 from run_idc.card import write_card
 from run_idc.checkpoints import gather_state, latest_checkpoint
-from run_idc.paths import CAPTIONER, TRACKERS, TRAIN_CONFIG
+from run_idc.paths import CALIBRATION, CAPTIONER, TRACKERS, TRAIN_CONFIG
 from run_idc.pictures import draw_curves, draw_samples
 from run_idc.progress import Log, Progress, environment, peak_memory
 from run_idc.publishing import try_push
@@ -615,6 +615,7 @@ def save_best(run: Run, sentences: list[str]) -> None:
         return
     model, config = run.accelerator.unwrap_model(run.model), run.config
     save_adapter(model, run.processor, run.folder, config.model, config.revision, weights)
+    (run.folder / CALIBRATION).unlink(missing_ok=True)  # of an earlier adapter
     if sentences:
         rows = evenly_spaced(run.rows, config.validation_captions)
         draw_samples(run.folder, samples(rows, sentences))

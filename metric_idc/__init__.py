@@ -6,6 +6,7 @@ score_rows(read_predictions("predictions.jsonl"))["scores"]["CIDEr"]
 Commands: `python -m metric_idc score FILE --output_dir FOLDER`, `python -m metric_idc compare A B`.
 """
 
+from .change_probability import change_probability, describe_change_probability
 from .change_type import CHANGE_TYPES, stated_change_type
 from .comparison import compare, describe_controls, results_table
 from .content_statistics import change_detection
@@ -32,9 +33,11 @@ __all__ = [
     "PROTOCOLS",
     "best_constant_caption",
     "change_detection",
+    "change_probability",
     "check_scoring",
     "compare",
     "corpus_scores",
+    "describe_change_probability",
     "describe_controls",
     "input_controls",
     "paired_differences",

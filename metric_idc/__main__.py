@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .change_probability import describe_change_probability
 from .comparison import compare, describe_controls, renew_table, results_table
 from .controls import EarlierResult, earlier_result
 from .predictions import read_coco, read_predictions
@@ -93,8 +94,9 @@ def run(arguments: argparse.Namespace) -> None:
     scoring = {name: getattr(arguments, name) for name in names}
     result = score_file(arguments.file, arguments.output_dir, arguments.references, **scoring)
     print(results_table({str(arguments.file): result}))
-    if controls := describe_controls(result["controls"]):
-        print(controls)
+    for described in (describe_controls(result["controls"]), describe_change_probability(result)):
+        if described:
+            print(described)
     print(f"For a page to look at: python -m run_idc.report {arguments.output_dir}")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import bleu, cider, meteor, ptb_tokenizer, rouge_l, spice
+from .change_probability import change_probability
 from .change_type import CHANGE_TYPES, stated_change_type
 from .clip_score import ClipScore
 from .content_statistics import change_detection, change_type_accuracy, length_and_diversity, said_unchanged
@@ -49,7 +50,8 @@ def score_rows(
     """Return the content of metrics.json for one set of predictions, and under "pairs" that of pairs.jsonl.
 
     Args:
-        rows: `pair_id, prediction, references` of every pair of a split, and `change_type` if it is known.
+        rows: `pair_id, prediction, references` of every pair of a split, and `change_type` and `change_probability`
+            if they are known.
         metrics: some of METRICS; by default all (SPICE only where its files are installed).
         constant_caption: the control's answer to every pair, chosen from training captions by
             `best_constant_caption`; by default the best of the scored references.
@@ -96,6 +98,7 @@ def score_rows(
         "per_references": _per_references(scored, scores),
         **change_type_accuracy(scored),
         **change_detection(scored),
+        **change_probability(scored),
         "captions": {name: length_and_diversity(sentences) for name, sentences in lengths.items()},
         "intervals": _intervals(used, own, resamples, seed),
         "signature": protocol_facts | facts | _signature(scored, used, left_out, source, resamples, seed),

@@ -14,25 +14,25 @@ PREFIX = ".partial-"
 
 
 class PartialPredictions:
-    """The sentences of all processes so far, and the file of this process."""
+    """The results of all processes so far, and the file of this process."""
 
     def __init__(self, folder: Path, name: str, process: int, settings_fingerprint: dict[str, Any]):
         """Name the file of this process; nothing is read or written yet.
 
         Args:
-            name: one per column pair that is predicted, e.g. "before-after".
+            name: one per kind of result, e.g. "before-after" for the sentences about these columns.
             settings_fingerprint: everything that the predictions depend on, JSON-able.
         """
         self.folder, self.name = folder, name
         self.settings_fingerprint = json.loads(json.dumps(settings_fingerprint))
         self.path = folder / f"{PREFIX}{name}-{process}.jsonl"
 
-    def read(self) -> dict[int, list[str]]:
-        """Return the sentences by batch, of all processes of this call and of earlier ones."""
-        batches: dict[int, list[str]] = {}
+    def read(self) -> dict[int, list[Any]]:
+        """Return the results by batch, of all processes of this call and of earlier ones."""
+        batches: dict[int, list[Any]] = {}
         for path in sorted(self.folder.glob(f"{PREFIX}{self.name}-*.jsonl")):
             entries = self._entries(path)
-            batches |= {entry["batch"]: entry["sentences"] for entry in entries}
+            batches |= {entry["batch"]: entry["results"] for entry in entries}
         return batches
 
     def begin(self) -> None:
@@ -40,10 +40,10 @@ class PartialPredictions:
         entries = self._entries(self.path)
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in (self.settings_fingerprint, *entries)))
 
-    def add(self, batch: int, sentences: list[str]) -> None:
-        """Append the sentences of one batch."""
+    def add(self, batch: int, results: list[Any]) -> None:
+        """Append the results of one batch, JSON-able."""
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"batch": batch, "sentences": sentences}) + "\n")
+            file.write(json.dumps({"batch": batch, "results": results}) + "\n")
 
     def _entries(self, path: Path) -> list[dict[str, Any]]:
         """Return the batches of a file; [] if it is missing, corrupted or of another configuration."""

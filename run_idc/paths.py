@@ -16,6 +16,7 @@ ADAPTER_WEIGHTS, ADAPTER_CONFIG, PROCESSOR = (
 )
 TRAIN_CONFIG, LOG, CARD, CAPTIONER = "train_config.yaml", "log.jsonl", "README.md", "captioner.json"
 CURVES, VALIDATION_PAIRS = "curves.png", "validation_pairs.png"
+CALIBRATION = "change_probability.json"  # captioner_idc, which does not import this file, has this name too (tested)
 CHECKPOINTS, TRACKERS, EVALUATIONS = "checkpoints", "tensorboard", "eval"
 
 # of a checkpoint

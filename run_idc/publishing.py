@@ -35,6 +35,7 @@ from .card import own_results, read_run, write_card, write_eval_results
 from .paths import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
+    CALIBRATION,
     CAPTIONER,
     CURVES,
     EVALUATIONS,
@@ -133,8 +134,9 @@ def _copy_records(run: Path, folder: Path) -> None:
     lines = [json.dumps(without_paths(json.loads(line))) + "\n" for line in lines if line.strip()]
     (folder / LOG).write_text("".join(lines), encoding="utf-8")
     shutil.copyfile(run / CAPTIONER, folder / CAPTIONER)
-    if (run / CURVES).is_file():
-        shutil.copyfile(run / CURVES, folder / CURVES)
+    for name in (CURVES, CALIBRATION):
+        if (run / name).is_file():
+            shutil.copyfile(run / name, folder / name)
 
 
 def _copy_adapter(run: Path, folder: Path) -> None:
@@ -158,7 +160,9 @@ def _save_merged(run: Path, folder: Path) -> None:
     """Write the merged model by the command for it: this package knows no models."""
     # In the run's own precision.
     dtype = "float32" if read_run(run)["environment"].get("device") == "cpu" else "bfloat16"
-    command = [sys.executable, "-m", "captioner_idc.adapters", str(run), str(folder), "--dtype", dtype]
+    options = {"--adapter": run, "--output": folder, "--format": "remote-code", "--dtype": dtype}
+    command = [sys.executable, "-m", "captioner_idc.exporting"]
+    command += [str(word) for option in options.items() for word in option]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]

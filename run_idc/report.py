@@ -29,6 +29,7 @@ BYTES_PER_PIXEL = 0.18  # upper limit for a thumbnail: 24 KB of text for two of 
 LEAST_BYTES = 3000  # per thumbnail; if there are too many pairs for that, some have no pictures
 QUALITIES = (75, 50, 25, 0)  # of WebP; at 0 even noise stays within the limit
 MAIN = "CIDEr"  # the score that the chart and the list of pairs start with, if the pairs have it
+GROUPS = ("change_detection", "change_probability")  # of numbers that are not scores
 FACTS = ("benchmark", "split", "predictions", "model", "revision", "adapter", "protocol", "pairs")
 
 Row = dict[str, Any]
@@ -62,6 +63,7 @@ def write_report(folder: Path, images: Iterable[tuple[Image, Image]] | None = No
         numbers=_numbers(metrics),
         main=main,
         charts=_charts(metrics),
+        reliability=metrics.get("change_probability", {}).get("reliability"),
         data=_script_json(_page_data(rows, pairs, pictures)),
         pairs=len(rows),
         pictures=pictures,
@@ -165,9 +167,13 @@ def _title(signature: dict[str, Any], folder: Path) -> str:
 
 def _numbers(metrics: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
     """Return the numbers other than scores that the file has: heading -> column -> name -> number."""
-    groups = {name: {"": metrics[name]} for name in ("change_detection",) if name in metrics}
+    groups = {name: {"": _only_numbers(metrics[name])} for name in GROUPS if name in metrics}
     groups |= {name: {"": control} for name, control in metrics.get("controls", {}).items() if "scores" not in control}
     return groups | {name: metrics[name] for name in ("captions",) if name in metrics}
+
+
+def _only_numbers(group: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in group.items() if isinstance(value, int | float)}
 
 
 def _charts(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -21,6 +21,7 @@ from test_report import thumbnails
 
 from captioner_idc.adapters import add_lora, save_adapter
 from captioner_idc.captioning import caption
+from captioner_idc.change_probability import Calibration, read_calibration, write_calibration
 from captioner_idc.loading import load
 from dataset_syned import load_benchmark
 from metric_idc import clip_score, read_predictions, score_rows, segment_scores, stated_change_type
@@ -233,6 +234,7 @@ CHANGES: dict[str, tuple[tuple[str, ...], tuple[str, ...], Callable[[Path], Any]
     "max_new_tokens": ((), ("--max_new_tokens", "2"), predictions_of),
     "seed": (SAMPLED, (*SAMPLED, "--seed", "1"), predictions_of),
     "input_controls": ((), ("--input_controls", "True"), lambda f: (f / "predictions_swapped.jsonl").exists()),
+    "change_probability": ((), ("--change_probability",), lambda folder: "change_probability" in metrics_of(folder)),
     "metrics": ((), ("--metrics", "CIDEr"), lambda folder: list(metrics_of(folder)["scores"])),
 }
 REFUSALS = {
@@ -287,6 +289,27 @@ def test_every_option_changes_something(
     second = quick(program, tiny_captioner, tmp_path / "second", *(folders.get(word, word) for word in after))
     second = Path(folders["ELSEWHERE"]) if name == "output_dir" else second
     assert observed(first) != observed(second)
+
+
+def test_a_saved_calibration_is_used_and_another_one_is_fitted_and_saved(
+    program: ModuleType, tiny_captioner: Path, folders: dict[str, str], tmp_path: Path
+) -> None:
+    adapter = Path(shutil.copytree(folders["ADAPTER"], tmp_path / "adapter"))
+
+    def probabilities(folder: Path) -> list[float]:
+        options = ("--adapter", str(adapter), "--change_probability")
+        rows = read_predictions(quick(program, tiny_captioner, folder, *options) / "predictions.jsonl")
+        return [row["change_probability"] for row in rows]
+
+    fitted = probabilities(tmp_path / "first")
+    calibration = read_calibration(tmp_path / "first")
+    assert calibration.pairs >= FEW["validation"] and read_calibration(adapter) == Calibration()
+    assert "change_probability" in metrics_of(tmp_path / "first")
+    write_calibration(dataclasses.replace(calibration, temperature=2 * calibration.temperature), adapter)
+    flatter = probabilities(tmp_path / "second")
+    assert not (tmp_path / "second" / "change_probability.json").exists()
+    for sharp, flat in zip(fitted, flatter, strict=True):
+        assert np.log(sharp / (1 - sharp)) == pytest.approx(2 * np.log(flat / (1 - flat)), rel=1e-3, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", REFUSALS)

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from run_idc.paths import EVALUATIONS, METRICS, TRAIN_CONFIG, control_predictions, evaluations, run_of
+from captioner_idc.change_probability import FILE
+from run_idc.paths import CALIBRATION, EVALUATIONS, METRICS, TRAIN_CONFIG, control_predictions, evaluations, run_of
 
 
 def test_an_evaluation_belongs_to_a_run_only_where_train_has_written_one(tmp_path: Path) -> None:
@@ -26,3 +27,7 @@ def test_evaluations_are_sorted_and_only_those_with_metrics(tmp_path: Path) -> N
 
 def test_predictions_of_a_control_are_named_after_it() -> None:
     assert control_predictions("swapped") == "predictions_swapped.jsonl"
+
+
+def test_the_calibration_has_the_same_name_in_a_run_and_next_to_other_weights() -> None:
+    assert CALIBRATION == FILE

@@ -22,12 +22,13 @@ from without_package import ALONE
 
 from captioner_idc.adapters import add_lora, save_adapter
 from captioner_idc.captioning import caption
+from captioner_idc.change_probability import Calibration, read_calibration, write_calibration
 from captioner_idc.families import card_facts
 from captioner_idc.loading import load, load_image
 from dataset_syned.benchmarks.toy import ToyConfig, draw_row
 from modeling_blip2idc import Blip2IdcForConditionalGeneration
 from run_idc.card import own_results, read_run, write_card
-from run_idc.publishing import main, outdated, try_push
+from run_idc.publishing import main, outdated, staged_files, try_push
 
 BASE, REPO = "tester/tiny-blip2", "tester/toy"
 OPTIONS = {"train": 48, "validation": 8, "test": 12}
@@ -460,6 +461,13 @@ def test_the_card_describes_the_run(trained: Path, tmp_path: Path) -> None:
     assert not re.search(r"\{\{|\{%|None|Undefined|\|\s\s+\|", card), "an empty cell or a broken table"
     for rows in re.findall(r"(?:^\|.*\n)+", card, re.MULTILINE):
         assert len({row.count("|") for row in rows.splitlines()}) == 1, rows
+
+
+def test_the_calibration_goes_with_the_adapter(trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    write_calibration(Calibration(("nothing has changed",), 1.5, 300), run)
+    with staged_files(run, "me/run", merge=False) as folder:
+        assert read_calibration(folder) == Calibration(("nothing has changed",), 1.5, 300)
 
 
 def test_lines_without_data_in_the_log_are_left_out(trained: Path, tmp_path: Path) -> None:

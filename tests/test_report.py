@@ -506,6 +506,19 @@ def test_everything_that_scoring_reports_is_shown(tmp_path: Path) -> None:
     assert 'class="interval"' in page.read_text(encoding="utf-8") and max(map(float, widths)) <= 100
 
 
+def test_probabilities_of_a_change_are_drawn(tmp_path: Path) -> None:
+    rows = example_rows(20)
+    assert 'class="reliability"' not in write_report(results_in(tmp_path, rows)).read_text(encoding="utf-8")
+    for index, row in enumerate(rows):
+        row["change_probability"] = 0.05 if index < 4 else 0.95
+    folder = results_in(tmp_path, rows)
+    scores = json.loads((folder / "metrics.json").read_text())["change_probability"]
+    page = write_report(folder)
+    assert f"expected calibration error {scores['expected_calibration_error']:.3f}" in plain_text(page)
+    circles = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', page.read_text(encoding="utf-8"))
+    assert [float(x) for x, _ in circles] == [12.5, 237.5] and "4 pairs: probability 0.050" in plain_text(page)
+
+
 def test_what_the_paper_protocol_did_is_reported_and_no_pair_is_hidden(tmp_path: Path) -> None:
     rows = example_rows(23)
     for row in rows[:2]:

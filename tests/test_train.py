@@ -22,6 +22,7 @@ from tiny_chat_models import save_chat
 
 import train
 from captioner_idc.captioning import caption
+from captioner_idc.change_probability import Calibration, write_calibration
 from captioner_idc.loading import load
 from dataset_syned import load_benchmark
 from run_idc.checkpoints import latest_checkpoint
@@ -286,7 +287,9 @@ def test_other_ways_to_train(
     changes = {name: str(run) if value == "run" else value for name, value in changes.items()}
     config = {**SMOKE, "epochs": 1, "model": str(tiny_captioner), "output_dir": str(tmp_path / "run"), **changes}
     config |= {"lora_rank": 4, "validation_captions": 0, "log_every": 1}
+    write_calibration(Calibration(), tmp_path / "run")  # of an adapter that is replaced
     assert train.main(["--config", write_config(tmp_path / "config.yaml", **config)]) == 0
+    assert not (tmp_path / "run" / "change_probability.json").exists()
     losses = [row["loss"] for row in log_of(tmp_path / "run") if "loss" in row]
     first = [row["loss"] for row in log_of(run) if "loss" in row]
     if "activation_checkpointing" in changes:  # the same numbers, for less memory
