@@ -3,6 +3,8 @@
 blip2idc before.png after.png                                  # the captioner that ships, offline
 blip2idc before.png after.png --model gautierevn/blip2idc
 blip2idc --pairs pairs.csv --adapter runs/mine --output predictions.jsonl
+accelerate launch --module captioner_idc --pairs pairs.csv --output predictions.parquet   # several processes
+blip2idc --pairs pairs.csv --server http://127.0.0.1:8000 --processor served   # asks e.g. vLLM
 """
 
 import argparse
@@ -24,17 +26,11 @@ from transformers.utils import logging
 from common_idc.commands import discard_output, lasting_output, run_command
 from modeling_blip2idc.image_fusion import ImageError, check_file
 
+from .bulk import Captioner, Counts, caption_into, caption_records, check_output, get_workers, record_line
 from .captioning import caption, describe_empty, length_limit
-from .loading import SHIPPED, load, processor_fingerprint
-from .pair_lists import (
-    PairListError,
-    PartialOutput,
-    check_output,
-    image_state,
-    load_pair,
-    prediction_line,
-    read_pairs,
-)
+from .loading import SHIPPED, load, load_processor, processor_fingerprint
+from .pair_lists import PairList, PairListError, read_pairs
+from .server_client import API_KEY_ENV, PairRefused, Server, ServerError, ask_server, connect
 
 # What it has learned: the change types of the benchmark photo_edits; its card has the shares.
 SHIPPED_NOTE = (
@@ -44,9 +40,11 @@ SHIPPED_NOTE = (
 )
 SOME_SKIPPED = 1  # exit code
 CONTINUING = (
-    "A pair whose image cannot be read is named on standard error and skipped; the exit code is then "
-    f"{SOME_SKIPPED}, after other errors 2. With --output, the sentences are also kept in .OUT.jsonl.partial until "
-    "each pair has one: to continue after an interruption, or with corrected images, run the same command again."
+    "A pair whose images cannot be read is named on standard error, and its record has `error` in place of a "
+    f"sentence; the exit code is then {SOME_SKIPPED}, after other errors 2. With --output, the sentences are kept in "
+    "the folder .OUT.parts until each pair has one: to continue after an interruption, or with corrected images, run "
+    "the same command again. Several processes or machines share the work after `accelerate launch --module "
+    "captioner_idc`."
 )
 
 
@@ -71,16 +69,36 @@ def _parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--allow_pickle", action="store_true", help="load pickled weights (.bin): only from people you trust"
     )
     parser.add_argument(
-        "--pairs", type=_path, metavar="FILE", help=".csv or .jsonl with before, after and optionally pair_id"
+        "--pairs",
+        type=_path,
+        metavar="FILE_OR_FOLDER",
+        help=".csv, .jsonl or .parquet with before, after and optionally pair_id; or a folder with the folders before "
+        "and after (or A and B), whose images have equal names, or with Parquet files",
     )
     parser.add_argument(
-        "--output", type=_path, metavar="OUT.jsonl", help="JSON lines for --pairs; default: standard output"
+        "--output", type=_path, metavar="OUT", help=".jsonl or .parquet for --pairs; default: JSON on standard output"
     )
     parser.add_argument("--batch_size", type=int, default=8, metavar="N")
     parser.add_argument("--max_new_tokens", type=int, metavar="N")
     parser.add_argument("--num_beams", type=int, metavar="N")
     parser.add_argument("--text", metavar="PROMPT", help="use this prompt instead of the one saved with the model")
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
+    parser.add_argument(
+        "--server",
+        metavar="URL",
+        help="ask this server of OpenAI's interface, --batch_size requests at a time, and load no model; --model is "
+        "then a name there, default: the first that it lists",
+    )
+    parser.add_argument(
+        "--processor",
+        type=name,
+        metavar="DIR_OR_ID",
+        help="the captioner that --server serves, of which all but the weights is read: how to prepare the images; "
+        "default: two images and a general question",
+    )
+    parser.add_argument(
+        "--api_key_env", metavar="NAME", help=f"environment variable with the key for --server; default: {API_KEY_ENV}"
+    )
     return parser.parse_args(argv)
 
 
@@ -99,6 +117,7 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
         raise CommandError(f"the folder of --output {arguments.output} does not exist; create it first.")
     if arguments.output is not None and arguments.output.resolve() == arguments.pairs.resolve():
         raise CommandError(f"--output {arguments.output} would replace the list of pairs; name another file.")
+    _check_server_options(arguments)
     for name in ("batch_size", "max_new_tokens", "num_beams"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
@@ -108,6 +127,25 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
         torch.empty(0, device=arguments.device)
     except (RuntimeError, AssertionError) as error:
         raise CommandError(f"--device {arguments.device} cannot be used here; try --device cpu.") from error
+
+
+def _check_server_options(arguments: argparse.Namespace) -> None:
+    local, remote = ("adapter", "allow_pickle", "num_beams", "device"), ("processor", "api_key_env")
+    for option in local if arguments.server is not None else remote:
+        if getattr(arguments, option):
+            goes = "does not go with" if arguments.server is not None else "goes with"
+            raise CommandError(f"--{option} {goes} --server; leave one of them out or see --help.")
+
+
+def _connect(arguments: argparse.Namespace) -> Server:
+    """Return the server that is asked instead of a model."""
+    try:
+        processor = None if arguments.processor is None else load_processor(arguments.processor)
+        return connect(arguments.server, arguments.model, processor, arguments.api_key_env or API_KEY_ENV)
+    except ServerError:
+        raise
+    except (OSError, ValueError) as error:
+        raise CommandError(str(error)) from error
 
 
 def _load_for(arguments: argparse.Namespace) -> tuple[Any, Any]:
@@ -142,74 +180,57 @@ def _run(arguments: argparse.Namespace) -> int:
         return _caption_list(arguments, settings)
     for file in (arguments.before, arguments.after):  # before the model, which takes longer
         check_file(file)
-    model, processor = _load_for(arguments)
-    pair = processor.load_pair(arguments.before, arguments.after, "the pair")
+    captioner = _captioner(arguments, settings)
+    pair = captioner.load_pair(arguments.before, arguments.after, "the pair")
     _say_if_shipped(arguments)
-    sentences = caption(model, processor, [pair], **settings)
-    _print(sentences[0])
-    _warn_of_empty(sentences)
+    [sentence] = captioner.caption([pair])
+    if isinstance(sentence, PairRefused):
+        raise sentence
+    _print(sentence)
+    _warn_of_empty(int(not sentence), 1)
     return 0
 
 
 def _caption_list(arguments: argparse.Namespace, settings: dict[str, Any]) -> int:
     """Caption --pairs; return the exit code."""
-    rows, size = _read_rows(arguments.pairs), arguments.batch_size
+    pairs, workers = read_pairs(arguments.pairs), get_workers()
     if arguments.output is not None:
         check_output(arguments.output)
+    elif workers.count > 1:
+        raise CommandError("several processes need an --output to write into; name one.")
+    captioner = _captioner(arguments, settings)
+    if not workers.index:
+        _say_if_shipped(arguments)
+    if arguments.output is not None:
+        counts = caption_into(arguments.output, pairs, captioner, arguments.batch_size, workers)
+    else:
+        counts = _print_records(pairs, captioner, arguments.batch_size)
+    return 0 if counts is None else _report(counts)
+
+
+def _captioner(arguments: argparse.Namespace, settings: dict[str, Any]) -> Captioner:
+    if arguments.server is not None:
+        return _remote_captioner(_connect(arguments), settings)
     model, processor = _load_for(arguments)
-    _say_if_shipped(arguments)
-    partial = _partial_output(arguments, model, processor, settings)
-    earlier, save = ({}, _print_predictions) if partial is None else (dict(partial.sentences), partial.add)
-    if done := sum(row["state"] in earlier for row in rows):
-        print(f"continuing after {done} of {len(rows)} pairs", file=sys.stderr)
-    sentences: dict[int, str] = {}  # by line
-    # disable=None: a bar on a terminal, none in a log. Closed also by errors, so that these get their own line.
-    with tqdm(total=len(rows), unit="pair", disable=None, file=sys.stderr) as bar:
-        # A sentence may depend on its batch by rounding: the batches are the same when the command continues.
-        for start in range(0, len(rows), size):
-            batch = [row for row in rows[start : start + size] if row["state"]]
-            if all(row["state"] in earlier for row in batch):
-                new = [earlier[row["state"]] for row in batch]
-            else:
-                batch, new = _caption_rows(arguments.pairs, batch, model, processor, settings)
-                save(batch, new)
-            sentences |= {row["line"]: sentence for row, sentence in zip(batch, new, strict=True)}
-            bar.update(min(size, len(rows) - start))
-    return _finish_list(rows, sentences, partial)
-
-
-def _read_rows(pairs: Path) -> list[dict[str, Any]]:
-    """Return the rows of `read_pairs` with a `state`; it is None if an image does not exist, which is reported."""
-    rows = read_pairs(pairs)
-    for row in rows:
-        row["state"] = None
-        try:
-            row["state"] = image_state(pairs, row)
-        except PairListError as error:
-            _say_skipped(error)
-    if not any(row["state"] for row in rows):
-        raise CommandError(f"{pairs} contains no pair whose images exist; correct the paths named above.")
-    return rows
-
-
-def _partial_output(
-    arguments: argparse.Namespace, model: Any, processor: Any, settings: dict[str, Any]
-) -> PartialOutput | None:
-    """Return the sentences of an interrupted run and where they are kept; None without --output."""
-    if arguments.output is None:
-        return None
     generation = model.generation_config.to_diff_dict()
     generation.pop("transformers_version", None)
     chosen = {name: value for name, value in settings.items() if name not in ("batch_size", "text")}
     fingerprint = {
-        "list of pairs": str(arguments.pairs.resolve()),
         "model": _weights_sha256(model),
         "processor": processor_fingerprint(processor),
         "dtype": str(model.dtype),
         "prompt": settings["text"],
         "decoding": {**generation, **length_limit(model, processor, chosen), **chosen},
     }
-    return PartialOutput(arguments.output, fingerprint)
+    return Captioner(processor.load_pair, lambda pairs: caption(model, processor, pairs, **settings), fingerprint)
+
+
+def _remote_captioner(server: Server, settings: dict[str, Any]) -> Captioner:
+    fingerprint = {
+        **{"server": server.url, "model": server.model, "processor": server.processor.settings},
+        **{"prompt": settings["text"], "max_new_tokens": settings.get("max_new_tokens")},
+    }
+    return Captioner(server.processor.load_pair, lambda pairs: ask_server(server, pairs, **settings), fingerprint)
 
 
 def _weights_sha256(model: Any) -> str:
@@ -221,43 +242,32 @@ def _weights_sha256(model: Any) -> str:
     return digest.hexdigest()
 
 
-def _caption_rows(
-    pairs: Path, rows: list[dict[str, Any]], model: Any, processor: Any, settings: dict[str, Any]
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the rows whose images can be read, and their sentences; report the others."""
-    readable, cells = [], []
-    for row in rows:
-        try:
-            cells.append(load_pair(processor, pairs, row))
-            readable.append(row)
-        except PairListError as error:
-            _say_skipped(error)
-    return readable, caption(model, processor, cells, **settings)
+def _print_records(pairs: PairList, captioner: Captioner, batch_size: int) -> Counts:
+    # JSON is UTF-8; in any other encoding, only its escapes are safe
+    ascii_only = codecs.lookup(sys.stdout.encoding or "utf-8").name != "utf-8"
+    counts = Counts()
+    # disable=None: a bar on a terminal, none in a log. Closed also by errors, so that these get their own line.
+    with tqdm(total=pairs.count, unit="pair", disable=None, file=sys.stderr) as bar:
+        for record in caption_records(pairs, captioner, batch_size):
+            _print(record_line(record, ascii_only).rstrip("\n"))
+            counts.add(record)
+            bar.update()
+    if counts.failed == counts.pairs:
+        raise CommandError("no pair has a sentence; correct what is named above.")
+    return counts
 
 
-def _finish_list(rows: list[dict[str, Any]], sentences: dict[int, str], partial: PartialOutput | None) -> int:
-    """Write the output and say what is wrong with it; return the exit code."""
-    skipped = len(rows) - len(sentences)
-    if not sentences:
-        raise CommandError("no pair could be captioned, and nothing was written; correct the images named above.")
-    if partial is not None:
-        lines = [prediction_line(row, sentences[row["line"]]) for row in rows if row["line"] in sentences]
-        partial.finish("".join(lines), complete=not skipped)
-    _warn_of_empty(list(sentences.values()))
-    if not skipped:
+def _report(counts: Counts) -> int:
+    """Say what is wrong with the sentences; return the exit code."""
+    _warn_of_empty(counts.empty, counts.pairs)
+    if not counts.failed:
         return 0
     print(
-        f"skipped {skipped} of {len(rows)} pairs; correct the images named above and run the same command again",
+        f"{counts.failed} of {counts.pairs} pairs have no sentence but a reason in `error`; correct what is named "
+        "above and run the same command again",
         file=sys.stderr,
     )
     return SOME_SKIPPED
-
-
-def _print_predictions(rows: list[dict[str, Any]], sentences: list[str]) -> None:
-    # JSON is UTF-8; in any other encoding, only its escapes are safe
-    ascii_only = codecs.lookup(sys.stdout.encoding or "utf-8").name != "utf-8"
-    for row, sentence in zip(rows, sentences, strict=True):
-        _print(prediction_line(row, sentence, ascii_only).rstrip("\n"))
 
 
 def _print(line: str) -> None:
@@ -276,16 +286,12 @@ def _print(line: str) -> None:
 
 
 def _say_if_shipped(arguments: argparse.Namespace) -> None:
-    if not (arguments.model or arguments.adapter):
+    if not (arguments.model or arguments.adapter or arguments.server):
         print(SHIPPED_NOTE, file=sys.stderr)
 
 
-def _say_skipped(error: Exception) -> None:
-    tqdm.write(f"skipped: {' '.join(str(error).split())}", file=sys.stderr)
-
-
-def _warn_of_empty(sentences: list[str]) -> None:
-    if described := describe_empty(sentences):
+def _warn_of_empty(empty: int, sentences: int) -> None:
+    if described := describe_empty(empty, sentences):
         print(f"warning: {described}", file=sys.stderr)
 
 
@@ -314,7 +320,8 @@ def main(argv: list[str] | None = None) -> int:
     again = "run the same command again" + (" to continue" if arguments.output else "")
     # With --output, a reader of the messages that ends, e.g. a killed `tee`, ends nothing.
     with _quiet_libraries(), lasting_output() if arguments.output else contextlib.nullcontext():
-        return run_command(lambda: _run(arguments), CommandError, PairListError, ImageError, interrupted=again)
+        errors = (CommandError, PairListError, ImageError, OSError)
+        return run_command(lambda: _run(arguments), *errors, interrupted=again)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def caption(
         for index, (before, after) in enumerate(pairs)
     )
     sentences = []
-    with _evaluation_mode(model):
+    with evaluation_mode(model):
         while batch := list(islice(loaded, batch_size)):
             sentences += _caption_batch(model, processor, batch, text, options)
     return sentences
@@ -59,13 +59,12 @@ def generate_tokens(model: Any, inputs: Any, **options: Any) -> torch.Tensor:
         return model.generate(**inputs.to(model.device), **options)
 
 
-def describe_empty(sentences: list[str]) -> str:
-    """Return how many sentences are empty, with a probable cause if it is most of them; "" if none is."""
-    empty = sentences.count("")
+def describe_empty(empty: int, sentences: int) -> str:
+    """Return how many of the sentences are empty, with a probable cause if it is most of them; "" if none is."""
     if not empty:
         return ""
-    cause = ": the weights or the tokenizer of the model are probably damaged" if 2 * empty >= len(sentences) else ""
-    return f"{empty} of {len(sentences)} sentences are empty{cause}"
+    cause = ": the weights or the tokenizer of the model are probably damaged" if 2 * empty >= sentences else ""
+    return f"{empty} of {sentences} sentences are empty{cause}"
 
 
 def length_limit(model: Any, processor: Any, generate_kwargs: dict[str, Any]) -> dict[str, int]:
@@ -84,16 +83,18 @@ def _caption_batch(
     tokens = generate_tokens(model, processor(before=befores, after=afters, text=text), **options)
     if len(tokens) != len(batch):
         raise ValueError(f"{len(tokens)} sentences for {len(batch)} pairs: use num_return_sequences=1.")
-    return [_printable(sentence) for sentence in processor.batch_decode(tokens, skip_special_tokens=True)]
+    return [printable(sentence) for sentence in processor.batch_decode(tokens, skip_special_tokens=True)]
 
 
-def _printable(sentence: str) -> str:
+def printable(sentence: str) -> str:
+    """Return a sentence as one line without control characters."""
     kept = (each for each in sentence if each.isspace() or unicodedata.category(each) != "Cc")
     return " ".join("".join(kept).split())
 
 
 @contextlib.contextmanager
-def _evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Set a model to evaluation mode, and back at the end."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

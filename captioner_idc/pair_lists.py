@@ -1,202 +1,153 @@
-"""Lists of pairs to caption, from CSV or JSON lines, and the predictions written for them.
+"""Lists of pairs of any size: a table (.csv, .jsonl, .parquet) or a folder, read entry by entry.
 
-Until every pair has its sentence, the sentences are kept next to the output in `.OUTPUT.partial`, so that an
-interrupted command continues where it stopped: a first line with what they depend on, then one line per sentence.
+    pairs = read_pairs(Path("pairs.csv"))   # columns before, after and optionally pair_id
+    read_pairs(Path("data"))                # data/before/1.png and data/after/1.png, or Parquet files
+    for entry in pairs.entries(): ...
+
+An entry that is no pair has the reason in `error`, so that one bad line ends no run over a million.
 """
 
 import csv
 import json
 import os
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from common_idc.atomic_files import write_text
 from common_idc.strict_json import parse_json
-from modeling_blip2idc.image_fusion import ImageError
 
 COLUMNS = ("pair_id", "before", "after")
-FREE_SPACE = 2**16  # bytes that must fit on the disk of the output before anything is captioned
+SIDES = ("before", "after")
+FOLDERS = (SIDES, ("A", "B"))  # names of two sibling folders of images
+PARQUET_ROWS = 16  # in memory at a time
+IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+Wanted = Callable[[int], bool]
 
 
 class PairListError(ValueError):
-    """A mistake in a list of pairs, or an output that cannot be written; the message names file and line."""
+    """A mistake in a list of pairs, or an output that cannot be written; the message names the file."""
 
 
-def read_pairs(path: Path) -> list[dict[str, Any]]:
-    """Return rows `line, pair_id, before, after` of a .csv or .jsonl file; `pair_id` is the row's number if absent.
+@dataclass(frozen=True)
+class Entry:
+    """An entry of a list of pairs.
 
-    Raises: PairListError for a file that cannot be read, or a row without the path of an image.
+    Args:
+        number: of the entry, from 0.
+        pair_id: its own, or the number.
+        before, after: as the list names them; None where it does not.
+        where: file and line, for messages.
+        images: what the two images are loaded from: paths, or what `datasets` stores; None for no pair.
+        error: why this is no pair; None if it is one.
     """
-    readers = {".csv": _read_csv, ".jsonl": _read_jsonl}
-    if path.suffix.lower() not in readers:
-        raise PairListError(f"{path}: pairs are read from .csv or .jsonl files; rename or convert this one.")
+
+    number: int
+    pair_id: str
+    before: str | None
+    after: str | None
+    where: str
+    images: tuple[Any, Any] | None = None
+    error: str | None = None
+
+    def state(self) -> str | None:
+        """Return a text that changes if the images do; None if one of them does not exist."""
+        values: list[Any] = [self.pair_id, self.before, self.after]
+        for image in self.images or ():
+            if isinstance(image, Path):
+                try:
+                    file = image.stat()
+                except (OSError, ValueError):  # ValueError: a NUL in the path
+                    return None
+                values += [file.st_size, file.st_mtime_ns]
+        return json.dumps(values)
+
+
+@dataclass(frozen=True)
+class PairList:
+    """A list of pairs that is read again for each use, so that its size does not matter.
+
+    Args:
+        path: file or folder.
+        count: its entries.
+        read: (number -> whether it is wanted) -> the wanted entries, in their order.
+        state: changes if the file that contains the images does; "" if they are files of their own.
+    """
+
+    path: Path
+    count: int
+    read: Callable[[Wanted], Iterator[Entry]]
+    state: str = ""
+
+    def entries(self, wanted: Wanted = lambda number: True) -> Iterator[Entry]:
+        """Yield the wanted entries; each call reads the list once."""
+        return self.read(wanted)
+
+
+def read_pairs(path: Path) -> PairList:
+    """Return the pairs of a .csv, .jsonl or .parquet file, or of a folder.
+
+    A folder contains two folders of images, before and after (or A and B), in which the images of a pair have the same
+    name, or Parquet files.
+
+    Raises: PairListError for a file or folder that is not such a list, or that has no pairs.
+    """
+    if not path.exists():
+        raise PairListError(f"{path} does not exist; check the path of --pairs.")
+    readers = {".csv": _csv_pairs, ".jsonl": _jsonl_pairs, ".parquet": _parquet_file}
+    if not path.is_dir() and path.suffix.lower() not in readers:
+        raise PairListError(
+            f"{path}: pairs are read from .csv, .jsonl or .parquet files or a folder; rename or convert this one."
+        )
     try:
-        lines = list(readers[path.suffix.lower()](path))
-    except FileNotFoundError as error:
-        raise PairListError(f"{path} does not exist; check the path of --pairs.") from error
+        pairs = _folder_pairs(path) if path.is_dir() else readers[path.suffix.lower()](path)
     except (OSError, UnicodeDecodeError) as error:
         raise PairListError(f"{path} cannot be read ({error}); save it as UTF-8 text.") from error
     except csv.Error as error:
         raise PairListError(f"{path} is not a CSV file ({error}); check its quotation marks.") from error
-    if not lines:
+    if not pairs.count:
         raise PairListError(f"{path} contains no pairs; write one per line, with before and after.")
-    return [_pair_row(path, line, values, number) for number, (line, values) in enumerate(lines)]
+    return pairs
 
 
-def image_state(path: Path, row: dict[str, Any]) -> str:
-    """Return a text that changes if a row of `read_pairs(path)` names other images, or if one of them is changed.
-
-    Raises: PairListError that names the line of an image that does not exist.
-    """
-    state = [row[name] for name in COLUMNS]
-    for side in ("before", "after"):
-        try:
-            file = _image_file(path, row[side]).stat()
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            raise PairListError(
-                f"{path}, line {row['line']}: {side} image {row[side]!r} does not exist; paths are relative to the "
-                f"folder of {path.name}."
-            ) from error
-        state += [file.st_size, file.st_mtime_ns]
-    return json.dumps(state)
+def _csv_pairs(path: Path) -> PairList:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        entries = sum(1 for _ in _csv_reader(path, file))
+    return PairList(path, entries, lambda wanted: _table_entries(path, _csv_rows, wanted))
 
 
-def load_pair(processor: Any, path: Path, row: dict[str, Any]) -> tuple[Any, Any]:
-    """Return `processor.load_pair` of a row of `read_pairs(path)`.
-
-    Raises: PairListError that names the line.
-    """
-    before, after = (_image_file(path, row[side]) for side in ("before", "after"))
-    try:
-        return processor.load_pair(before, after, f"pair {row['pair_id']!r}")
-    except ImageError as error:
-        raise PairListError(f"{path}, line {row['line']}: {error}") from error
+def _jsonl_pairs(path: Path) -> PairList:
+    with path.open(encoding="utf-8-sig") as file:
+        entries = sum(1 for line in file if line.strip())
+    return PairList(path, entries, lambda wanted: _table_entries(path, _jsonl_rows, wanted))
 
 
-def prediction_line(row: dict[str, Any], sentence: str, ascii_only: bool = False) -> str:
-    """Return the line of JSON `pair_id, before, after, prediction` for a row of `read_pairs`."""
-    line = {**{name: row[name] for name in COLUMNS}, "prediction": sentence}
-    return json.dumps(line, ensure_ascii=ascii_only) + "\n"
+def _csv_reader(path: Path, file: Any) -> csv.DictReader:
+    """Return a reader of a file whose columns are those of a list of pairs."""
+    reader = csv.DictReader(file, strict=True)  # a quotation mark that is never closed would swallow lines
+    names = list(reader.fieldnames or [])
+    if missing := [name for name in SIDES if name not in names]:
+        raise PairListError(
+            f"{path}, line 1: column {missing[0]!r} is missing, found {names}; "
+            "the first line must name the columns before and after."
+        )
+    if repeated := [name for name in COLUMNS if names.count(name) > 1]:
+        raise PairListError(f"{path}, line 1: column {repeated[0]!r} is given more than once; rename the others.")
+    return reader
 
 
-def check_output(path: Path) -> None:
-    """Raise PairListError if predictions could not be written to `path`, before any time is spent on them."""
-    if path.exists() and not path.is_file():
-        raise PairListError(f"--output {path} is not a regular file; leave --output out to print the sentences.")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent) as file:  # without a name: nothing is left, even after a kill
-            file.write(b" " * FREE_SPACE)
-    except OSError as error:
-        raise PairListError(f"--output {path} cannot be written ({error.strerror}); name another file.") from error
-
-
-class PartialOutput:
-    """The sentences of an output that is not complete yet, and the file next to it that keeps them."""
-
-    def __init__(self, output: Path, settings: dict[str, Any]):
-        """Read the sentences of an interrupted run.
-
-        Args:
-            settings: everything that the sentences depend on except the images, JSON-able.
-
-        Raises: PairListError if there are sentences of other settings, which are never mixed.
-        """
-        self.output, self.path = output, output.with_name(f".{output.name}.partial")
-        self.settings = json.loads(json.dumps(settings))
-        try:
-            first, *others = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
-        except FileNotFoundError:
-            first, others = "", []
-        except OSError as error:
-            raise PairListError(f"'{self.path}' cannot be read ({error.strerror}); delete it.") from error
-        entries = [entry for entry in map(_parsed, others) if {"state", "sentence"} <= entry.keys()]
-        self.sentences = {entry["state"]: entry["sentence"] for entry in entries}  # of earlier runs
-        if self.sentences:
-            self._check_settings(_parsed(first))
-        else:
-            self.path.unlink(missing_ok=True)
-
-    def _check_settings(self, found: dict[str, Any]) -> None:
-        changed = [name for name, value in self.settings.items() if found.get(name) != value]
-        if changed:
-            raise PairListError(
-                f"'{self.path}' contains sentences of an interrupted run with another {', '.join(changed)}; repeat "
-                "that command, name another --output, or delete this file."
-            )
-
-    def add(self, rows: list[dict[str, Any]], sentences: list[str]) -> None:
-        """Append the sentences of rows with a `state`, which `image_state` returned.
-
-        Raises: PairListError if they cannot be written, e.g. because the disk is full.
-        """
-        new = {row["state"]: sentence for row, sentence in zip(rows, sentences, strict=True)}
-        if not new:
-            return
-        # An empty line ends what a killed process was writing. A new file must not be that of another process.
-        mode, start = ("a", "\n") if self.sentences else ("x", json.dumps(self.settings) + "\n")
-        try:
-            with self.path.open(mode, encoding="utf-8") as file:
-                lines = (json.dumps({"state": state, "sentence": text}) + "\n" for state, text in new.items())
-                file.write(start + "".join(lines))
-        except OSError as error:
-            raise _unwritten(self.path, error) from error
-        self.sentences |= new
-
-    def finish(self, text: str, complete: bool) -> None:
-        """Write the output.
-
-        Args:
-            complete: whether each row has a sentence; if not, the sentences are kept for the next run too.
-
-        Raises: PairListError if it cannot be written, e.g. because the disk is full.
-        """
-        try:
-            write_text(self.output, text)
-        except OSError as error:
-            raise _unwritten(self.output, error) from error
-        if complete:
-            self.path.unlink(missing_ok=True)
-
-
-def _unwritten(path: Path, error: OSError) -> PairListError:
-    return PairListError(
-        f"'{path}' cannot be written ({error.strerror}); correct this and run the same command again to continue."
-    )
-
-
-def _parsed(line: str) -> dict[str, Any]:
-    """Return the object in a line of a partial output; {} for an empty, incomplete or corrupted line."""
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return {}
-    return entry if isinstance(entry, dict) else {}
-
-
-def _image_file(path: Path, name: str) -> Path:
-    return path.parent / os.path.expanduser(name)
-
-
-def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     with path.open(encoding="utf-8-sig", newline="") as file:  # Excel starts its files with a byte order mark
-        reader = csv.DictReader(file, strict=True)  # a quotation mark that is never closed would swallow lines
-        names = reader.fieldnames or []
-        missing = [name for name in ("before", "after") if name not in names]
-        if missing:
-            raise PairListError(
-                f"{path}, line 1: column {missing[0]!r} is missing, found {list(names)}; "
-                "the first line must name the columns before and after."
-            )
-        repeated = [name for name in COLUMNS if list(names).count(name) > 1]
-        if repeated:
-            raise PairListError(f"{path}, line 1: column {repeated[0]!r} is given more than once; rename the others.")
+        reader = _csv_reader(path, file)
         for row in reader:
             yield reader.line_num, row
 
 
-def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Yield line number and row, or what is wrong with it."""
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -204,18 +155,114 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 row = parse_json(line.strip())
             except ValueError as error:
-                raise PairListError(f"{path}, line {number}: not valid JSON ({error}); correct the line.") from error
-            if not isinstance(row, dict):
-                raise PairListError(f"{path}, line {number}: not an object; write {{'before': ..., 'after': ...}}.")
+                row = f"not valid JSON ({error}); correct the line."
             yield number, row
 
 
-def _pair_row(path: Path, line: int, values: dict[str, Any], number: int) -> dict[str, Any]:
+def _table_entries(path: Path, rows: Callable[[Path], Iterator], wanted: Wanted) -> Iterator[Entry]:
+    for number, (line, values) in enumerate(rows(path)):
+        if wanted(number):
+            yield _table_entry(path, number, f"{path}, line {line}", values)
+
+
+def _table_entry(path: Path, number: int, where: str, values: Any) -> Entry:
+    if not isinstance(values, dict):
+        error = values if isinstance(values, str) else "not an object; write {'before': ..., 'after': ...}."
+        return Entry(number, str(number), None, None, where, error=error)
     pair_id = values.get("pair_id")
-    row = {"line": line, "pair_id": str(number if pair_id in (None, "") else pair_id)}
-    for side in ("before", "after"):
-        name = values.get(side)
+    pair_id = str(number if pair_id in (None, "") else pair_id)
+    names = {side: values.get(side) for side in SIDES}
+    for side, name in names.items():
         if not isinstance(name, str) or not name.strip():
-            raise PairListError(f"{path}, line {line}: {side!r} is missing; give the path of an image.")
-        row[side] = name
-    return row
+            known = {other: text if isinstance(text, str) else None for other, text in names.items()}
+            return Entry(number, pair_id, **known, where=where, error=f"{side!r} is missing; give its path.")
+    images = tuple(path.parent / os.path.expanduser(name) for name in names.values())
+    return Entry(number, pair_id, **names, where=where, images=images)
+
+
+def _folder_pairs(path: Path) -> PairList:
+    for names in FOLDERS:
+        if all((path / name).is_dir() for name in names):
+            return _sibling_folders(path, names)
+    files = sorted(path.glob("*.parquet"))
+    if not files:
+        raise PairListError(f"{path} contains neither the folders before and after (or A and B) nor Parquet files.")
+    lists = [_parquet_file(file) for file in files]
+
+    def entries(wanted: Wanted) -> Iterator[Entry]:
+        for first, pairs in zip(accumulate((pairs.count for pairs in lists), initial=0), lists, strict=False):
+            for entry in pairs.entries(lambda number, first=first: wanted(first + number)):
+                yield replace(entry, number=first + entry.number)
+
+    return PairList(path, sum(pairs.count for pairs in lists), entries, json.dumps([pairs.state for pairs in lists]))
+
+
+def _sibling_folders(path: Path, names: tuple[str, str]) -> PairList:
+    """Return the pairs of images of the same name, extension aside, in two folders; sorted by name."""
+    found: list[dict[str, str]] = []
+    for name in names:
+        files = sorted(entry.name for entry in os.scandir(path / name) if entry.name.lower().endswith(IMAGES))
+        by_stem = {os.path.splitext(file)[0]: file for file in files}
+        if len(by_stem) < len(files):
+            raise PairListError(f"{path / name} contains two images of the same name; rename one of them.")
+        found.append(by_stem)
+    stems = sorted(set(found[0]) | set(found[1]))
+
+    def entries(wanted: Wanted) -> Iterator[Entry]:
+        for number, stem in enumerate(stems):
+            if wanted(number):
+                yield _sibling_entry(path, number, stem, [files.get(stem) for files in found], names)
+
+    return PairList(path, len(stems), entries)
+
+
+def _sibling_entry(path: Path, number: int, stem: str, files: list[str | None], folders: tuple[str, str]) -> Entry:
+    named = [file and f"{folder}/{file}" for folder, file in zip(folders, files, strict=True)]
+    where = f"{path}, pair {stem!r}"
+    if None in files:
+        missing = folders[files.index(None)]
+        return Entry(number, stem, *named, where=where, error=f"the folder {missing} has no image of this name.")
+    return Entry(number, stem, *named, where=where, images=tuple(path / name for name in named))
+
+
+def _parquet_file(path: Path) -> PairList:
+    """Return the pairs of a Parquet file: paths, or images as `datasets` stores them."""
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise PairListError(f'{path}: Parquet files need pyarrow: pip install "blip2idc[data]"') from error
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid as error:
+        raise PairListError(f"{path} is not a Parquet file ({error}).") from error
+    with file:
+        names = file.schema_arrow.names
+        columns = [name for name in COLUMNS if name in names]
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    if missing := [name for name in SIDES if name not in names]:
+        raise PairListError(f"{path}: column {missing[0]!r} is missing, found {names}; before and after are needed.")
+
+    def entries(wanted: Wanted) -> Iterator[Entry]:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for group, first in enumerate(accumulate(sizes[:-1], initial=0)):
+                numbers = range(first, first + sizes[group])
+                if not any(map(wanted, numbers)):
+                    continue  # none of its images is read
+                batches = file.iter_batches(batch_size=PARQUET_ROWS, row_groups=[group], columns=columns)
+                rows = (row for batch in batches for row in batch.to_pylist())
+                yield from (_parquet_entry(path, *row) for row in zip(numbers, rows, strict=True) if wanted(row[0]))
+
+    state = path.stat()
+    return PairList(path, sum(sizes), entries, json.dumps([path.name, state.st_size, state.st_mtime_ns]))
+
+
+def _parquet_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
+    where = f"{path}, row {number}"
+    if all(isinstance(row[side], str) for side in SIDES):
+        return _table_entry(path, number, where, row)
+    pair_id = str(number if row.get("pair_id") in (None, "") else row["pair_id"])
+    names = [row[side].get("path") if isinstance(row[side], dict) else None for side in SIDES]
+    for side in SIDES:
+        if not isinstance(row[side], dict) or not row[side].get("bytes"):
+            return Entry(number, pair_id, *names, where=where, error=f"{side!r} has no image.")
+    return Entry(number, pair_id, *names, where=where, images=tuple(row[side] for side in SIDES))

@@ -4,20 +4,24 @@ import io
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
 from tiny_models import save_tiny
 
 from captioner_idc import __main__ as command
+from captioner_idc import bulk
 from captioner_idc.__main__ import main
-from captioner_idc.pair_lists import PairListError, PartialOutput, read_pairs
+from captioner_idc.pair_lists import Entry, PairListError, read_pairs
+from common_idc.folder_lock import folder_lock
 
 ROOT = Path(__file__).resolve().parents[1]
 COUNT = 7  # pairs of the list, in batches of 2
@@ -50,6 +54,11 @@ def out(tmp_path: Path) -> Path:
     """Return the path of an output in an empty folder."""
     (tmp_path / "out").mkdir()
     return tmp_path / "out" / "out.jsonl"
+
+
+@pytest.fixture(autouse=True)
+def shards_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "SHARD", 2)
 
 
 @pytest.fixture
@@ -93,28 +102,46 @@ class Interrupting:
         return self.caption(model, processor, pairs, **options)
 
 
-@pytest.mark.parametrize("cut", [0, 1, 30, 10_000])
 def test_an_interrupted_list_continues_in_the_same_batches(
-    cut: int, unbroken: str, arguments: list[str], out: Path, capsys: pytest.CaptureFixture
+    unbroken: str, arguments: list[str], out: Path, capsys: pytest.CaptureFixture
 ) -> None:
     with caption_replaced(Interrupting(3, KeyboardInterrupt())):
         assert main(arguments) == 130
     assert capsys.readouterr().err.endswith("interrupted: run the same command again to continue\n")
-    assert listing(out) == [".out.jsonl.partial"]
-    partial = out.with_name(".out.jsonl.partial")
-    content = partial.read_bytes()
-    partial.write_bytes(content[: max(len(content) - cut, 0)])  # what a killed process was writing
+    assert listing(out) == [".out.jsonl.parts"]
     with caption_replaced(Interrupting(2, KeyboardInterrupt())):  # after one batch more
         assert main(arguments) == 130
-    done = {0: 4, 1: 4, 30: 3, 10_000: 0}[cut]  # without its line end, the last line is whole
-    printed = capsys.readouterr().err
-    assert printed.startswith(f"continuing after {done} of {COUNT} pairs\n" if done else "\ninterrupted")
-    counted, done = Interrupting(0), done // 2 * 2 + 2
+    assert capsys.readouterr().err.startswith(f"continuing after 4 of {COUNT} pairs\n")
+    counted = Interrupting(0)
     with caption_replaced(counted):
         assert main(arguments) == 0
-    assert counted.sizes == [2, 2, 2, 1][done // 2 :]
-    assert capsys.readouterr().err == f"continuing after {done} of {COUNT} pairs\n"
+    assert counted.sizes == [1]
+    assert capsys.readouterr().err == f"continuing after 6 of {COUNT} pairs\n"
     assert out.read_text(encoding="utf-8") == unbroken and listing(out) == ["out.jsonl"]
+
+
+def test_a_damaged_shard_is_captioned_again(unbroken: str, arguments: list[str], out: Path) -> None:
+    with caption_replaced(Interrupting(4, KeyboardInterrupt())):
+        assert main(arguments) == 130
+    shards = sorted((out.parent / ".out.jsonl.parts").glob("0*.jsonl"))
+    shards[0].write_bytes(shards[0].read_bytes()[:-30])
+    shards[1].write_text("")
+    counted = Interrupting(0)
+    with caption_replaced(counted):
+        assert main(arguments) == 0
+    assert counted.sizes == [2, 2, 1] and out.read_text(encoding="utf-8") == unbroken
+
+
+def test_the_batch_size_may_differ_from_that_of_a_shard(unbroken: str, arguments: list[str], out: Path) -> None:
+    with caption_replaced(Interrupting(3, KeyboardInterrupt())):
+        assert main(arguments) == 130
+    counted = Interrupting(0)
+    with caption_replaced(counted):
+        assert main([*arguments, "--batch_size", "3"]) == 0, "a smaller or larger batch is no other setting"
+    assert counted.sizes == [2, 1] and out.read_text(encoding="utf-8") == unbroken
+    with caption_replaced(counted):
+        assert main([*arguments, "--batch_size", "3"]) == 0
+    assert counted.sizes == [2, 1, 3, 3, 1], "a new output has shards of at least a batch"
 
 
 # For each n: a process is killed before its n-th change in the output's folder, then another one continues.
@@ -127,7 +154,8 @@ def run(kill_before):
     def kill(event, values):
         nonlocal kill_before
         opened = event == "open" and isinstance(values[2], int) and values[2] & (os.O_WRONLY | os.O_RDWR)
-        if (opened or event in ("os.rename", "os.remove")) and str(values[0]).startswith(str(out.parent)):
+        changed = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree")
+        if (opened or changed) and str(values[0]).startswith(str(out.parent)):
             kill_before -= 1
             if not kill_before:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -157,47 +185,69 @@ def test_a_kill_before_any_file_operation_loses_nothing(unbroken: str, arguments
     for line in killed:
         assert line.startswith("-9 0 True ") and line.endswith(" ['out.jsonl']"), line
     left = [line.split("True ")[1] for line in killed]
-    assert len(killed) >= 8, done.stdout  # the check, four batches, output, its name, the end of the partial file
-    assert any(".tmp'" in line for line in left) and any(".partial', 'out.jsonl'" in line for line in left)
+    assert len(killed) >= 20, done.stdout  # lock, settings, four shards and the output, with their names, the end
+    assert any(".tmp'" in line for line in left) and any(".parts', 'out.jsonl'" in line for line in left)
 
 
-def test_pairs_whose_images_cannot_be_read_are_named_and_skipped(
+def test_pairs_whose_images_cannot_be_read_get_their_reason(
     unbroken: str, arguments: list[str], data: Path, out: Path, capsys: pytest.CaptureFixture
 ) -> None:
     good = {name: (data / name).read_bytes() for name in ("1.png", "6.png")}
     (data / "1.png").unlink()
     (data / "6.png").write_bytes(good["6.png"][:60])
     assert main(arguments) == 1
-    printed = capsys.readouterr()
-    absent, also_absent, cut, also_cut, last = printed.err.splitlines()
-    assert absent == (
-        f"skipped: {data}/pairs.csv, line 2: after image '1.png' does not exist; paths are relative to the folder of "
-        "pairs.csv."
-    )
-    assert also_absent.startswith(f"skipped: {data}/pairs.csv, line 3: before image '1.png' does not exist")
+    absent, also_absent, cut, also_cut, last = capsys.readouterr().err.splitlines()
+    assert absent.startswith(f"skipped: {data}/pairs.csv, line 2: after image of pair '0': '{data}/1.png' does not")
+    assert also_absent.startswith(f"skipped: {data}/pairs.csv, line 3: before image of pair '1': '{data}/1.png'")
     assert cut.startswith(f"skipped: {data}/pairs.csv, line 7: after image of pair '5': '{data}/6.png' cannot be read")
     assert also_cut.startswith(f"skipped: {data}/pairs.csv, line 8: before image of pair '6': '{data}/6.png' cannot")
-    assert last == (f"skipped 4 of {COUNT} pairs; correct the images named above and run the same command again")
-    expected = unbroken.splitlines()
-    assert out.read_text(encoding="utf-8").splitlines() == expected[2:5]
+    assert last.startswith(f"4 of {COUNT} pairs have no sentence but a reason in `error`; correct what is")
+    records, expected = map(records_in, (out.read_text(encoding="utf-8"), unbroken))
+    assert records[2:5] == expected[2:5]
+    for index in (0, 1, 5, 6):
+        assert records[index] == expected[index] | {"prediction": None, "error": records[index]["error"]}
     for name, content in good.items():
         (data / name).write_bytes(content)
     counted = Interrupting(0)
     with caption_replaced(counted):
         assert main(arguments) == 0
-    assert counted.sizes == [2, 2, 1], "only the batches with a missing sentence"
+    assert counted.sizes == [2, 2, 1], "only the shards with a missing sentence"
     assert out.read_text(encoding="utf-8") == unbroken and listing(out) == ["out.jsonl"]
 
 
-def test_bad_pairs_are_skipped_on_standard_output_too(
+def records_in(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_bad_pairs_get_their_reason_on_standard_output_too(
     unbroken: str, arguments: list[str], data: Path, capsys: pytest.CaptureFixture
 ) -> None:
     (data / "7.png").write_text("no image")
     without_output = [word for word in arguments if word != "--output" and not word.endswith("out.jsonl")]
     assert main(without_output) == 1
     printed = capsys.readouterr()
-    assert printed.out.splitlines() == unbroken.splitlines()[:6]
-    assert "line 8: after image of pair '6'" in printed.err and "skipped 1 of 7 pairs" in printed.err
+    assert printed.out.splitlines()[:6] == unbroken.splitlines()[:6]
+    assert "'7.png" in (last := records_in(printed.out)[6])["error"] or "7.png'" in last["error"]
+    assert "line 8: after image of pair '6'" in printed.err and "1 of 7 pairs have no sentence" in printed.err
+
+
+def test_lines_that_are_no_pair_get_their_reason(
+    unbroken: str, arguments: list[str], data: Path, out: Path, capsys: pytest.CaptureFixture
+) -> None:
+    lines = ['{"before": "0.png", "after": "1.png"}', '{"before"', "[1]", '{"before": "1.png"}', '{"before": 1}']
+    lines.append('{"before": "0.png", "after": "1.png", "before": "2.png", "pair_id": "x"}')
+    (data / "bad.jsonl").write_text("\n".join(lines))
+    assert main([*arguments, "--pairs", str(data / "bad.jsonl")]) == 1
+    first, *bad = records_in(out.read_text(encoding="utf-8"))
+    assert first == records_in(unbroken)[0]
+    assert [record["pair_id"] for record in bad] == ["1", "2", "3", "4", "5"]
+    for record, reason in zip(
+        bad,
+        ("not valid JSON", "not an object", "'after' is missing", "'before' is missing", "given 2 times"),
+        strict=True,
+    ):
+        assert record["prediction"] is None and reason in record["error"]
+    assert f"skipped: {data}/bad.jsonl, line 2: not valid JSON" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [None, "no image"])
@@ -207,16 +257,13 @@ def test_a_list_without_any_readable_pair_writes_nothing(
     data: Path,
     out: Path,
     capsys: pytest.CaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out.write_text("of an earlier run")
     for path in data.glob("*.png"):
         path.unlink() if content is None else path.write_text(content)
-    if content is None:
-        monkeypatch.setattr(command, "load", None)  # it is found before that
     assert main(arguments) == 2
     *skipped, last = capsys.readouterr().err.splitlines()
-    assert len(skipped) == COUNT and last.startswith("error: ") and "correct the" in last
+    assert len(skipped) == COUNT and last.startswith("error: ") and "correct what is" in last
     assert listing(out) == ["out.jsonl"] and out.read_text() == "of an earlier run"
 
 
@@ -243,7 +290,8 @@ def test_sentences_of_other_settings_are_never_mixed(
     with caption_replaced(Interrupting(3, KeyboardInterrupt())):
         assert main(arguments) == 130
     capsys.readouterr()
-    kept = out.with_name(".out.jsonl.partial").read_bytes()
+    parts = out.with_name(".out.jsonl.parts")
+    kept = {file.name: file.read_bytes() for file in parts.iterdir()}
     (data / "other.csv").write_bytes((data / "pairs.csv").read_bytes())
     made = {
         "OTHER": lambda: save_tiny(tmp_path / "other", seed=1, max_caption_length=6),
@@ -254,21 +302,19 @@ def test_sentences_of_other_settings_are_never_mixed(
     assert main(changed) == 2
     printed = capsys.readouterr().err
     assert f"contains sentences of an interrupted run with another {named};" in printed and printed.count("\n") == 1
-    assert out.with_name(".out.jsonl.partial").read_bytes() == kept and listing(out) == [".out.jsonl.partial"]
-    assert main([*arguments, "--batch_size", "3"]) == 0, "a smaller or larger batch is no other setting"
-    assert len(out.read_text().splitlines()) == COUNT and listing(out) == ["out.jsonl"]
+    assert kept == {file.name: file.read_bytes() for file in parts.iterdir()} and listing(out) == [parts.name]
 
 
-def test_a_pair_whose_image_has_changed_is_captioned_again(
-    arguments: list[str], data: Path, out: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_pair_whose_image_has_changed_is_captioned_again(arguments: list[str], data: Path, out: Path) -> None:
     with caption_replaced(Interrupting(3, KeyboardInterrupt())):
         assert main(arguments) == 130
     draw(data / "1.png", 99)
     os.utime(data / "1.png", ns=(0, 0))
-    assert main(arguments) == 0
+    counted = Interrupting(0)
+    with caption_replaced(counted):
+        assert main(arguments) == 0
+    assert counted.sizes == [2, 2, 1], "the first shard, which has the image, and those that were missing"
     continued = out.read_text()
-    assert f"continuing after 2 of {COUNT} pairs" in capsys.readouterr().err
     out.unlink()
     assert main(arguments) == 0 and out.read_text() == continued
 
@@ -304,10 +350,11 @@ def test_a_disk_that_becomes_full_loses_no_sentence(
         assert main(arguments) == 130
     capsys.readouterr()
     monkeypatch.setattr(command, "check_output", lambda path: None)  # there was room at the beginning
-    with files_limited_to(out.with_name(".out.jsonl.partial").stat().st_size + 20):
+    with files_limited_to(100):
         assert main(arguments) == 2
     *_, error = capsys.readouterr().err.splitlines()
-    assert error.startswith(f"error: '{out.with_name('.out.jsonl.partial')}' cannot be written (File too large);")
+    parts = out.with_name(".out.jsonl.parts")
+    assert error.startswith(f"error: '{parts / '00000001.jsonl'}' cannot be written (File too large);")
     assert error.endswith("run the same command again to continue.")
     assert main(arguments) == 0
     assert f"continuing after 2 of {COUNT} pairs" in capsys.readouterr().err
@@ -356,20 +403,22 @@ def test_a_dead_reader_of_the_messages_ends_no_run(
     with os.fdopen(writer, "w") as stderr:
         monkeypatch.setattr(sys, "stderr", stderr)
         assert main(arguments) == 1
-    assert out.read_text(encoding="utf-8").splitlines() == unbroken.splitlines()[:6]
+    assert out.read_text(encoding="utf-8").splitlines()[:6] == unbroken.splitlines()[:6]
 
 
 def test_a_byte_order_mark_is_not_part_of_json(data: Path) -> None:
     row = {"pair_id": "a", "before": "0.png", "after": "1.png"}
     (data / "bom.jsonl").write_text(json.dumps(row), encoding="utf-8-sig")
-    assert read_pairs(data / "bom.jsonl") == [{"line": 1, **row}]
+    [entry] = read_pairs(data / "bom.jsonl").entries()
+    images = (data / "0.png", data / "1.png")
+    assert entry == Entry(0, **row, where=f"{data}/bom.jsonl, line 1", images=images)
 
 
 def test_the_number_0_is_a_pair_id(data: Path) -> None:
     ids = ({"pair_id": 7}, {"pair_id": 0}, {}, {"pair_id": ""})
     rows = [{"before": "0.png", "after": "1.png", **pair_id} for pair_id in ids]
     (data / "ids.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert [row["pair_id"] for row in read_pairs(data / "ids.jsonl")] == ["7", "0", "2", "3"]
+    assert [entry.pair_id for entry in read_pairs(data / "ids.jsonl").entries()] == ["7", "0", "2", "3"]
 
 
 def test_the_home_folder_is_expanded_in_options_and_lists(
@@ -390,9 +439,128 @@ def test_the_home_folder_is_expanded_in_options_and_lists(
     assert capsys.readouterr().out == expected[0] + "\n"
 
 
-def test_two_new_runs_do_not_write_into_one_output(out: Path) -> None:
-    first, second = (PartialOutput(out, {"model": name}) for name in ("a", "b"))
-    first.add([{"state": "1"}], ["x"])
-    with pytest.raises(PairListError, match=r"\.out\.jsonl\.partial' cannot be written \(File exists\)"):
-        second.add([{"state": "1"}], ["y"])
-    assert PartialOutput(out, {"model": "a"}).sentences == {"1": "x"}
+def test_two_runs_do_not_write_into_one_output(arguments: list[str], out: Path, capsys: pytest.CaptureFixture) -> None:
+    with folder_lock(out, out.with_name(".out.jsonl.lock")):
+        assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith(f"error: another process is writing into '{out}'")
+    assert listing(out) == []
+
+
+@pytest.fixture
+def folders(data: Path) -> Path:
+    """Return a folder with the folders before and after, whose pairs are those of the list."""
+    for index in range(COUNT):
+        for side, number in (("before", index), ("after", index + 1)):
+            (data / "pairs" / side).mkdir(parents=True, exist_ok=True)
+            shutil.copy(data / f"{number}.png", data / "pairs" / side / f"{index}.png")
+    return data / "pairs"
+
+
+def test_two_sibling_folders_are_a_list(
+    folders: Path, unbroken: str, arguments: list[str], out: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (folders / "after" / "5.png").rename(folders / "after" / "5.JPG")
+    (folders / "before" / "6.png").unlink()
+    (folders / "before" / "notes.txt").write_text("no image")
+    assert main([*arguments, "--pairs", str(folders)]) == 1
+    *records, last = records_in(out.read_text(encoding="utf-8"))
+    expected = records_in(unbroken)[:6]
+    assert [record["prediction"] for record in records] == [record["prediction"] for record in expected]
+    assert (records[5]["pair_id"], records[5]["before"], records[5]["after"]) == ("5", "before/5.png", "after/5.JPG")
+    reason = {"prediction": None, "error": "the folder before has no image of this name."}
+    assert last == {"pair_id": "6", "before": None, "after": "after/6.png", **reason}
+    (folders / "before").rename(folders / "A")
+    (folders / "after").rename(folders / "B")
+    assert [entry.before for entry in read_pairs(folders).entries()] == [*(f"A/{n}.png" for n in range(6)), None]
+    (folders / "A" / "5.bmp").touch()
+    capsys.readouterr()
+    assert main([*arguments, "--pairs", str(folders)]) == 2
+    assert "A contains two images of the same name; rename one of them" in capsys.readouterr().err
+
+
+def test_data_sets_in_parquet_are_a_list(
+    data: Path, unbroken: str, arguments: list[str], out: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    rows = {
+        side: [
+            {"bytes": (data / f"{index + step}.png").read_bytes(), "path": f"{index + step}.png"}
+            for index in range(COUNT)
+        ]
+        for side, step in (("before", 0), ("after", 1))
+    }
+    rows["pair_id"] = [str(index) for index in range(COUNT)]
+    table = datasets.Dataset.from_dict(
+        rows,
+        datasets.Features(
+            {"before": datasets.Image(), "after": datasets.Image(), "pair_id": datasets.Value("string")}
+        ),
+    )
+    (tmp_path / "set").mkdir()
+    table.select(range(4)).to_parquet(tmp_path / "set" / "0.parquet", batch_size=3)
+    table.select(range(4, COUNT)).to_parquet(tmp_path / "set" / "1.parquet")
+    for source in (tmp_path / "set", tmp_path / "all.parquet"):
+        table.to_parquet(tmp_path / "all.parquet")
+        assert main([*arguments, "--pairs", str(source)]) == 0
+        assert out.read_text(encoding="utf-8") == unbroken
+    table.remove_columns("after").to_parquet(tmp_path / "all.parquet")
+    (data / "text.parquet").write_text("no table")
+    for name, message in ((tmp_path / "all.parquet", "'after' is missing"), (data / "text.parquet", "not a Parquet")):
+        assert main([*arguments, "--pairs", str(name)]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_sentences_in_parquet(unbroken: str, arguments: list[str], data: Path, out: Path) -> None:
+    output = out.with_suffix(".parquet")
+    (data / "6.png").write_text("no image")
+    assert main([*arguments, "--output", str(output)]) == 1
+    rows = datasets.Dataset.from_parquet(str(output), cache_dir=str(data)).to_list()
+    assert [list(row) for row in rows] == [["pair_id", "before", "after", "prediction", "error"]] * COUNT
+    assert [row["prediction"] for row in rows[:5]] == [record["prediction"] for record in records_in(unbroken)[:5]]
+    assert rows[0]["error"] is None and "6.png" in rows[5]["error"] and rows[5]["prediction"] is None
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out"])
+def test_an_output_of_another_kind_is_refused(name: str, arguments: list[str], out: Path, capsys) -> None:
+    assert main([*arguments, "--output", str(out.with_name(name))]) == 2
+    assert "must end in .jsonl or .parquet; rename it" in capsys.readouterr().err
+
+
+def test_processes_share_the_work_and_write_one_output(unbroken: str, arguments: list[str], out: Path) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launch, "--module", "captioner_idc", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=out.parent, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert records_in(out.read_text(encoding="utf-8")) == records_in(unbroken) and listing(out) == ["out.jsonl"]
+    without_output = [word for word in command if word != "--output" and not word.endswith("out.jsonl")]
+    done = subprocess.run(without_output, cwd=out.parent, env=environment, capture_output=True, text=True)
+    assert done.returncode and "several processes need an --output to write into" in done.stderr
+
+
+def test_each_process_takes_its_shards_and_the_first_one_joins_them(data: Path, out: Path) -> None:
+    pairs = read_pairs(data / "pairs.csv")
+    seen: dict[int, list] = {0: [], 1: []}
+
+    def captioner(index: int) -> bulk.Captioner:
+        def caption(loaded: list) -> list[str]:
+            seen[index].extend(loaded)
+            return [str(pair) for pair in loaded]
+
+        return bulk.Captioner(lambda before, after, name: name, caption, {})
+
+    waits = iter(["begun", "done"])
+
+    def wait() -> None:
+        if next(waits) == "done":  # the other process works meanwhile
+            assert bulk.caption_into(out, pairs, captioner(1), 2, bulk.Workers(1, 2)) is None
+
+    counts = bulk.caption_into(out, pairs, captioner(0), 2, bulk.Workers(0, 2, wait))
+    assert (counts.pairs, counts.failed, counts.empty) == (COUNT, 0, 0)
+    assert seen == {0: [f"pair '{n}'" for n in (0, 1, 4, 5)], 1: [f"pair '{n}'" for n in (2, 3, 6)]}
+    assert [record["prediction"] for record in records_in(out.read_text())] == [f"pair '{n}'" for n in range(COUNT)]
+
+
+def test_a_shard_that_no_process_has_written_is_reported(data: Path, out: Path) -> None:
+    captioner = bulk.Captioner(lambda *_: None, lambda loaded: ["x"] * len(loaded), {})
+    with pytest.raises(PairListError, match="2 of 4 shards of .* are missing"):
+        bulk.caption_into(out, read_pairs(data / "pairs.csv"), captioner, 2, bulk.Workers(0, 2))
