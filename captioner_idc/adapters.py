@@ -1,13 +1,8 @@
-"""LoRA adapters of any family: created, trained, saved, loaded and merged. The one place that knows PEFT.
+"""LoRA adapters of any family: created, trained, saved, loaded and merged. The one place that knows PEFT."""
 
-python -m captioner_idc.adapters runs/mine merged         # base and adapter as one model, with its code
-"""
-
-import argparse
 import contextlib
 import copy
 import re
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,8 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 
-from common_idc.atomic_files import atomic_files, atomic_folder
-from common_idc.commands import run_command
+from common_idc.atomic_files import atomic_files
 from common_idc.redaction import folder_name
 
 from .adapter_files import (
@@ -42,7 +36,6 @@ LORA_VARIANTS: dict[LoraVariant, dict[str, Any]] = {
     # By subspace iteration from the seed: a minute on two cores at full size, where exact SVDs would take 40.
     "pissa": {"init_lora_weights": "pissa_niter_16"},
 }
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def add_lora(
@@ -328,47 +321,3 @@ def _separate_shared_weights(model: Any) -> None:
             layer = module.get_base_layer()
             layer.weight = torch.nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
             model.config.get_text_config().tie_word_embeddings = False  # as it is saved and read again
-
-
-def save_merged(run: Path, folder: Path, dtype: str = "float32", allow_pickle: bool = False) -> None:
-    """Write base and adapter of `run` to `folder` as one model, with its processor and code.
-
-    Args:
-        run: folder or Hub id of an adapter.
-        folder: new or empty.
-        dtype: of the saved weights, a key of DTYPES.
-        allow_pickle: as in `load`.
-
-    Raises: OSError or ValueError as `load` does, FileExistsError if `folder` contains files.
-    """
-    from .loading import load  # which imports this module
-
-    model, processor = load(run, device="cpu", dtype=DTYPES[dtype], allow_pickle=allow_pickle)
-    if base_of(model) is None:
-        raise ValueError(f"{str(run)!r} is a whole model, not an adapter: there is nothing to merge")
-    with atomic_folder(folder) as unfinished:
-        model = merge(model)
-        model.save_pretrained(unfinished, max_shard_size="5GB")
-        family_of(model).save_processor(processor, unfinished)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m captioner_idc.adapters", description="Merge an adapter into its base model."
-    )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder or Hub id of the adapter")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="new or empty folder for the whole model")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the saved weights")
-    parser.add_argument("--allow_pickle", action="store_true", help="also read pickled weights, an old format")
-    arguments = parser.parse_args(argv)
-
-    def command() -> None:
-        save_merged(arguments.run, arguments.folder, arguments.dtype, arguments.allow_pickle)
-        print(f"{arguments.folder}: merged model")
-
-    return run_command(command, ValueError, OSError, ImportError)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

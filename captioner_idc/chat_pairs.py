@@ -79,8 +79,8 @@ class FixedSize:
         if self.area(images) not in (None, pixels):
             raise ValueError(f"pixels={pixels}: this model sees every image at {self.area(images)} pixels.")
 
-    def image_size(self, images: Any, pixels: int, size: tuple[int, int]) -> tuple[int, int]:
-        return fit(size, 4 * pixels)  # twice the side, because the image processor may squash it to a square
+    def limits(self, images: Any, pixels: int) -> tuple[int, int]:
+        return 4 * pixels, 1  # twice the side, because the image processor may squash it to a square
 
     def cell_size(self, images: Any, pixels: int, size: tuple[int, int], vertical: bool) -> tuple[int, int]:
         side = _square(images)
@@ -117,11 +117,11 @@ class AnySize:
     def _unit(self, images: Any) -> int:
         return images.patch_size * images.merge_size
 
-    def image_size(self, images: Any, pixels: int, size: tuple[int, int]) -> tuple[int, int]:
-        return fit(size, pixels, self._unit(images))
+    def limits(self, images: Any, pixels: int) -> tuple[int, int]:
+        return pixels, self._unit(images)
 
     def cell_size(self, images: Any, pixels: int, size: tuple[int, int], vertical: bool) -> tuple[int, int]:
-        return self.image_size(images, pixels, size)
+        return fit(size, *self.limits(images, pixels))
 
     def options(self, images: Any, pixels: int, canvas: bool) -> dict[str, Any]:
         least = min(dict(images.size)["shortest_edge"] // self.frames, pixels)
@@ -143,8 +143,8 @@ class Tiles:
     def _tile(self, images: Any) -> int:
         return dict(images.max_image_size)["longest_edge"]
 
-    def image_size(self, images: Any, pixels: int, size: tuple[int, int]) -> tuple[int, int]:
-        return fit(size, 4 * max(pixels, self._tile(images) ** 2))
+    def limits(self, images: Any, pixels: int) -> tuple[int, int]:
+        return 4 * max(pixels, self._tile(images) ** 2), 1
 
     def cell_size(self, images: Any, pixels: int, size: tuple[int, int], vertical: bool) -> tuple[int, int]:
         tile = self._tile(images)
@@ -225,8 +225,14 @@ class ChatPairProcessor:
         return self.processor.chat_template
 
     @property
-    def _template_options(self) -> dict[str, bool]:
-        return {THINKING: False} if THINKING in self.chat_template else {}
+    def limits(self) -> tuple[int, int]:
+        """The arguments of `fit` that give an image the size at which it is handed to transformers' processor."""
+        return self.sizes.limits(self.image_processor, self.pixels)
+
+    @property
+    def image_options(self) -> dict[str, Any]:
+        """What the settings change in transformers' image processor."""
+        return self.sizes.options(self.image_processor, self.pixels, self._is_canvas)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -354,38 +360,46 @@ class ChatPairProcessor:
             raise ImageError(f"{name}: {error}") from error
         if size is None and self._is_canvas:
             size = self.sizes.cell_size(*ask, picture.size, self.layout == "vertical")
-        size = size or self.sizes.image_size(*ask, picture.size)
+        size = size or fit(picture.size, *self.limits)
         return Cell(picture if picture.size == size else picture.resize(size, Image.Resampling.BICUBIC))
 
     @property
     def _is_canvas(self) -> bool:
         return self.layout in ("vertical", "horizontal")
 
+    def pictures(self, pair: tuple[Cell, Cell]) -> list[Image.Image]:
+        """Return the pictures of a question about a pair, in their order.
+
+        Args:
+            pair: what `load_pair` returns.
+
+        Raises: ValueError for the layout "two_frames": patches with two moments are no pictures.
+        """
+        if self.layout == "two_frames":
+            raise ValueError("the layout 'two_frames' has no pictures: a server cannot get it, use another layout.")
+        if not self._is_canvas:
+            return [cell.picture for cell in pair]
+        width, height = pair[0].picture.size
+        canvas = (2 * height, width) if self.layout == "vertical" else (height, 2 * width)
+        return [fuse(*pair, layout=self.layout, canvas=canvas)]
+
     def _question(self, pair: tuple[Cell, Cell], question: str) -> list[dict[str, Any]]:
-        images = [cell.picture for cell in pair]
-        if self._is_canvas:
-            width, height = images[0].size
-            canvas = (2 * height, width) if self.layout == "vertical" else (height, 2 * width)
-            images = [fuse(*pair, layout=self.layout, canvas=canvas)]
-        elif self.layout == "two_frames":
-            images = images[:1]  # `_join_frames` adds the second
+        # of two frames the first; `_join_frames` adds the second
+        images = [pair[0].picture] if self.layout == "two_frames" else self.pictures(pair)
         return [_turn("user", *({"type": "image", "image": image} for image in images), _text(question))]
 
     def _tensors(self, chats: list[Any], side: str, return_tensors: str, **options: Any) -> BatchFeature:
-        given = {"padding": True, "padding_side": side, "images_kwargs": self._image_options()}
+        given = {"padding": True, "padding_side": side, "images_kwargs": self.image_options}
         made = self.processor.apply_chat_template(
             chats,
             tokenize=True,
             return_dict=True,
             return_tensors=return_tensors,
             processor_kwargs=given,
-            **self._template_options,
+            **template_options(self.chat_template),
             **options,
         )
         return BatchFeature(dict(made))
-
-    def _image_options(self) -> dict[str, Any]:
-        return self.sizes.options(self.image_processor, self.pixels, self._is_canvas)
 
     def _answer(self, caption: str) -> str:
         caption = caption.strip()
@@ -421,7 +435,7 @@ class ChatPairProcessor:
 
     def _chat_tokens(self, turns: list[Any], ask: bool) -> list[int]:
         text = self.processor.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=ask, **self._template_options
+            turns, tokenize=False, add_generation_prompt=ask, **template_options(self.chat_template)
         )
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
@@ -445,7 +459,7 @@ class ChatPairProcessor:
 
     def _join_frames(self, inputs: Any, afters: list[Image.Image]) -> None:
         """Put the images after into the second moment of each patch; until now both are the image before."""
-        made = self.image_processor(images=afters, return_tensors="pt", **self._image_options())
+        made = self.image_processor(images=afters, return_tensors="pt", **self.image_options)
         size, moments = self.image_processor.patch_size, self.image_processor.temporal_patch_size
         both = inputs["pixel_values"], made["pixel_values"]  # each [patches, 3 * moments * size * size]
         before, after = (values.view(len(values), 3, moments, size, size) for values in both)
@@ -458,6 +472,11 @@ def _turn(role: str, *content: dict[str, Any]) -> dict[str, Any]:
 
 def _text(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
+
+
+def template_options(template: str | None) -> dict[str, bool]:
+    """Return the options of a chat template that make the model answer without thinking before."""
+    return {THINKING: False} if template and THINKING in template else {}
 
 
 def saved_settings(file: Path) -> dict[str, Any] | None:

@@ -29,8 +29,9 @@ from transformers.utils import (
     logging,
 )
 
-from modeling_blip2idc import Blip2IdcForConditionalGeneration, Blip2IdcProcessor
-from modeling_blip2idc.processing_blip2idc import settings_of_model
+from common_idc.strict_json import parse_json
+from modeling_blip2idc import Blip2IdcConfig, Blip2IdcForConditionalGeneration, Blip2IdcProcessor
+from modeling_blip2idc.processing_blip2idc import SETTINGS, settings_of_model
 
 from .chat_models import (
     check_version,
@@ -43,6 +44,7 @@ from .chat_models import (
 )
 from .chat_pairs import AnySize, ChatPairProcessor, FixedSize, Sizes, Tiles, guess_sizes, saved_settings
 from .loading_errors import PICKLE_ADVICE, check_generation_settings, errors_in_one_line
+from .plain_models import ONLY_NEW_TOKENS, save_plain_blip2, save_plain_chat
 from .tokenizer_checks import check_tokenizer
 
 LoraPart = Literal["vision", "qformer", "projector", "language", "embeddings"]
@@ -78,9 +80,12 @@ class Family:
         model_types: `config.model_type` of the models that belong to it.
         load_model: weights -> model. Raises: OSError or ValueError in one line for weights that cannot be read, or do
             not fit the configuration.
+        empty_model: (folder or Hub id) -> model without weights, for what only its configuration decides. Raises as
+            `load_model` does.
         load_processor: (where the processor was saved, base, model, changes to the saved settings) -> processor.
             Raises: OSError or ValueError in one line for one that cannot be read, or does not fit the model.
         save_processor: (processor, folder) writes it beside a whole model.
+        save_plain: (whole model, processor, folder) writes a plain model of transformers, see `plain_models`.
         lora_targets: part of the model -> regular expression of the modules that LoRA adapts.
         saved_class: model -> what PEFT's AutoPeftModel imports to load the base: `base_model_class`, `parent_library`.
         describe: model -> what a model card says, see `card_facts`.
@@ -88,8 +93,10 @@ class Family:
 
     model_types: tuple[str, ...]
     load_model: Callable[[Weights], Any]
+    empty_model: Callable[[Source], Any]
     load_processor: Callable[[Source, Source, Any, dict[str, Any]], Any]
     save_processor: Callable[[Any, Path], None]
+    save_plain: Callable[[Any, Any, Path], None]
     lora_targets: dict[LoraPart, str]
     saved_class: Callable[[Any], dict[str, str]]
     describe: Callable[[Any], dict[str, Any]]
@@ -97,6 +104,13 @@ class Family:
 
 def _load_blip2(weights: Weights) -> Blip2IdcForConditionalGeneration:
     return _load_weights(Blip2IdcForConditionalGeneration, weights)
+
+
+def _empty_blip2(source: Source) -> Blip2IdcForConditionalGeneration:
+    name, revision = source
+    with errors_in_one_line(name), torch.device("meta"):
+        config = Blip2IdcConfig.from_pretrained(name, revision=revision)
+        return Blip2IdcForConditionalGeneration(config)
 
 
 def _load_weights(cls: type, weights: Weights) -> Any:
@@ -188,7 +202,8 @@ def _load_blip2_processor(
         if not isinstance(processor, Blip2Processor):
             raise ValueError(f"it contains a {type(processor).__name__}, not a Blip2Processor.")
         if not isinstance(processor, Blip2IdcProcessor):
-            processor = Blip2IdcProcessor.from_blip2(processor, **settings_of_model(model.config))
+            settings = {**settings_of_model(model.config), **_settings_in_plain(name, revision)}
+            processor = Blip2IdcProcessor.from_blip2(processor, **settings)
     _check_blip2_tokenizer(processor.tokenizer, name, model)
     processor = processor.with_settings(**changes)
     _check_blip2_settings(processor, name, model)
@@ -197,6 +212,13 @@ def _load_blip2_processor(
     if processor.image_token_id >= model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(processor.image_token_id + 1)
     return processor
+
+
+def _settings_in_plain(name: str, revision: str | None) -> dict[str, Any]:
+    """Return our settings in the file of a plain processor, which has them if `save_plain_blip2` wrote it."""
+    file = cached_file(name, PROCESSOR_NAME, revision=revision, _raise_exceptions_for_missing_entries=False)
+    content = {} if file is None else parse_json(Path(file).read_bytes())
+    return {setting: content[setting] for setting in SETTINGS if content.get(setting) is not None}
 
 
 def _check_blip2_tokenizer(tokenizer: Any, name: str, model: Blip2IdcForConditionalGeneration) -> None:
@@ -247,8 +269,6 @@ ends = [processor.tokenizer.eos_token_id, model.config.text_config.eos_token_id]
 limit = processor.settings["max_caption_length"]
 tokens = model.generate(**inputs, max_new_tokens=limit, eos_token_id=ends, interpolate_pos_encoding=True)
 {new_tokens}print(processor.batch_decode(tokens, skip_special_tokens=True)[0].strip())"""
-# A decoder-only language model repeats its input.
-ONLY_NEW_TOKENS = 'tokens = tokens[:, inputs["input_ids"].shape[1] :]  # without the input, which this model repeats\n'
 
 
 def _describe_blip2(model: Any) -> dict[str, Any]:
@@ -297,12 +317,22 @@ print(caption(model, processor, [("before.png", "after.png")])[0])"""
 
 
 def _load_chat(weights: Weights) -> Any:
-    with errors_in_one_line(weights.name):
-        check_version()
-        config = AutoConfig.from_pretrained(weights.name, revision=weights.revision, trust_remote_code=False)
-    model = _load_weights(model_class(config), weights)
+    model = _load_weights(model_class(_chat_config((weights.name, weights.revision))), weights)
     decode_greedily(model)
     return model
+
+
+def _chat_config(source: Source) -> Any:
+    name, revision = source
+    with errors_in_one_line(name):
+        check_version()
+        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+
+
+def _empty_chat(source: Source) -> Any:
+    config = _chat_config(source)
+    with errors_in_one_line(source[0]), torch.device("meta"):
+        return model_class(config)(config)
 
 
 def _load_chat_processor(
@@ -386,8 +416,10 @@ def _chat(
     return Family(
         model_types=model_types,
         load_model=_load_chat,
+        empty_model=_empty_chat,
         load_processor=functools.partial(_load_chat_processor, sizes, two_frames),
         save_processor=lambda processor, folder: processor.save_whole(folder),
+        save_plain=save_plain_chat,
         lora_targets={part: target for part, target in {**CHAT_TARGETS, **targets}.items() if target},
         saved_class=plain_class,
         describe=_describe_chat,
@@ -398,8 +430,10 @@ FAMILIES: dict[str, Family] = {
     "blip2": Family(
         model_types=("blip-2", "blip2idc"),
         load_model=_load_blip2,
+        empty_model=_empty_blip2,
         load_processor=_load_blip2_processor,
         save_processor=lambda processor, folder: processor.save_pretrained(folder),
+        save_plain=save_plain_blip2,
         # The modules of the paper's adapters (their adapter_config.json): the vision part's fused qkv, the Q-Former's
         # keys and values and the queries of its cross-attention, the language model's query, key and value (OPT's or
         # T5's names).

@@ -24,7 +24,7 @@ from .families import Family, Quantization, Weights, family_of_type
 from .loading_errors import check_json_files, check_name, errors_in_one_line
 from .tokenizer_checks import vocabulary
 
-__all__ = ["SHIPPED", "ImageError", "load", "load_image", "processor_fingerprint", "with_examples"]
+__all__ = ["SHIPPED", "ImageError", "load", "load_image", "load_processor", "processor_fingerprint", "with_examples"]
 
 SHIPPED = Path(__file__).with_name("tiny_captioner")  # the captioner that comes with the package and works offline
 PIXEL_SETTINGS = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")  # the canvas is a setting
@@ -100,6 +100,24 @@ def load(
             loaded = load_adapter(loaded, adapter, adapter_revision, trainable, allow_pickle)
             _warn_of_other_base(adapter, base_of(loaded), (base, revision))
     return (loaded.to(device) if quantize is None else loaded).eval(), made
+
+
+def load_processor(model: str | os.PathLike) -> Any:
+    """Return the processor that `load(model)` would return, without reading weights.
+
+    Raises: as `load` does.
+    """
+    name = base = check_name(model)
+    revision = None
+    with _access_to(name):
+        config_file = _adapter_config(name, None)
+        if config_file is not None:
+            base, revision = _base_of_adapter(config_file)
+    with _access_to(name, base):
+        family = _family(base, revision, config_file)
+        has_own = config_file is not None and _contains_processor(name, None)
+        source = (name, None) if has_own else (base, revision)
+        return family.load_processor(source, (base, revision), family.empty_model((base, revision)), {})
 
 
 def with_examples(prompt: str, sentences: Sequence[str]) -> str:

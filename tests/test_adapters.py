@@ -20,11 +20,11 @@ from captioner_idc.adapters import (
     add_lora,
     count_parameters,
     load_adapter,
-    main,
     make_optimizer,
     merge,
     save_adapter,
 )
+from captioner_idc.exporting import export
 from captioner_idc.loading import load
 from modeling_blip2idc import Blip2IdcForConditionalGeneration
 
@@ -276,9 +276,11 @@ def test_embeddings_and_head_are_adapted_loaded_and_merged(
     plain = PeftModel.from_pretrained(Blip2ForConditionalGeneration.from_pretrained(base), run)
     for loaded in (plain, load(run, device="cpu")[0]):
         assert (logits(loaded, kind) - wanted).abs().max() < 1e-5
-    assert main([str(run), str(whole)]) == 0
-    for merged in (load(whole, device="cpu")[0], Blip2ForConditionalGeneration.from_pretrained(whole)):
-        assert (logits(merged, kind) - wanted).abs().max() < 1e-4
+    export(whole, adapter=run, output_format="remote-code")
+    export(tmp_path / "plain", adapter=run)
+    for folder in (whole, tmp_path / "plain"):
+        for merged in (load(folder, device="cpu")[0], Blip2ForConditionalGeneration.from_pretrained(folder)):
+            assert (logits(merged, kind) - wanted).abs().max() < 1e-4
 
 
 def test_merging_refuses_nans() -> None:
@@ -404,32 +406,3 @@ def test_failed_save_keeps_the_last_good_adapter(tmp_path: Path, monkeypatch: py
     with pytest.raises(OSError, match="No space left"):
         save_adapter(model, processor, tmp_path, base="base", revision=None)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == good
-
-
-def test_command_writes_the_whole_model(root: Path, tmp_path: Path) -> None:
-    base, run, whole = tmp_path / "base", tmp_path / "run", tmp_path / "whole"
-    save_plain_blip2(base)
-    model = train(add_lora(Blip2IdcForConditionalGeneration.from_pretrained(base), 2, 4, 0.0, 0))
-    save_adapter(model, tiny_processor(layout="horizontal"), run, base=str(base), revision=None)
-    command = [sys.executable, "-m", "captioner_idc.adapters", run, whole]
-    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True)
-    assert done.returncode == 0, done.stderr
-    loaded, processor = load(whole, device="cpu")
-    assert processor.settings["layout"] == "horizontal" and type(loaded) is Blip2IdcForConditionalGeneration
-    assert (logits(loaded) - logits(model)).abs().max() < 1e-5
-    assert (whole / "modeling_blip2idc.py").is_file() and not list(tmp_path.glob(".*"))
-
-
-def test_command_reports_errors_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    base, run = tmp_path / "base", tmp_path / "run"
-    save_plain_blip2(base)
-    save_adapter(add_lora(tiny_model(), 2, 4, 0.0, 0), tiny_processor(), run, base=str(base), revision=None)
-    for source, folder, message in (
-        (base, tmp_path / "new", "is a whole model, not an adapter"),
-        (run, base, "already exists and is not empty"),
-        (tmp_path / "nowhere", tmp_path / "new", "does not exist"),
-    ):
-        assert main([str(source), str(folder)]) == 2
-        error = capsys.readouterr().err
-        assert error.startswith("error: ") and message in error and error.count("\n") == 1, error
-    assert not (tmp_path / "new").exists()

@@ -27,10 +27,11 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 
 import train
 from captioner_idc import chat_models, families
-from captioner_idc.adapters import add_lora, make_optimizer, parts_without_gradient, save_adapter, save_merged
+from captioner_idc.adapters import add_lora, make_optimizer, parts_without_gradient, save_adapter
 from captioner_idc.captioning import caption, generate_tokens
 from captioner_idc.chat_models import OLDEST, image_token_id
 from captioner_idc.chat_pairs import ChatPairProcessor, Tiles, fit
+from captioner_idc.exporting import export
 from captioner_idc.families import FAMILIES, card_facts, family_of_type
 from captioner_idc.loading import load, processor_fingerprint
 from modeling_blip2idc import ImageError
@@ -167,7 +168,7 @@ def test_every_output_of_the_familys_processor_is_passed_on(tiny: Load, family: 
     before, after = pairs(1)[0]
     content = [{"type": "image", "image": image} for image in (before, after)]
     chat = [{"role": "user", "content": [*content, {"type": "text", "text": processor.prompt}]}]
-    given = {"padding": True, "images_kwargs": processor._image_options()}
+    given = {"padding": True, "images_kwargs": processor.image_options}
     plain = processor.processor.apply_chat_template(
         [chat], tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs=given
     )
@@ -310,7 +311,7 @@ def test_a_merged_model_needs_no_other_base(
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.05, generator=torch.Generator().manual_seed(1))
     save_adapter(model, processor, tmp_path / "run", base=str(folders(family)), revision=None)
-    save_merged(tmp_path / "run", tmp_path / "merged")
+    export(tmp_path / "merged", adapter=tmp_path / "run", output_format="remote-code")
     whole, saved = load(tmp_path / "merged", device="cpu")
     assert saved.settings == processor.settings
     for name in ("processor_config.json", "video_preprocessor_config.json"):  # as transformers reads them

@@ -101,5 +101,5 @@ def test_publishing_lists_a_run_with_its_card_and_its_adapter_can_be_merged(whee
     (run_folder / "captioner.json").write_text(json.dumps(card_facts(model)))
     (run_folder / "log.jsonl").write_text(json.dumps({"step": 0, "environment": {"device": "cpu"}}) + "\n")
     assert "README.md" in run(wheel, tmp_path, "run_idc.publishing", "run", "me/run", "--dry_run")
-    run(wheel, tmp_path, "captioner_idc.adapters", "run", "merged")
+    run(wheel, tmp_path, "captioner_idc.exporting", "--adapter", "run", "--output", "merged")
     assert (tmp_path / "merged" / "model.safetensors").is_file()
