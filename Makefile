@@ -1,5 +1,6 @@
 # make demo: the whole way once, offline.  make test: the quick tests.  make test-all: all tests.  Each makes .venv itself.
-# make bench: speed against named baselines.  make results: renew the README's table.  make clean: forget demo runs.
+# make app: the captioner in a web page.  make bench: speed against named baselines.  make results: renew the README's
+# table.  make clean: forget demo runs.
 # make experiment: do synthetic pairs help?  make weights: small real models and a package, which some tests need.
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_PROGRESS_BARS := 1
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all lint bench weights experiment results clean
+.PHONY: demo app test test-all lint bench weights experiment results clean
 
 demo: $(OURS)/metrics.json $(BASE)/metrics.json
 	@echo
@@ -26,6 +27,9 @@ demo: $(OURS)/metrics.json $(BASE)/metrics.json
 	$(BIN)/blip2idc docs/before.jpg docs/after.jpg --adapter $(RUN)
 	@echo
 	@echo "six pairs with sentences: $(RUN)/validation_pairs.png; all of them: $(OURS)/report.html"
+
+app: .venv/installed-demo
+	HF_HUB_OFFLINE=0 $(BIN)/python app.py
 
 test: .venv/installed
 	$(PYTEST) -m "not slow"
@@ -66,6 +70,10 @@ clean:
 .venv/installed: setup.py constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	touch $@
+
+.venv/installed-demo: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo]"
 	touch $@
 
 # The stamp, not the adapter, which exists from the first epoch on.

@@ -23,8 +23,9 @@ TRAIN += ["pyyaml>=6.0.1"]
 # diffusers itself asks for Python 3.11
 SYNTHESIS = [*DATA, "diffusers>=0.42; python_version >= '3.11'", "gguf>=0.17", "accelerate>=1.10"]
 SYNTHESIS += ["jinja2>=3.1.2", "pyyaml>=6.0.1"]
-DEMO = ["gradio>=6.31"]  # requires Pillow below 13
+DEMO = ["gradio>=6.31"]  # for both pages; requires Pillow below 13
 DEV = [*PHOTOS, "pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.17", "evaluate>=0.4.6"]
+DEV += ["playwright>=1.65"]  # drives the Chromium of the system; it need not download one
 DEV += ["trl>=1.16; python_version >= '3.11'"]  # reads what is exported for it; itself asks for Python 3.11
 
 
