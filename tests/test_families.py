@@ -13,7 +13,10 @@ from tiny_models import TINY_CAPTIONERS
 
 from captioner_idc.adapters import add_lora, count_parameters, make_optimizer, save_adapter
 from captioner_idc.captioning import generate_tokens
+from captioner_idc.change_probability import Calibration, explain
+from captioner_idc.evidence import find_evidence
 from captioner_idc.families import FAMILIES, card_facts, family_of, family_of_type
+from captioner_idc.likelihood import likely_sentences, log_likelihoods
 from captioner_idc.loading import load
 
 CAPTIONERS = pytest.mark.parametrize("captioner", TINY_CAPTIONERS)
@@ -57,6 +60,46 @@ def test_the_order_of_the_images_matters(captioner: str, tmp_path: Path) -> None
     straight, swapped = (processor(before=x, after=y, captions=SHORT) for x, y in ((A, B), (B, A)))
     with torch.no_grad():
         assert abs(model(**straight).loss.item() - model(**swapped).loss.item()) > 1e-4
+
+
+@CAPTIONERS
+def test_the_likelihood_of_a_sentence_is_that_of_its_tokens(captioner: str, tmp_path: Path) -> None:
+    model, processor = loaded(captioner, tmp_path / "model")
+    found = log_likelihoods(model, processor, [(A, B), (B, A), (A, A)], [[SHORT, LONG], [], [SHORT]], batch_size=2)
+    assert [len(scores) for scores in found] == [2, 0, 1]
+    for pair, sentence, score in (
+        ((A, B), SHORT, found[0][0]),
+        ((A, B), LONG, found[0][1]),
+        ((A, A), SHORT, found[2][0]),
+    ):
+        with torch.no_grad():
+            loss = model(**processor(before=pair[0], after=pair[1], captions=sentence), num_items_in_batch=1).loss
+        assert score == pytest.approx(-loss.item(), rel=1e-4)
+    with pytest.raises(ValueError, match="1 pairs, but 2 lists of sentences"):
+        log_likelihoods(model, processor, [(A, B)], [[SHORT], [LONG]])
+
+
+@CAPTIONERS
+def test_evidence_has_a_strongest_part(captioner: str, tmp_path: Path) -> None:
+    model, processor = loaded(captioner, tmp_path / "model")
+    found = find_evidence(model, processor, (A, B), SHORT, grid=2)
+    assert found.heat.shape == (2, 2) and 0 <= found.heat.min() <= found.heat.max() <= 1
+    assert np.isfinite(found.strength) and all(0 <= edge <= 1 for edge in found.box)
+
+
+@CAPTIONERS
+def test_the_best_sentences_and_the_probability_of_a_change(captioner: str, tmp_path: Path) -> None:
+    model, processor = loaded(captioner, tmp_path / "model", processor={"max_caption_length": 4})
+    sentences, others = likely_sentences(model, processor, [(A, B), (B, A)], 4)
+    scores = [score for _, score in sentences]
+    assert 1 <= len(sentences) <= 4 and scores == sorted(scores, reverse=True) and max(scores) < 0
+    assert [[score] for score in scores] == [
+        pytest.approx(score, rel=1e-4)
+        for score in log_likelihoods(model, processor, [(A, B)] * len(scores), [[text] for text, _ in sentences])
+    ]
+    answer = explain(model, processor, (A, B), Calibration(unchanged=(SHORT,), temperature=100.0), count=4)
+    assert [text for text, _ in answer.sentences] == [text for text, _ in sentences]
+    assert 0 < answer.change_probability < 1 and 1 <= len(others) <= 4
 
 
 @CAPTIONERS

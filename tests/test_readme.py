@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-PAGES = ("README.md", "docs/training.md", "docs/data.md", "docs/evaluation.md", "docs/synthesis.md")
+PAGES = (
+    *("README.md", "docs/first_caption.md", "docs/training.md", "docs/data.md", "docs/evaluation.md"),
+    *("docs/synthesis.md", "docs/other_trainers.md", "docs/add_a_model_family.md", "docs/serving.md"),
+)
 
 
 def text_of(root: Path) -> str:
@@ -51,6 +54,7 @@ def commands(root: Path) -> list[str]:
 def test_options_in_commands_exist(root: Path) -> None:
     import train
     from captioner_idc.__main__ import _parse_arguments as captioner
+    from captioner_idc.exporting import parse_arguments as exporting
     from dataset_syned.__main__ import parse_arguments as data
     from metric_idc.__main__ import parse_arguments as metric
 
@@ -59,6 +63,7 @@ def test_options_in_commands_exist(root: Path) -> None:
         "dataset_syned": data,
         "metric_idc": metric,
         ".venv/bin/blip2idc": captioner,
+        "captioner_idc.exporting": exporting,
     }
     seen = set()
     for line in commands(root):
@@ -80,6 +85,8 @@ def test_the_published_calls_stay_documented(root: Path) -> None:
         assert use in text
 
 
-@pytest.mark.parametrize("picture", ["canvas.jpg", "pair.jpg", "photo_edits.jpg", "toy.png", "synthetic_pairs.png"])
+@pytest.mark.parametrize(
+    "picture", ["canvas.jpg", "pair.jpg", "page.jpg", "photo_edits.jpg", "toy.png", "synthetic_pairs.png"]
+)
 def test_the_pictures_exist(root: Path, picture: str) -> None:
     assert (root / "docs" / picture).stat().st_size > 1000
