@@ -85,8 +85,9 @@ def evidence_html(images: list[Image.Image], sentence: str, strength: float) -> 
         for image, side in zip(images, ("before", "after"), strict=True)
     )
     factor = math.exp(min(strength, 20))  # e^20 is half a billion
+    times = f"{factor:,.0f}" if factor >= 10 else f"{factor:.1f}"
     text = (
-        f"Without the difference inside the box, “{escaped(sentence)}” would be {factor:,.3g} times less likely."
+        f"Without the difference inside the box, “{escaped(sentence)}” would be {times} times less likely."
         if strength > 0
         else "No single part of the images speaks for the sentence."
     )

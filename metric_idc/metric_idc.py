@@ -10,6 +10,7 @@ import evaluate
 
 # Imported for the library's copy: the modules that scoring.py imports.
 from .bleu import IMPLEMENTATION as _bleu
+from .change_probability import BINS as _change_probability
 from .change_type import CHANGE_TYPES as _change_type
 from .cider import IMPLEMENTATION as _cider
 from .clip_score import PREFIX as _clip

@@ -176,7 +176,7 @@ def test_a_merged_model_works_by_its_cards_snippet_without_this_package(
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == f"{hub.endpoint}/{REPO}", done.stderr
     files = hub.files(REPO)
     model = {"config.json", "generation_config.json", "model.safetensors"}
-    code = CODE | {"configuration_blip2idc.py", "modeling_blip2idc.py"}
+    code = CODE | {"configuration_blip2idc.py", "modeling_blip2idc.py", "pipeline_blip2idc.py"}
     assert set(files) >= RECORDS | PROCESSOR | model | code | {"LICENSE"} and not ADAPTER & set(files)
     assert {name for name in files if name.endswith(".py")} == code
     [expected] = caption(*load(root / "captioner_idc" / "tiny_captioner", run, device="cpu"), [images()])
