@@ -126,6 +126,14 @@ def snippet(card: str) -> str:
     return code
 
 
+PIPELINE = f"""
+from transformers import pipeline
+
+pipe = pipeline("image-difference-captioning", model="{REPO}", trust_remote_code=True)
+print(pipe({{"before": "before.png", "after": "after.png"}})["generated_text"])
+"""
+
+
 def output_without_package(hub: LoopbackHub, folder: Path, code: str) -> str:
     """Return the last line that this code prints for another user, in a new folder without token, package or cache."""
     folder.mkdir()
@@ -181,6 +189,7 @@ def test_a_merged_model_works_by_its_cards_snippet_without_this_package(
     assert {name for name in files if name.endswith(".py")} == code
     [expected] = caption(*load(root / "captioner_idc" / "tiny_captioner", run, device="cpu"), [images()])
     assert output_without_package(hub, tmp_path / "theirs", snippet(files["README.md"].decode())) == expected
+    assert output_without_package(hub, tmp_path / "pipeline", PIPELINE) == expected
     header = ModelCard(files["README.md"].decode()).data
     assert (header.library_name, header.base_model) == ("transformers", BASE)
 
