@@ -231,7 +231,7 @@ def _sentence(error: Exception) -> str:
 
 
 class Answers:
-    """What the page answers; images come as gradio describes uploaded files."""
+    """Answers to the requests of the page; images come as gradio describes uploaded files."""
 
     def __init__(self, captioners: Captioners, limit: RateLimit):
         self.captioners, self.limit = captioners, limit

@@ -61,6 +61,7 @@ from dataset_syned import (
     undecoded,
 )
 from dataset_syned.fetching import fetched_from
+from dataset_syned.pairs import NO_CHANGE
 from metric_idc import (
     best_constant_caption,
     check_scoring,
@@ -275,7 +276,7 @@ def change_probabilities(
 ) -> list[float]:
     """Return the probability that anything changed, of each row."""
     calibration = get_calibration(config, loaded, fingerprint)
-    found = change_differences(config, loaded, rows, fingerprint, "change probability", calibration.unchanged)
+    found = change_differences(config, loaded, rows, fingerprint, "change-probability", calibration.unchanged)
     return [calibration.probability(difference) for difference in found]
 
 
@@ -303,7 +304,7 @@ def change_differences(
             model, processor, load_pairs(processor, chosen, columns), unchanged
         )
 
-    return in_batches(config, rows, {**fingerprint, "unchanged": unchanged}, name.replace(" ", "-"), differences)
+    return in_batches(config, rows, {**fingerprint, "unchanged": unchanged}, name, differences)
 
 
 def get_calibration(config: EvaluateConfig, loaded: tuple[Any, Any], fingerprint: dict[str, Any]) -> Any:
@@ -320,7 +321,7 @@ def get_calibration(config: EvaluateConfig, loaded: tuple[Any, Any], fingerprint
         return saved
     rows = undecoded(load_benchmark(config.benchmark, "validation", **config.benchmark_options))
     rows = evenly_spaced(rows, CALIBRATION_PAIRS)
-    changed = [change_type != "none" for change_type in rows["change_type"]]
+    changed = [change_type != NO_CHANGE for change_type in rows["change_type"]]
     about_unchanged = zip(rows["captions"], changed, strict=True)
     unchanged = unchanged_sentences(
         text for texts, has_changed in about_unchanged if not has_changed for text in texts
@@ -328,7 +329,7 @@ def get_calibration(config: EvaluateConfig, loaded: tuple[Any, Any], fingerprint
     shared = (config, loaded, rows, {**fingerprint, "rows": rows_fingerprint(rows)})
     differences = change_differences(*shared, "calibration", unchanged)
     if all(changed):
-        differences += change_differences(*shared, "calibration on unchanged", unchanged, ("before", "before"))
+        differences += change_differences(*shared, "calibration-on-unchanged", unchanged, ("before", "before"))
         changed += [False] * len(rows)
     fitted = fit_calibration(differences, changed, unchanged)
     if get_state().is_main_process:

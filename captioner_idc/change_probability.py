@@ -102,13 +102,24 @@ def explain_pairs(
     text: str | None = None,
 ) -> list[Answer]:
     """Return what `explain` returns, for several pairs; `batch_size` of them at a time."""
+    found = _compare(model, processor, pairs, calibration, count, batch_size, text)
+    return [Answer(calibration.probability(value), sentences) for sentences, value in found]
+
+
+def _compare(
+    model: Any,
+    processor: Any,
+    pairs: Sequence[Pair],
+    calibration: Calibration,
+    count: int,
+    batch_size: int,
+    text: str | None,
+) -> list[tuple[list[tuple[str, float]], float]]:
+    """Return the best sentences about each pair with their log-likelihoods, and the `difference`."""
     likely = likely_sentences(model, processor, pairs, count, batch_size, text)
     listed = [calibration.unchanged] * len(pairs)
     unchanged = log_likelihoods(model, processor, pairs, listed, batch_size * count, text)
-    return [
-        Answer(calibration.probability(difference(sentences, scores, calibration)), sentences)
-        for sentences, scores in zip(likely, unchanged, strict=True)
-    ]
+    return [(each, difference(each, scores, calibration)) for each, scores in zip(likely, unchanged, strict=True)]
 
 
 def difference(sentences: list[tuple[str, float]], unchanged: Sequence[float], calibration: Calibration) -> float:
@@ -169,10 +180,8 @@ def change_differences(
         unchanged: the sentences that say no change.
         batch_size: pairs at a time.
     """
-    raw = Calibration(unchanged)
-    likely = likely_sentences(model, processor, pairs, BEAMS, batch_size)
-    scores = log_likelihoods(model, processor, pairs, [unchanged] * len(pairs), batch_size * BEAMS)
-    return [difference(*each, raw) for each in zip(likely, scores, strict=True)]
+    compared = _compare(model, processor, pairs, Calibration(unchanged), BEAMS, batch_size, text=None)
+    return [value for _, value in compared]
 
 
 def fit_temperature(differences: np.ndarray, changed: np.ndarray) -> float:

@@ -24,7 +24,6 @@ FOLDERS = (SIDES, ("A", "B"))  # names of two sibling folders of images
 PARQUET_ROWS = 16  # in memory at a time
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
-
 Wanted = Callable[[int], bool]
 
 
@@ -169,8 +168,7 @@ def _table_entry(path: Path, number: int, where: str, values: Any) -> Entry:
     if not isinstance(values, dict):
         error = values if isinstance(values, str) else "not an object; write {'before': ..., 'after': ...}."
         return Entry(number, str(number), None, None, where, error=error)
-    pair_id = values.get("pair_id")
-    pair_id = str(number if pair_id in (None, "") else pair_id)
+    pair_id = _pair_id(values, number)
     names = {side: values.get(side) for side in SIDES}
     for side, name in names.items():
         if not isinstance(name, str) or not name.strip():
@@ -178,6 +176,11 @@ def _table_entry(path: Path, number: int, where: str, values: Any) -> Entry:
             return Entry(number, pair_id, **known, where=where, error=f"{side!r} is missing; give its path.")
     images = tuple(path.parent / os.path.expanduser(name) for name in names.values())
     return Entry(number, pair_id, **names, where=where, images=images)
+
+
+def _pair_id(row: dict[str, Any], number: int) -> str:
+    pair_id = row.get("pair_id")
+    return str(number if pair_id in (None, "") else pair_id)
 
 
 def _folder_pairs(path: Path) -> PairList:
@@ -260,7 +263,7 @@ def _parquet_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
     where = f"{path}, row {number}"
     if all(isinstance(row[side], str) for side in SIDES):
         return _table_entry(path, number, where, row)
-    pair_id = str(number if row.get("pair_id") in (None, "") else row["pair_id"])
+    pair_id = _pair_id(row, number)
     names = [row[side].get("path") if isinstance(row[side], dict) else None for side in SIDES]
     for side in SIDES:
         if not isinstance(row[side], dict) or not row[side].get("bytes"):

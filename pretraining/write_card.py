@@ -21,9 +21,10 @@ from matplotlib.figure import Figure
 from safetensors import safe_open
 
 from metric_idc import describe_change_probability
+from run_idc.paths import CALIBRATION
 
 HERE = Path(__file__).parent
-LOG, CURVES, CALIBRATION = "pretraining.jsonl", "pretraining.png", "change_probability.json"
+LOG, CURVES = "pretraining.jsonl", "pretraining.png"
 LOSSES = {"loss": "captions", "patch_loss": "patches", "query_loss": "queries", "reading_loss": "reading"}
 COUNTED = ("right type", "right place", "right thing", "said unchanged")
 

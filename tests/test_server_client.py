@@ -358,6 +358,12 @@ def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "pairs.csv"
 
 
+def list_command(chat: LoopbackChat, pairs: Path) -> tuple[Path, list[str]]:
+    """Return an output, and the arguments that write the sentences of a list into it."""
+    out = pairs.with_name("out.jsonl")
+    return out, ["--pairs", str(pairs), "--server", chat.url, "--output", str(out), "--batch_size", "2"]
+
+
 def predictions(file: Path) -> list[str | None]:
     return [json.loads(line)["prediction"] for line in file.read_text().splitlines()]
 
@@ -386,8 +392,7 @@ def test_the_command_prepares_images_as_an_exported_folder_says(
 def test_the_command_continues_a_list_and_records_what_is_refused(
     chat: LoopbackChat, pairs: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    out = pairs.with_name("out.jsonl")
-    command = ["--pairs", str(pairs), "--server", chat.url, "--output", str(out), "--batch_size", "2"]
+    out, command = list_command(chat, pairs)
     chat.fault = only(3, Fault(400))
     assert main(command) == 1
     assert predictions(out) == ["pair 0", "pair 1", "pair 2", None, "pair 4"]
@@ -402,8 +407,7 @@ def test_the_command_continues_a_list_and_records_what_is_refused(
 def test_the_command_keeps_sentences_when_the_server_ends(
     chat: LoopbackChat, pairs: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    out = pairs.with_name("out.jsonl")
-    command = ["--pairs", str(pairs), "--server", chat.url, "--output", str(out), "--batch_size", "2"]
+    out, command = list_command(chat, pairs)
     chat.fault = only(2, Fault(503))
     assert main(command) == 2
     assert not out.exists() and "status 503" in capsys.readouterr().err
