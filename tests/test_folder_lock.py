@@ -12,16 +12,16 @@ import pytest
 
 from common_idc.folder_lock import folder_lock
 
-# A process that locks a folder, forks a child that lives longer, and says when both are there.
+# A process that locks a folder and forks a child that lives longer; the child says when it is ready, because only the
+# hooks that run in it after the fork close its copy of the locked file.
 HOLDER = """
 import os, signal, sys
 from pathlib import Path
 from common_idc.folder_lock import folder_lock
 with folder_lock(Path(sys.argv[1])):
-    child = os.fork()
-    if not child:
+    if not os.fork():
+        print(os.getpid(), flush=True)
         signal.pause()
-    print(child, flush=True)
     sys.stdin.read()
 """
 
