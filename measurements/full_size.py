@@ -1,10 +1,12 @@
-"""BLIP-2 OPT-2.7B with random weights: the time and memory of full size, where the real checkpoint cannot be had.
+"""Models of full size with random weights: their time and memory, where the real checkpoints cannot be had.
 
-    python measurements/full_size.py /somewhere/full-size
+    python measurements/full_size.py /somewhere/full-size      # writes BLIP-2 OPT-2.7B
+    python measurements/full_size.py --gpu                     # speed of BLIP-2 OPT-2.7B and Qwen3-VL-2B
+    python measurements/full_size.py --gpu --small             # the same with small shapes, on any machine
 
-It writes 7.5 GB (bfloat16, in shards, a fraction of that in memory) outside the repository, and prints what can be
-done with it. What the model says is noise; its tokenizer knows the toy benchmark's words as single tokens, as OPT's
-does.
+The first writes 7.5 GB (bfloat16, in shards, a fraction of that in memory) outside the repository, and prints what can
+be done with it. The second compares training and generation with the plain loops in one process (full_size_speed.py).
+What such a model says is noise; its tokenizer knows the toy benchmark's words as single tokens, as OPT's does.
 """
 
 import argparse
@@ -15,18 +17,20 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     Blip2Config,
-    Blip2ForConditionalGeneration,
     Blip2Processor,
     GenerationConfig,
     OPTConfig,
     PreTrainedTokenizerFast,
+    Qwen3VLConfig,
 )
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
@@ -57,27 +61,52 @@ def full_size_config() -> Blip2Config:
     )
 
 
-def make_checkpoint(folder: Path, config: Blip2Config, shard_size: int = 10**9) -> int:
-    """Write the folder as the Hub would deliver it and return the number of parameters."""
+def qwen3_vl_config() -> Qwen3VLConfig:
+    """Return the config of Qwen/Qwen3-VL-2B-Instruct."""
+    text = {
+        **{"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16},
+        **{"num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "max_position_embeddings": 262144},
+        "rope_parameters": {
+            **{"rope_type": "default", "rope_theta": 5_000_000},
+            **{"mrope_section": [24, 20, 20], "mrope_interleaved": True},
+        },
+    }
+    vision = {
+        **{"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16, "out_hidden_size": 2048},
+        **{"patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 2304},
+        "deepstack_visual_indexes": [5, 11, 17],
+    }
+    return Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True)
+
+
+def make_checkpoint(folder: Path, config: Any, shard_size: int = 10**9, processor: Any = None) -> int:
+    """Write the folder as the Hub would deliver it and return the number of parameters.
+
+    Args:
+        config: of a BLIP-2, or of another model with its `processor`.
+    """
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
-        config.architectures, config.dtype = ["Blip2ForConditionalGeneration"], "bfloat16"
+        model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
+        config.architectures, config.dtype = [model_class.__name__], "bfloat16"
         config.save_pretrained(unfinished)
-        GenerationConfig(bos_token_id=BOS, pad_token_id=PAD, eos_token_id=NEWLINE).save_pretrained(unfinished)
-        make_processor(config).save_pretrained(unfinished)
-        parameters = write_weights(unfinished, config, shard_size)
+        text, processor = config.get_text_config(), processor or make_processor(config)
+        ids = {name: getattr(text, name) for name in ("bos_token_id", "pad_token_id", "eos_token_id")}
+        GenerationConfig(**ids).save_pretrained(unfinished)
+        processor.save_pretrained(unfinished)
+        parameters = write_weights(unfinished, model_class, config, shard_size)
         os.replace(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return parameters
 
 
-def write_weights(folder: Path, config: Blip2Config, shard_size: int) -> int:
+def write_weights(folder: Path, model_class: type, config: Any, shard_size: int) -> int:
     """Write the weights shard by shard, so that only one is in memory."""
     with torch.device("meta"):
-        model = Blip2ForConditionalGeneration(config).to(torch.bfloat16)
+        model = model_class(config).to(torch.bfloat16)
     shapes = dict(model.named_parameters())  # each once: the head of the language model is its embedding
     plan = split_torch_state_dict_into_shards(shapes, max_shard_size=shard_size)
     generator = torch.Generator().manual_seed(0)
