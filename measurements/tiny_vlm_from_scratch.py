@@ -92,10 +92,29 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
             **{"mrope_section": [8, 4, 4], "mrope_interleaved": True},
         },
     }
-    names = {"vision_start_token_id": IMAGE[0], "image_token_id": IMAGE[1], "vision_end_token_id": IMAGE[2]}
-    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
-    ids["video_token_id"] = tokenizer.convert_tokens_to_ids("<|video_pad|>")
-    return Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
+    return Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **image_ids(tokenizer))
+
+
+def image_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+    """Return the ids of the tokens of images, as a config has them."""
+    names = dict(zip(("vision_start", "image", "vision_end"), IMAGE, strict=True)) | {"video": "<|video_pad|>"}
+    return {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
+
+
+def build_processor(
+    tokenizer: PreTrainedTokenizerFast, patch: int = PATCH, most_tokens: int = 256
+) -> Qwen3VLProcessor:
+    """Return a processor of images without videos.
+
+    Args:
+        patch: side in pixels.
+        tokens: of an image, at most.
+    """
+    unit = (patch * MERGE) ** 2
+    images = Qwen2VLImageProcessorPil(
+        patch_size=patch, merge_size=MERGE, size={"shortest_edge": unit, "longest_edge": tokens * unit}
+    )
+    return images_only(Qwen3VLProcessor)(images, tokenizer, NotLoaded(), chat_template=TEMPLATE)
 
 
 def save_random_model(folder: Path, sentences: list[str], seed: int) -> None:
@@ -104,12 +123,7 @@ def save_random_model(folder: Path, sentences: list[str], seed: int) -> None:
     tokenizer = build_tokenizer(sentences)
     model = Qwen3VLForConditionalGeneration(build_config(tokenizer))
     model.generation_config.update(pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
-    unit = (PATCH * MERGE) ** 2
-    images = Qwen2VLImageProcessorPil(
-        patch_size=PATCH, merge_size=MERGE, size={"shortest_edge": unit, "longest_edge": 256 * unit}
-    )
-    processor = images_only(Qwen3VLProcessor)(images, tokenizer, NotLoaded(), chat_template=TEMPLATE)
-    processor.save_pretrained(folder)
+    build_processor(tokenizer).save_pretrained(folder)
     model.save_pretrained(folder)
 
 
