@@ -101,9 +101,7 @@ def image_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
     return {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
 
 
-def build_processor(
-    tokenizer: PreTrainedTokenizerFast, patch: int = PATCH, most_tokens: int = 256
-) -> Qwen3VLProcessor:
+def build_processor(tokenizer: PreTrainedTokenizerFast, patch: int = PATCH, tokens: int = 256) -> Qwen3VLProcessor:
     """Return a processor of images without videos.
 
     Args:
