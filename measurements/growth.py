@@ -14,8 +14,8 @@ measured is the rest: lists, files, hashes, tables. The stages, each in a proces
     report       scores to one page, with pictures
     synthesize   images and instructions to new pairs, with the editor that needs no model
 
-Where the work grows with the pairs and nothing else does, CPU time per pair stays the same. `growth` in the results is
-that time for the most pairs divided by that for the fewest. Memory may grow where all sentences are needed at once.
+Where cost grows as the work does, each further pair takes as long as the pairs before it: `growth` is then about 1, or
+less where something is done once. Memory may grow where all sentences are needed at once.
 """
 
 import argparse
@@ -251,7 +251,7 @@ def tiny_config() -> Any:
         num_hidden_layers=1,
         num_attention_heads=1,
         vocab_size=50272,
-        max_position_embeddings=128,
+        max_position_embeddings=256,
         bos_token_id=2,
         pad_token_id=1,
         eos_token_id=2,
@@ -286,21 +286,35 @@ def measured(stage: str, folder: Path, pairs: int, processes: int) -> Row:
 
 
 def with_growth(rows: list[Row]) -> list[Row]:
-    """Return the rows with `growth`: CPU time per pair, divided by that of the fewest pairs of the same stage."""
-    first: dict[tuple[str, int], float] = {}
+    """Return the rows with `cpu_ms_per_further_pair`, compared with the next smaller size, and `growth`.
+
+    `growth` is this cost divided by that of the size before; of the first step, by the cost per pair of the fewest
+    pairs, which includes what has to be done once.
+    """
+    before: dict[tuple[str, int], tuple[Row, float]] = {}
+    found = []
     for row in sorted(rows, key=lambda row: row["pairs"]):
-        first.setdefault((row["stage"], row["processes"]), row["cpu_ms_per_pair"])
-    return [row | {"growth": row["cpu_ms_per_pair"] / first[row["stage"], row["processes"]]} for row in rows]
+        key = row["stage"], row["processes"]
+        further = growth = None
+        if key in before:
+            smaller, cost = before[key]
+            used, less = (entry["cpu_ms_per_pair"] * entry["pairs"] for entry in (row, smaller))
+            further = (used - less) / (row["pairs"] - smaller["pairs"])
+            growth = further / cost
+        before[key] = row, row["cpu_ms_per_pair"] if further is None else further
+        found.append(row | {"cpu_ms_per_further_pair": further, "growth": growth})
+    return found
 
 
 def table(rows: list[Row]) -> str:
     """Return the rows as a Markdown table, by stage."""
-    lines = ["| stage | processes | pairs | pairs per second | CPU ms per pair | growth | peak memory, MiB |"]
-    lines.append("|---|---:|---:|---:|---:|---:|---:|")
+    lines = ["| stage | processes | pairs | pairs/s | CPU ms per pair | per further pair | growth | peak MiB |"]
+    lines.append("|---|---:|---:|---:|---:|---:|---:|---:|")
     for row in sorted(rows, key=lambda row: (list(STAGES).index(row["stage"]), row["processes"], row["pairs"])):
+        step = ("", "") if row["growth"] is None else (f"{row['cpu_ms_per_further_pair']:.3g}", f"{row['growth']:.2f}")
         lines.append(
             f"| {row['stage']} | {row['processes']} | {row['pairs']:,} | {row['pairs_per_second']:,.0f} | "
-            f"{row['cpu_ms_per_pair']:.3g} | {row['growth']:.2f} | {row['peak_mib']:,.0f} |"
+            f"{row['cpu_ms_per_pair']:.3g} | {step[0]} | {step[1]} | {row['peak_mib']:,.0f} |"
         )
     return "\n".join(lines)
 
@@ -309,27 +323,40 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000], metavar="PAIRS")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), metavar="STAGE")
-    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the rows here, with the machine")
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the rows here; others in it stay")
     parser.add_argument("--task", nargs=4, metavar=("STAGE", "FOLDER", "PAIRS", "PROCESSES"), help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.task:
         stage, folder, *numbers = arguments.task
         print(json.dumps(STAGES[stage][0](Path(folder), *map(int, numbers))))
         return
-    rows: list[Row] = []
+    rows = read_rows(arguments.output)
     wanted = [(stage, processes) for stage in arguments.stages for processes in STAGES[stage][1]]
     for pairs in sorted(arguments.sizes):
         with tempfile.TemporaryDirectory() as folder:
             write_folder(Path(folder) / "pairs", pairs, SIZE)
             for stage, processes in tqdm(wanted, desc=f"{pairs:,} pairs", disable=None):
-                rows.append(measured(stage, Path(folder), pairs, processes))
-                print(rows[-1], file=sys.stderr)
-        if arguments.output:  # after each size, because the largest takes long
-            arguments.output.parent.mkdir(parents=True, exist_ok=True)
-            machine = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-            content = machine | {"versions": library_versions(*VERSIONS), "rows": with_growth(rows)}
-            arguments.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+                row = measured(stage, Path(folder), pairs, processes)
+                rows = [*(other for other in rows if key_of(other) != key_of(row)), row]
+                if arguments.output:  # after each, because the largest take long
+                    write_rows(arguments.output, rows)
     print(table(with_growth(rows)))
+
+
+def key_of(row: Row) -> tuple[str, int, int]:
+    return row["stage"], row["processes"], row["pairs"]
+
+
+def read_rows(file: Path | None) -> list[Row]:
+    """Return the rows of an earlier call, which may have measured other stages or sizes."""
+    return json.loads(file.read_text(encoding="utf-8"))["rows"] if file and file.is_file() else []
+
+
+def write_rows(file: Path, rows: list[Row]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
+    content = machine | {"versions": library_versions(*VERSIONS), "rows": with_growth(rows)}
+    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
