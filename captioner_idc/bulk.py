@@ -20,7 +20,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from common_idc.atomic_files import write_atomically, write_json, write_text
+from common_idc.atomic_files import remove_leftovers, write_atomically, write_json, write_text
 from common_idc.folder_lock import folder_lock
 from modeling_blip2idc.image_fusion import ImageError
 
@@ -159,7 +159,7 @@ class Shards:
 
     def write(self, shard: int, records: list[Record]) -> None:
         """Write a shard, whole or not at all."""
-        write_text(self.file(shard), "".join(json.dumps(record) + "\n" for record in records))
+        write_text(self.file(shard), "".join(json.dumps(record) + "\n" for record in records), among_many=True)
 
 
 def parts_folder(output: Path) -> Path:
@@ -170,6 +170,7 @@ def parts_folder(output: Path) -> Path:
 def _begin(output: Path, pairs: PairList, settings: dict[str, Any], batch_size: int) -> None:
     """Check that existing shards are of the same settings, or write these settings."""
     folder = parts_folder(output)
+    remove_leftovers(folder)
     settings = json.loads(json.dumps({"list of pairs": [str(pairs.path.resolve()), pairs.state], **settings}))
     shards = list(folder.glob("[0-9]*.jsonl"))
     if shards:
@@ -246,28 +247,32 @@ def _record(entry: Entry, answer: str | Exception) -> Record:
 
 
 def _finish(output: Path, shards: Shards) -> Counts:
-    """Join the shards to the output, and remove them if every pair has its sentence."""
-    counts, missing = Counts(), 0
-    for shard in range(shards.count):
-        records = shards.read(shard)
-        missing += not records
-        for record in records:
-            counts.add(record)
-    if missing:
-        raise PairListError(f"{missing} of {shards.count} shards of {output} are missing; run the same command again.")
-    if counts.failed == counts.pairs:
-        shutil.rmtree(shards.folder)
-        raise PairListError("no pair has a sentence, and nothing was written; correct what is named above.")
+    """Join the shards to the output, each read once, and remove them if every pair has its sentence."""
+    counts = Counts()
     write = _write_parquet if output.suffix.lower() == ".parquet" else _write_lines
-    write_atomically(output, lambda file: write(file, _without_states(shards)))
+    write_atomically(output, lambda file: write(file, _counted(shards, counts, output)))
     if not counts.failed:
         shutil.rmtree(shards.folder)
     return counts
 
 
-def _without_states(shards: Shards) -> Iterator[list[Record]]:
+def _counted(shards: Shards, counts: Counts, output: Path) -> Iterator[list[Record]]:
+    """Yield the records of each shard without their state, and count them.
+
+    Raises: PairListError at the end if a shard is missing, or if no pair has a sentence, whose shards are removed.
+    """
+    missing = 0
     for shard in range(shards.count):
-        yield [{name: record[name] for name in FIELDS if name in record} for record in shards.read(shard)]
+        records = shards.read(shard)
+        missing += not records
+        for record in records:
+            counts.add(record)
+        yield [{name: record[name] for name in FIELDS if name in record} for record in records]
+    if missing:
+        raise PairListError(f"{missing} of {shards.count} shards of {output} are missing; run the same command again.")
+    if counts.failed == counts.pairs:
+        shutil.rmtree(shards.folder)
+        raise PairListError("no pair has a sentence, and nothing was written; correct what is named above.")
 
 
 def _write_lines(file: Path, shards: Iterator[list[Record]]) -> None:

@@ -10,15 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from common_idc.atomic_files import atomic_folder
 from common_idc.commands import run_command
-
-from .adapters import base_of, merge
-from .families import family_of
-from .loading import load
-from .plain_models import SHARD_SIZE
 
 Format = Literal["plain", "remote-code"]
 FORMATS: dict[Format, str] = {
@@ -26,7 +19,7 @@ FORMATS: dict[Format, str] = {
     "to serve and ask it",
     "remote-code": "the whole model with its code, as the Auto classes and this project load it",
 }
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = ("float32", "bfloat16")  # names in torch
 
 
 def export(
@@ -44,7 +37,7 @@ def export(
         model: folder or Hub id of a whole model; None for the base that the adapter names.
         adapter: folder or Hub id of an adapter, which is merged into the model.
         output_format: a key of FORMATS.
-        dtype: of the saved weights, a key of DTYPES.
+        dtype: of the saved weights, one of DTYPES.
         allow_pickle: as in `load`.
 
     Raises: FileExistsError if `output` contains files; OSError or ValueError as `load` does; ValueError for a model
@@ -52,9 +45,16 @@ def export(
     """
     if model is None and adapter is None:
         raise ValueError("there is nothing to export: name a model (--model), an adapter (--adapter), or both.")
+    # only here, because importing them takes seconds
+    import torch
+
+    from .adapters import base_of, merge
+    from .families import family_of
+    from .loading import load
+
     with atomic_folder(Path(os.path.abspath(output))) as folder:  # before the model, which takes minutes to load
         source = (adapter, None) if model is None else (model, adapter)
-        loaded, processor = load(*source, device="cpu", dtype=DTYPES[dtype], allow_pickle=allow_pickle)
+        loaded, processor = load(*source, device="cpu", dtype=getattr(torch, dtype), allow_pickle=allow_pickle)
         is_adapted = base_of(loaded) is not None
         if output_format == "remote-code" and not is_adapted:
             raise ValueError(f"{str(model or adapter)!r} is a whole model, not an adapter: there is nothing to merge.")
@@ -64,6 +64,9 @@ def export(
 
 
 def _save_with_code(model: Any, processor: Any, folder: Path) -> None:
+    from .families import family_of
+    from .plain_models import SHARD_SIZE
+
     model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
     family_of(model).save_processor(processor, folder)
 

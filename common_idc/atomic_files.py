@@ -25,13 +25,17 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}")
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], Any], among_many: bool = False) -> None:
     """Call `write` with a temporary name, then rename that file to `path`; create missing parent folders.
+
+    Args:
+        among_many: leave what killed processes left of this file to `remove_leftovers`, called once. Looking for it
+            lists the folder: for each of n files there, that would be n * n names.
 
     Raises: whatever `write` raises; OSError with the name of `path`, e.g. if the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f".{escape(path.name)}.{'[0-9a-f]' * 32}{TEMPORARY}"):
+    for leftover in [] if among_many else path.parent.glob(f".{escape(path.name)}.{'[0-9a-f]' * 32}{TEMPORARY}"):
         _remove_leftover(leftover)
     with _temporary_file(path) as unfinished:
         try:
@@ -104,9 +108,13 @@ def _remove_leftover(path: Path) -> bool:
     return False
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text; a lone surrogate, which UTF-8 cannot encode, is written as its escape."""
-    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8", errors="backslashreplace"))
+def write_text(path: Path, text: str, among_many: bool = False) -> None:
+    """Write UTF-8 text; a lone surrogate, which UTF-8 cannot encode, is written as its escape.
+
+    Args:
+        among_many: as for `write_atomically`.
+    """
+    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8", errors="backslashreplace"), among_many)
 
 
 def write_json(path: Path, content: Any) -> None:

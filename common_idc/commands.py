@@ -14,15 +14,20 @@ TERMINATED = 128 + signal.SIGTERM
 UNREAD = 128 + signal.SIGPIPE
 
 
+class CommandError(Exception):
+    """A mistake that the user can correct; `run_command` prints it as one line."""
+
+
 def run_command(
     command: Callable[[], int | None], *errors: type[Exception], interrupted: str = "run the same command again"
 ) -> int:
     """Call `command` and return the exit code of its program.
 
-    The code is the one that `command` returns, 0 for None; FAILED after one of `errors`; INTERRUPTED after Ctrl-C.
+    The code is the one that `command` returns, 0 for None; FAILED after CommandError or one of `errors`; INTERRUPTED
+    after Ctrl-C.
 
     Args:
-        errors: those that a user can act on; others pass, because their traceback is needed.
+        errors: others that a user can act on; all the rest pass, because their traceback is needed.
         interrupted: what to do after Ctrl-C, printed after "interrupted: ".
     """
     try:
@@ -30,7 +35,7 @@ def run_command(
     except BrokenPipeError:  # of `program | head`: there is nobody to tell
         discard_output(sys.stdout)
         return UNREAD
-    except errors as error:
+    except (CommandError, *errors) as error:
         from .hub_access import without_token  # imported only here, because it takes a while
 
         print(f"error: {' '.join(without_token(str(error)).split())}", file=sys.stderr)

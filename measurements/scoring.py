@@ -1,13 +1,13 @@
-"""Scoring against pycocoevalcap's own evaluation, in the same run: time as a ratio, and the largest difference.
+"""Scoring against pycocoevalcap's own evaluation: CPU time, Java's included, as a ratio; the scores are the same.
 
     python measurements/scoring.py
-    python measurements/scoring.py --pairs 500                     # a quick look
+    python measurements/scoring.py --pairs 100                     # a quick look
 
 The baseline is what COCOEvalCap.evaluate does, without SPICE: PTBTokenizer for references and for predictions, then
 Bleu, Meteor, Rouge and Cider, one after the other. Ours is the same work: tokens, statistics of each pair, the same
 scores. The whole of `score_rows` is timed too: a second system, the constant caption, which is searched first;
 intervals of 1,000 resamples; tables. No two captions of the data are alike, so that nothing is gained by scoring a
-duplicate sentence once. It ends with code 1 if a bar is missed.
+duplicate sentence once.
 """
 
 import argparse
@@ -16,9 +16,11 @@ import io
 import os
 import random
 import sys
-import time
 from pathlib import Path
 from typing import Any
+
+from paired import REPEATS, Row, ratio_row, run_measurement
+from tqdm import tqdm
 
 WORDS = {
     "color": "red green blue yellow grey purple brown cyan white black dark light".split(),
@@ -29,7 +31,7 @@ WORDS = {
     ),
 }
 METRICS = ["BLEU", "METEOR", "ROUGE-L", "CIDEr"]
-BARS = {"time": 0.5, "whole": 1.0, "difference": 1e-9}
+DIFFERENCE = 1e-9  # of a score, at most
 
 
 def sentence(rng: random.Random) -> str:
@@ -77,9 +79,7 @@ def theirs(rows: list[dict[str, Any]]) -> dict[str, float]:
     scorers = {"BLEU": Bleu(4), "METEOR": Meteor(), "ROUGE-L": Rouge(), "CIDEr": Cider()}
     scores = {}
     for name, scorer in scorers.items():
-        started = time.perf_counter()
         score, _ = scorer.compute_score(references, predictions)
-        print(f"  {name} {time.perf_counter() - started:.1f} s", file=sys.stderr)
         scores |= {f"BLEU-{n}": value for n, value in enumerate(score, 1)} if name == "BLEU" else {name: score}
     return scores
 
@@ -96,39 +96,47 @@ def ours_whole(rows: list[dict[str, Any]]) -> dict[str, float]:
     return score_rows(rows, METRICS)["scores"]
 
 
-def timed(name: str, function: Any, rows: list[dict[str, Any]]) -> tuple[dict[str, float], float]:
-    started = time.perf_counter()
+def timed(function: Any, rows: list[dict[str, Any]]) -> tuple[dict[str, float], float]:
+    """Return the scores, and the seconds of CPU time of this process and of the JVMs that it has started and ended."""
+    started = sum(os.times()[:4])
     with contextlib.redirect_stdout(io.StringIO()):  # theirs prints
         scores = function(rows)
-    seconds = time.perf_counter() - started
-    print(f"{name}: {seconds:.1f} s, " + ", ".join(f"{key} {value:.4f}" for key, value in scores.items()))
-    return scores, seconds
+    return scores, sum(os.times()[:4]) - started
 
 
-def main(argv: list[str] | None = None) -> int:
+def check_scores(theirs: dict[str, float], ours: dict[str, float]) -> None:
+    """Raise RuntimeError if a score differs."""
+    for name, score in theirs.items():
+        if abs(ours[name] - score) > DIFFERENCE:
+            raise RuntimeError(f"{name} is {ours[name]!r}, that of pycocoevalcap {score!r}")
+
+
+def measure(arguments: argparse.Namespace) -> list[Row]:
     from metric_idc import java
 
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--pairs", type=int, default=5000)
-    parser.add_argument("--references", type=int, default=5, help="per pair")
-    arguments = parser.parse_args(argv)
     # theirs calls `java` by its name
     os.environ["PATH"] = f"{Path(java.java_command()).parent}{os.pathsep}{os.environ['PATH']}"
     rows = make_rows(arguments.pairs, arguments.references)
-    print(f"{arguments.pairs} pairs with {arguments.references} references each, {os.cpu_count()} cores")
-    our_scores, our_seconds = timed("metric_idc, the same work", ours, rows)
-    whole_scores, whole_seconds = timed("metric_idc, the whole of score_rows", ours_whole, rows)
-    their_scores, their_seconds = timed("pycocoevalcap", theirs, rows)
-    found = {
-        "time": our_seconds / their_seconds,
-        "whole": whole_seconds / their_seconds,
-        "difference": max(
-            abs(scores[name] - score) for name, score in their_scores.items() for scores in (our_scores, whole_scores)
-        ),
-    }
-    for name, value in found.items():
-        print(f"{name}: {value:.3g}{'' if name == 'difference' else ' of theirs'}, bar {BARS[name]}")
-    return int(any(found[name] > bar for name, bar in BARS.items()))
+    same: list[tuple[float, float]] = []
+    whole: list[tuple[float, float]] = []
+    for _ in tqdm(range(REPEATS), desc="scoring", leave=False):
+        scores, baseline = timed(theirs, rows)
+        for function, found in ((ours, same), (ours_whole, whole)):
+            own, seconds = timed(function, rows)
+            check_scores(scores, own)
+            found.append((baseline, seconds))
+    what, name = f"{arguments.pairs} pairs with {arguments.references} references", "pycocoevalcap"
+    return [
+        ratio_row(f"scores of {what}", name, same, at_least=2),
+        ratio_row(f"scores, control and intervals of {what}", f"{name}, scores alone", whole, at_least=1),
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--pairs", type=int, default=500)
+    parser.add_argument("--references", type=int, default=5, help="per pair")
+    return run_measurement(measure, parser)
 
 
 if __name__ == "__main__":

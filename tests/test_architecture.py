@@ -271,7 +271,7 @@ def audit(event, arguments):
 before = random.getstate(), torch.get_rng_state().tolist(), torch.get_default_dtype()
 sys.argv = ["nothing", "--may", "read", "this"]
 sys.addaudithook(audit)
-import captioner_idc.__main__, run_idc.publishing, dataset_syned.benchmarks.toy, metric_idc, train
+import captioner_idc.command, run_idc.publishing, dataset_syned.benchmarks.toy, metric_idc, train
 import importlib.util
 for number, path in enumerate(sys.stdin.read().split()):
     sys.path.insert(0, os.path.dirname(path))

@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from tiny_models import save_plain_blip2, save_tiny, tiny_model, tiny_processor
 
-from captioner_idc import __main__ as command
-from captioner_idc import captioning
-from captioner_idc.__main__ import SHIPPED_NOTE, main
+from captioner_idc import captioning, command
+from captioner_idc.__main__ import main
+from captioner_idc.command import SHIPPED_NOTE
 from captioner_idc.loading import SHIPPED, load
 from captioner_idc.pair_lists import read_pairs
 from modeling_blip2idc import Blip2IdcForConditionalGeneration, Blip2IdcProcessor, image_fusion

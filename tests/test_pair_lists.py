@@ -17,8 +17,7 @@ import pytest
 from PIL import Image
 from tiny_models import save_tiny
 
-from captioner_idc import __main__ as command
-from captioner_idc import bulk
+from captioner_idc import bulk, command
 from captioner_idc.__main__ import main
 from captioner_idc.pair_lists import Entry, PairListError, read_pairs
 from common_idc.folder_lock import folder_lock
@@ -148,7 +147,8 @@ def test_the_batch_size_may_differ_from_that_of_a_shard(unbroken: str, arguments
 KILLS = """
 import os, signal, sys
 from pathlib import Path
-from captioner_idc.__main__ import main  # nothing is computed before the forks
+from captioner_idc import command  # imported once; nothing is computed before the forks
+from captioner_idc.__main__ import main
 out, arguments = Path(sys.argv[1]), sys.argv[2:]
 def run(kill_before):
     def kill(event, values):

@@ -64,9 +64,9 @@ class StageFolder:
     def _write(self, path: Path, rows: Iterable[Row]) -> None:
         if self.schema is None:
             text = "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows)
-            write_text(path, text)
+            write_text(path, text, among_many=True)  # `sweep` removes leftovers
         else:
-            write_atomically(path, lambda unfinished: self._write_table(unfinished, rows))
+            write_atomically(path, lambda unfinished: self._write_table(unfinished, rows), among_many=True)
 
     def _write_table(self, path: Path, rows: Iterable[Row]) -> None:
         """Write a row group per row, so that one can be read without the others."""

@@ -159,6 +159,7 @@ def write_sources(config: SynthesisConfig, folder: StageFolder, share: Share) ->
         folder.has(shard) for shard in range(-(-total // config.shard_pairs)) if shard in share
     ):
         return total
+    folder.sweep(share)
     sources, total = all_sources(config), 0
     while chunk := list(islice(sources, config.shard_pairs)):
         shard = total // config.shard_pairs

@@ -200,6 +200,7 @@ def run_rows(config: SynthesisConfig, share: Share) -> bool:
 
     check_settings_unchanged(config, "rows")
     folder, root = folder_of(config, "rows"), Path(config.output_dir) / DATASET
+    folder.sweep(share)
     maker, shards = Rows(config, root), my_shards(config, share)
     for shard in tqdm(shards, unit="shard", desc=f"{'rows':12}", disable=share.process > 0):
         if not folder.has(shard):
