@@ -22,8 +22,9 @@ from transformers.utils import cached_file
 
 from common_idc.atomic_files import write_json
 
-from .captioning import Pair
-from .likelihood import likely_sentences, log_likelihoods
+from .captioning import MemoryLimit, evaluation_mode
+from .encoded_pairs import EncodedPairs, Pair
+from .likelihood import likely_about
 
 FILE = "change_probability.json"
 # Of a captioner that was not calibrated; one that was has those of its training data.
@@ -116,9 +117,26 @@ def _compare(
     text: str | None,
 ) -> list[tuple[list[tuple[str, float]], float]]:
     """Return the best sentences about each pair with their log-likelihoods, and the `difference`."""
-    likely = likely_sentences(model, processor, pairs, count, batch_size, text)
-    listed = [calibration.unchanged] * len(pairs)
-    unchanged = log_likelihoods(model, processor, pairs, listed, batch_size * count, text)
+    found, limit = [], MemoryLimit()
+    with evaluation_mode(model):
+        for start in range(0, len(pairs), batch_size):
+            found += limit.split(
+                lambda part: compare_about(EncodedPairs(model, processor, part, text), calibration, count),
+                pairs[start : start + batch_size],
+            )
+    return found
+
+
+def compare_about(
+    about: EncodedPairs, calibration: Calibration, count: int = BEAMS
+) -> list[tuple[list[tuple[str, float]], float]]:
+    """Return the best sentences about each pair with their log-likelihoods, and the `difference`.
+
+    Args:
+        about: pairs of a model in evaluation mode.
+        count: beams of the search, and most sentences.
+    """
+    likely, unchanged = likely_about(about, count, calibration.unchanged)
     return [(each, difference(each, scores, calibration)) for each, scores in zip(likely, unchanged, strict=True)]
 
 
@@ -146,11 +164,13 @@ def score_claims(
     more likely it is than about the image before given twice, plus the logarithm of the probability of a change; a
     claim that nothing changed gets the logarithm of the probability of no change.
     """
-    answer = explain(model, processor, pair, calibration, text=text)
-    changed = max(answer.change_probability, LEAST_PROBABILITY)
-    unchanged = max(1 - answer.change_probability, LEAST_PROBABILITY)
-    same = (pair[0], pair[0])
-    shown, twice = log_likelihoods(model, processor, [pair, same], [claims, claims], text=text)
+    with evaluation_mode(model):
+        about = EncodedPairs(model, processor, [pair], text)
+        [(_, value)] = compare_about(about, calibration)
+        [shown] = about.log_likelihoods([claims])
+        [twice] = EncodedPairs(model, processor, [(pair[0], pair[0])], text).log_likelihoods([claims])
+    probability = calibration.probability(value)
+    changed, unchanged = max(probability, LEAST_PROBABILITY), max(1 - probability, LEAST_PROBABILITY)
     return [
         math.log(unchanged) if calibration.says_unchanged(claim) else math.log(changed) + here - there
         for claim, here, there in zip(claims, shown, twice, strict=True)
