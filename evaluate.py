@@ -225,7 +225,7 @@ class Question:
     Args:
         columns: those used as before and after.
         caption: whether to caption it.
-        unchanged: the sentences that say no change, for what the probability of a change is computed from; () for none.
+        unchanged: the sentences that say no change, to compute what the probability of a change depends on.
     """
 
     columns: tuple[str, str]
@@ -241,8 +241,7 @@ def in_batches(
     name: str,
     questions: dict[str, Question],
 ) -> list[dict[str, tuple[str | None, float | None]]]:
-    """Return the answers to all questions about each row, from all processes: the caption, and the difference of
-    log-likelihoods that the probability of a change is computed from.
+    """Return caption and difference of log-likelihoods for each question about each row, from all processes.
 
     The same command continues after the last whole batch. The batches do not depend on the number of processes,
     because an answer may depend on its batch by rounding.
