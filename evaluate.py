@@ -295,14 +295,15 @@ def load_batch(
     """
     first, found = batch * config.batch_size, []
     for row in rows.select(range(first, min(first + config.batch_size, len(rows)))):
-        name = f"pair {row['pair_id']!r}"
-        pair = processor.load_pair(row["before"], row["after"], name)
+
+        def load(first: str, second: str, row: Row = row) -> tuple[Any, Any]:
+            return processor.load_pair(row[first], row[second], f"pair {row['pair_id']!r}")
+
+        pair = load("before", "after")
         pairs = {("before", "after"): pair, ("before", "before"): (pair[0], pair[0])}
         if processor.loads_each_alone:
             pairs["after", "before"] = pair[::-1]
-        else:
-            pairs["after", "before"] = processor.load_pair(row["after"], row["before"], name)
-        found.append({key: pairs[question.columns] for key, question in questions.items()})
+        found.append({key: pairs.get(asked.columns) or load(*asked.columns) for key, asked in questions.items()})
     return found
 
 

@@ -103,28 +103,16 @@ def explain_pairs(
     text: str | None = None,
 ) -> list[Answer]:
     """Return what `explain` returns, for several pairs; `batch_size` of them at a time."""
-    found = _compare(model, processor, pairs, calibration, count, batch_size, text)
-    return [Answer(calibration.probability(value), sentences) for sentences, value in found]
+    answers, limit = [], MemoryLimit()
 
+    def answer(part: Sequence[Pair]) -> list[Answer]:
+        compared = compare_about(EncodedPairs(model, processor, part, text), calibration, count)
+        return [Answer(calibration.probability(value), sentences) for sentences, value in compared]
 
-def _compare(
-    model: Any,
-    processor: Any,
-    pairs: Sequence[Pair],
-    calibration: Calibration,
-    count: int,
-    batch_size: int,
-    text: str | None,
-) -> list[tuple[list[tuple[str, float]], float]]:
-    """Return the best sentences about each pair with their log-likelihoods, and the `difference`."""
-    found, limit = [], MemoryLimit()
     with evaluation_mode(model):
         for start in range(0, len(pairs), batch_size):
-            found += limit.split(
-                lambda part: compare_about(EncodedPairs(model, processor, part, text), calibration, count),
-                pairs[start : start + batch_size],
-            )
-    return found
+            answers += limit.split(answer, pairs[start : start + batch_size])
+    return answers
 
 
 def compare_about(
@@ -191,19 +179,6 @@ def unchanged_sentences(captions: Iterable[str]) -> tuple[str, ...]:
     return tuple(caption for caption, _ in frequent) or UNCHANGED
 
 
-def change_differences(
-    model: Any, processor: Any, pairs: Sequence[Pair], unchanged: tuple[str, ...], batch_size: int = 8
-) -> list[float]:
-    """Return the `difference` of each pair, before any temperature.
-
-    Args:
-        unchanged: the sentences that say no change.
-        batch_size: pairs at a time.
-    """
-    compared = _compare(model, processor, pairs, Calibration(unchanged), BEAMS, batch_size, text=None)
-    return [value for _, value in compared]
-
-
 def fit_temperature(differences: np.ndarray, changed: np.ndarray) -> float:
     """Return the temperature under which the labels are most likely (Guo et al. 2017), with Platt's targets.
 
@@ -227,7 +202,7 @@ def fit_calibration(differences: Sequence[float], changed: Sequence[bool], uncha
     """Return a calibration with the temperature that fits validation pairs.
 
     Args:
-        differences: what `change_differences` returned for them.
+        differences: what `compare_about` found for them.
         changed: whether anything changed, of each pair.
         unchanged: the sentences that say no change.
 

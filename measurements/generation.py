@@ -40,7 +40,6 @@ from captioner_idc.encoded_pairs import EncodedPairs
 from modeling_blip2idc import Blip2IdcConfig, Blip2IdcForConditionalGeneration
 
 SINGLE = "one question at a time"
-FEW = 4  # pairs of the slow baselines
 NEW_TOKENS = 20
 SIZE = (640, 480)  # of the photographs
 
@@ -97,6 +96,8 @@ def make_models(setting: Setting, processor: Any) -> Models:
             if "lora_B" in name:
                 weight.data.copy_(torch.randn(weight.shape, generator=generator) * 0.02)
         adapted.append(model.eval())
+    # beam search writes as many tokens as the processor allows
+    processor = processor.with_settings(max_caption_length=setting.new_tokens)
     return Models(*adapted, merged(copy.deepcopy(adapted[1])), processor)
 
 
@@ -205,12 +206,12 @@ def check_scores(models: Models, setting: Setting, pairs: Sequence[Any]) -> None
         raise ValueError(f"log-likelihoods of shared passes differ by {difference:g} from those of single ones")
 
 
-def measure_answers(models: Models, setting: Setting, count: int = FEW) -> Row:
+def measure_answers(models: Models, setting: Setting, count: int = 1) -> Row:
     """Return the row of caption, likely sentences and probability of a change."""
     pairs = load_pairs(models, draw_files(count))
     check_scores(models, setting, pairs)
     return compare(
-        f"caption, {BEAMS} best sentences and probability of a change of {count} pairs",
+        f"caption, {BEAMS} best sentences and probability of a change, pairs: {count}",
         SINGLE,
         lambda: [single_answers(models, setting, pair) for pair in pairs],
         lambda: shared_answers(models, setting, pairs),
@@ -220,7 +221,7 @@ def measure_answers(models: Models, setting: Setting, count: int = FEW) -> Row:
     )
 
 
-def measure_evaluation(models: Models, setting: Setting, count: int = FEW) -> Row:
+def measure_evaluation(models: Models, setting: Setting, count: int = 2) -> Row:
     """Return the row of all that evaluate.py computes of a pair."""
     files = draw_files(count)
 
@@ -237,7 +238,7 @@ def measure_evaluation(models: Models, setting: Setting, count: int = FEW) -> Ro
         for about in ([pair[::-1] for pair in pairs], [(pair[0], pair[0]) for pair in pairs]):
             captions_about(encoded(models, setting, about), **decoding(setting))
 
-    what = f"captions, input controls and probability of a change of {count} pairs"
+    what = f"captions, input controls and probability of a change, pairs: {count}"
     return compare(what, SINGLE, theirs, ours, setting.goals.get(3), setting.repeats, setting.clock)
 
 

@@ -130,6 +130,8 @@ class Blip2IdcForConditionalGeneration(Blip2ForConditionalGeneration, Generation
             inputs_embeds = self.encode_images(pixel_values, input_ids, attention_mask, interpolate_pos_encoding)[
                 "inputs_embeds"
             ]
+        if hasattr(self, "hf_device_map"):
+            self._preprocess_accelerate()
         inputs = {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
         if not self.language_model.config.is_encoder_decoder:
             inputs["input_ids"] = input_ids

@@ -364,8 +364,8 @@ def test_captions_see_before_and_after_in_this_order(work: Path) -> None:
     model, processor = load(work / "model", device="cpu")
     generator = np.random.default_rng(0)
     seen = []
-    generate = model.generate
-    model.generate = lambda **inputs: seen.append(inputs["pixel_values"]) or generate(**inputs)
+    encode = model.encode_images
+    model.encode_images = lambda **inputs: seen.append(inputs["pixel_values"]) or encode(**inputs)
     before, after = generator.integers(0, 255, (2, 40, 30, 3), dtype=np.uint8)
     captioning.caption(model, processor, [(before, after)])
     assert torch.equal(seen[0], processor(before=before, after=after)["pixel_values"])
@@ -451,8 +451,8 @@ def test_captioning_and_training_see_the_same_pixels(
     rows = [{"path": path.name, "bytes": path.read_bytes()} for path in paths]
     model, processor = load(work / "model", device="cpu")
     trained = processor(before=rows[0], after=rows[1], captions="a ball")["pixel_values"]
-    seen, generate = [], model.generate
-    model.generate = lambda **inputs: seen.append(inputs["pixel_values"]) or generate(**inputs)
+    seen, encode = [], model.encode_images
+    model.encode_images = lambda **inputs: seen.append(inputs["pixel_values"]) or encode(**inputs)
     for pair in (paths, [path.read_bytes() for path in paths], rows):
         captioning.caption(model, processor, [pair])
     monkeypatch.setattr(command, "load", lambda *_, **__: (model, processor))
