@@ -36,6 +36,7 @@ from app_html import (
     probability_html,
     sentences_html,
 )
+from captioner_idc.adapters import merged
 from captioner_idc.change_probability import Calibration, explain, read_calibration, score_claims
 from captioner_idc.evidence import find_evidence, overlay
 from captioner_idc.loading import SHIPPED, ImageError, load, load_image
@@ -134,7 +135,7 @@ def _load(name: str, adapter: str | None) -> Captioner:
         raise VisitorError("No model is chosen: choose one of the list, or name a folder or Hub id.")
     try:
         model, processor = load(name, adapter)
-        return Captioner(model, processor, read_calibration(Path(adapter or name)))
+        return Captioner(merged(model), processor, read_calibration(Path(adapter or name)))
     except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
         named = f"{name!r}" + (f" with the adapter {adapter!r}" if adapter else "")
         reason = " ".join(str(error).split())[:300]

@@ -27,7 +27,9 @@ if __name__ != "__main__":
 # torch, accelerate and captioner_idc are imported inside functions, because an `import evaluate` runs this file too
 # and must not load them.
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
@@ -216,19 +218,42 @@ def images_of(rows: Any, *columns: str) -> Iterator[tuple[Any, ...]]:
         yield tuple(load_image(row[column]) for column in columns)
 
 
-def in_batches(
-    config: EvaluateConfig, rows: Any, fingerprint: dict[str, Any], name: str, compute: Callable[[Any, int], list[Any]]
-) -> list[Any]:
-    """Return one result per row, from all processes; the same command continues after the last whole batch.
-
-    The batches do not depend on the number of processes, because a result may depend on its batch by rounding.
+@dataclass(frozen=True)
+class Question:
+    """What is computed of each pair.
 
     Args:
-        fingerprint: everything that the results depend on, see `settings_fingerprint`.
-        name: of this kind of results.
-        compute: (rows of a batch, its number) -> a JSON-able result per row.
+        columns: those used as before and after.
+        caption: whether to caption it.
+        unchanged: the sentences that say no change, to compute what the probability of a change depends on.
+    """
+
+    columns: tuple[str, str]
+    caption: bool = True
+    unchanged: tuple[str, ...] = ()
+
+
+def in_batches(
+    config: EvaluateConfig,
+    loaded: tuple[Any, Any],
+    rows: Any,
+    fingerprint: dict[str, Any],
+    name: str,
+    questions: dict[str, Question],
+) -> list[dict[str, tuple[str | None, float | None]]]:
+    """Return caption and difference of log-likelihoods for each question about each row, from all processes.
+
+    The same command continues after the last whole batch. The batches do not depend on the number of processes,
+    because an answer may depend on its batch by rounding.
+
+    Args:
+        fingerprint: everything that the answers depend on, see `settings_fingerprint`.
+        name: of these questions.
+
+    Raises: ImageError that names pair and file of an unreadable image.
     """
     state = get_state()
+    fingerprint = {**fingerprint, "questions": {key: dataclasses.asdict(asked) for key, asked in questions.items()}}
     partial = PartialPredictions(Path(config.output_dir), name, state.process_index, fingerprint)
     done = partial.read()
     state.wait_for_everyone()  # every process has read before one writes
@@ -237,11 +262,10 @@ def in_batches(
     own = range(state.process_index, count, state.num_processes)
     if done and state.is_main_process:
         print(f"{name}: continuing after {len(done)} of {count} batches", file=sys.stderr)
-    for batch in tqdm(own, unit="batch", desc=name, disable=not state.is_main_process):
-        if batch not in done:
-            first = batch * config.batch_size
-            chosen = rows.select(range(first, min(first + config.batch_size, len(rows))))
-            partial.add(batch, compute(chosen, batch))
+    left, answer = [batch for batch in own if batch not in done], batch_answerer(config, loaded, questions)
+    batches = loaded_ahead(lambda batch: load_batch(config, loaded[1], rows, batch, questions), left)
+    for batch, pairs in tqdm(batches, unit="batch", desc=name, total=len(left), disable=not state.is_main_process):
+        partial.add(batch, answer(pairs, batch))
     state.wait_for_everyone()
     done = partial.read()
     missing = sorted(set(range(count)) - set(done))
@@ -250,61 +274,96 @@ def in_batches(
     return [result for batch in range(count) for result in done[batch]]
 
 
-def predict(
-    config: EvaluateConfig,
-    loaded: tuple[Any, Any],
-    rows: Any,
-    fingerprint: dict[str, Any],
-    columns: tuple[str, str] = ("before", "after"),
-) -> list[Row]:
-    """Return a prediction for every row; `columns` are those used as before and after."""
-
-    def captions(chosen: Any, batch: int) -> list[str]:
-        return caption_batch(config, loaded, chosen, columns, batch)
-
-    sentences = in_batches(config, rows, fingerprint, "-".join(columns), captions)
-    return [
-        {"pair_id": pair_id, "prediction": sentence, "references": captions, "change_type": change_type}
-        for pair_id, sentence, captions, change_type in zip(
-            rows["pair_id"], sentences, rows["captions"], rows["change_type"], strict=True
-        )
-    ]
+def loaded_ahead(load: Callable[[int], Any], batches: list[int]) -> Iterator[tuple[int, Any]]:
+    """Yield each batch with what `load` returns for it; a thread loads one batch while its predecessor is used."""
+    with ThreadPoolExecutor(1) as thread:
+        ahead = None
+        for batch, following in zip(batches, [*batches[1:], None], strict=True):
+            pairs = (ahead or thread.submit(load, batch)).result()
+            ahead = None if following is None else thread.submit(load, following)
+            yield batch, pairs
 
 
-def change_probabilities(
-    config: EvaluateConfig, loaded: tuple[Any, Any], rows: Any, fingerprint: dict[str, Any]
-) -> list[float]:
-    """Return the probability that anything changed, of each row."""
-    calibration = get_calibration(config, loaded, fingerprint)
-    found = change_differences(config, loaded, rows, fingerprint, "change-probability", calibration.unchanged)
-    return [calibration.probability(difference) for difference in found]
+def load_batch(
+    config: EvaluateConfig, processor: Any, rows: Any, batch: int, questions: dict[str, Question]
+) -> list[dict[str, tuple[Any, Any]]]:
+    """Return the pairs of all questions about each row of a batch, as the network sees them.
 
+    An image is loaded once for all of them, unless its size depends on the image that it is paired with.
 
-def change_differences(
-    config: EvaluateConfig,
-    loaded: tuple[Any, Any],
-    rows: Any,
-    fingerprint: dict[str, Any],
-    name: str,
-    unchanged: tuple[str, ...],
-    columns: tuple[str, str] = ("before", "after"),
-) -> list[float]:
-    """Return what the probability of a change is computed from, of each row.
-
-    Args:
-        name: of this kind of results.
-        unchanged: the sentences that say no change.
+    Raises: ImageError that names pair and file.
     """
-    from captioner_idc import change_probability
+    first, found = batch * config.batch_size, []
+    for row in rows.select(range(first, min(first + config.batch_size, len(rows)))):
+
+        def load(first: str, second: str, row: Row = row) -> tuple[Any, Any]:
+            return processor.load_pair(row[first], row[second], f"pair {row['pair_id']!r}")
+
+        pair = load("before", "after")
+        pairs = {("before", "after"): pair, ("before", "before"): (pair[0], pair[0])}
+        if processor.loads_each_alone:
+            pairs["after", "before"] = pair[::-1]
+        found.append({key: pairs.get(asked.columns) or load(*asked.columns) for key, asked in questions.items()})
+    return found
+
+
+def batch_answerer(
+    config: EvaluateConfig, loaded: tuple[Any, Any], questions: dict[str, Question]
+) -> Callable[[list[dict[str, tuple[Any, Any]]], int], list[dict[str, tuple[str | None, float | None]]]]:
+    """Return a function (pairs of a batch, its number) -> answers to all questions about each, see `in_batches`.
+
+    The images of a question are encoded once for its caption and its probability. Sampling is seeded per batch, so it
+    is the same in any process.
+    """
+    import torch
+
+    from captioner_idc.captioning import MemoryLimit, captions_about, length_limit
+    from captioner_idc.change_probability import Calibration, compare_about
+    from captioner_idc.encoded_pairs import EncodedPairs
 
     model, processor = loaded
+    options = {**length_limit(model, processor, config.decoding()), **config.decoding()}
+    limit = MemoryLimit()
 
-    def differences(chosen: Any, batch: int) -> list[float]:
-        return change_probability.change_differences(
-            model, processor, load_pairs(processor, chosen, columns), unchanged
-        )
+    def ask(question: Question, batch: int, pairs: list[tuple[Any, Any]]) -> list[tuple[str | None, float | None]]:
+        torch.manual_seed(config.seed * 1_000_003 + batch)
+        about, nothing = EncodedPairs(model, processor, pairs), [None] * len(pairs)
+        captions = captions_about(about, **options) if question.caption else nothing
+        compared = compare_about(about, Calibration(question.unchanged)) if question.unchanged else []
+        return list(zip(captions, [value for _, value in compared] or nothing, strict=True))
 
-    return in_batches(config, rows, {**fingerprint, "unchanged": unchanged}, name, differences)
+    def answer(pairs: list[dict[str, tuple[Any, Any]]], batch: int) -> list[dict[str, Any]]:
+        answers = {
+            key: limit.split(functools.partial(ask, question, batch), [each[key] for each in pairs])
+            for key, question in questions.items()
+        }
+        return [dict(zip(answers, each, strict=True)) for each in zip(*answers.values(), strict=True)]
+
+    return answer
+
+
+def predict(
+    config: EvaluateConfig, loaded: tuple[Any, Any], rows: Any, fingerprint: dict[str, Any]
+) -> tuple[list[Row], dict[str, list[Row]]]:
+    """Return a prediction for every row, and those of the input controls by their names."""
+    calibration = get_calibration(config, loaded, fingerprint) if config.change_probability else None
+    questions = {"own": Question(("before", "after"), unchanged=calibration.unchanged if calibration else ())}
+    controls = CONTROLS if config.input_controls else {}
+    questions |= {name: Question(columns) for name, columns in controls.items()}
+    answers = in_batches(config, loaded, rows, fingerprint, "predictions", questions)
+    known = list(zip(rows["pair_id"], rows["captions"], rows["change_type"], strict=True))
+    predicted = {
+        name: [
+            {"pair_id": pair_id, "prediction": answer[name][0], "references": captions, "change_type": change_type}
+            for (pair_id, captions, change_type), answer in zip(known, answers, strict=True)
+        ]
+        for name in questions
+    }
+    own = predicted.pop("own")
+    if calibration:
+        probabilities = [calibration.probability(answer["own"][1]) for answer in answers]
+        own = [row | {"change_probability": value} for row, value in zip(own, probabilities, strict=True)]
+    return own, predicted
 
 
 def get_calibration(config: EvaluateConfig, loaded: tuple[Any, Any], fingerprint: dict[str, Any]) -> Any:
@@ -326,12 +385,13 @@ def get_calibration(config: EvaluateConfig, loaded: tuple[Any, Any], fingerprint
     unchanged = unchanged_sentences(
         text for texts, has_changed in about_unchanged if not has_changed for text in texts
     )
-    shared = (config, loaded, rows, {**fingerprint, "rows": rows_fingerprint(rows)})
-    differences = change_differences(*shared, "calibration", unchanged)
+    questions = {"own": Question(("before", "after"), caption=False, unchanged=unchanged)}
     if all(changed):
-        differences += change_differences(*shared, "calibration-on-unchanged", unchanged, ("before", "before"))
-        changed += [False] * len(rows)
-    fitted = fit_calibration(differences, changed, unchanged)
+        questions["identical"] = Question(("before", "before"), caption=False, unchanged=unchanged)
+    shown = {**fingerprint, "rows": rows_fingerprint(rows)}
+    answers = in_batches(config, loaded, rows, shown, "calibration", questions)
+    differences = [answer[name][1] for name in questions for answer in answers]
+    fitted = fit_calibration(differences, changed + [False] * (len(differences) - len(rows)), unchanged)
     if get_state().is_main_process:
         save_calibration(config, fitted)
     return fitted
@@ -346,25 +406,6 @@ def save_calibration(config: EvaluateConfig, calibration: Any) -> None:
         write_calibration(calibration, place)
 
 
-def load_pairs(processor: Any, rows: Any, columns: tuple[str, str]) -> list[tuple[Any, Any]]:
-    """Return both images of each row as the network sees them. Raises: ImageError that names pair and file."""
-    return [processor.load_pair(row[columns[0]], row[columns[1]], f"pair {row['pair_id']!r}") for row in rows]
-
-
-def caption_batch(
-    config: EvaluateConfig, loaded: tuple[Any, Any], rows: Any, columns: tuple[str, str], batch: int
-) -> list[str]:
-    """Return the captions of one batch; sampling is seeded per batch, so it is the same in any process."""
-    import torch
-
-    from captioner_idc.captioning import caption
-
-    torch.manual_seed(config.seed * 1_000_003 + batch)
-    model, processor = loaded
-    pairs = load_pairs(processor, rows, columns)
-    return caption(model, processor, pairs, batch_size=len(rows), **config.decoding())
-
-
 def evaluate(config: EvaluateConfig) -> dict[str, Any] | None:
     """Predict in all processes; the main one writes all files and returns the scores, the others return None.
 
@@ -377,6 +418,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any] | None:
 
 def evaluate_in_locked_folder(config: EvaluateConfig, state: Any) -> dict[str, Any] | None:
     """Predict and score, see `evaluate`."""
+    from captioner_idc.adapters import merged
+
     if state.is_main_process:
         remove_leftovers(Path(config.output_dir))
     with state.main_process_first():
@@ -386,13 +429,9 @@ def evaluate_in_locked_folder(config: EvaluateConfig, state: Any) -> dict[str, A
         training = training_captions(config)
     loaded = load_captioner(config, state.device, example_sentences(training, config.examples))
     run = run_signature(config, *loaded)  # once: it reads the adapter's file
+    loaded = merged(loaded[0]), loaded[1]  # after the signature, which names adapter and base
     fingerprint = signature.settings_fingerprint(run, rows_fingerprint(rows), config.seed)
-    predicted = predict(config, loaded, rows, fingerprint)
-    wanted = CONTROLS if config.input_controls else {}
-    controls = {name: predict(config, loaded, rows, fingerprint, columns) for name, columns in wanted.items()}
-    if config.change_probability:
-        probabilities = change_probabilities(config, loaded, rows, fingerprint)
-        predicted = [row | {"change_probability": value} for row, value in zip(predicted, probabilities, strict=True)]
+    predicted, controls = predict(config, loaded, rows, fingerprint)
     return score(config, loaded[0], run, rows, training, predicted, controls) if state.is_main_process else None
 
 

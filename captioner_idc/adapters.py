@@ -302,6 +302,18 @@ def write_adapter(folder: Path, weights: dict[str, torch.Tensor], config: Any, s
     config.save_pretrained(str(folder), auto_mapping_dict=saved_class)
 
 
+def merged(model: Any) -> Any:
+    """Return a model for inference: its adapter, if it has one, is added to the weights, which saves its computation.
+
+    `model` must not be used afterwards. A base in 4 bits keeps its adapter: adding it would round both.
+
+    Raises: ValueError if the merged weights are not finite.
+    """
+    if base_of(model) is None or getattr(model.get_base_model(), "is_quantized", False):
+        return model
+    return merge(model).eval()
+
+
 def merge(model: Any) -> Any:
     """Return the base model with the adapter added to its weights; `model` must not be used afterwards.
 

@@ -5,14 +5,17 @@ caption(model, processor, [("before.png", "after.png")])
 """
 
 import contextlib
+import logging
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import torch
 
-Pair = tuple[Any, Any]  # before, after: anything that the processor accepts as an image
+from .encoded_pairs import EncodedPairs, Pair
+
+logger = logging.getLogger(__name__)
 
 
 def caption(
@@ -29,6 +32,7 @@ def caption(
 
     Args:
         pairs: may be a generator; one batch is in memory at a time, each image at the size that the network sees.
+        batch_size: pairs at a time; fewer if the memory of the device is too small for so many.
         text: prompt instead of the one in the processor's settings.
 
     Raises: ImageError that names side and number of the pair; ValueError for an impossible batch_size.
@@ -41,11 +45,52 @@ def caption(
         processor.load_pair(before, after, f"pair {index} (counted from 0)")
         for index, (before, after) in enumerate(pairs)
     )
-    sentences = []
+    sentences, limit = [], MemoryLimit()
     with evaluation_mode(model):
         while batch := list(islice(loaded, batch_size)):
-            sentences += _caption_batch(model, processor, batch, text, options)
+            sentences += limit.split(
+                lambda part: captions_about(EncodedPairs(model, processor, part, text), **options), batch
+            )
     return sentences
+
+
+def captions_about(about: EncodedPairs, **options: Any) -> list[str]:
+    """Return one sentence about each pair of a model in evaluation mode.
+
+    Args:
+        options: keywords of transformers' `generate`.
+
+    Raises: ValueError for options that give another number of sentences.
+    """
+    tokens = about.generate(**options)
+    if len(tokens) != len(about):
+        raise ValueError(f"{len(tokens)} sentences for {len(about)} pairs: use num_return_sequences=1.")
+    return [printable(sentence) for sentence in about.processor.batch_decode(tokens, skip_special_tokens=True)]
+
+
+class MemoryLimit:
+    """How many pairs at a time fit into the memory of the device, found by halving when it is exhausted."""
+
+    def __init__(self) -> None:
+        self.most: int | None = None
+
+    def split(self, compute: Callable[[Sequence[Any]], list[Any]], pairs: Sequence[Any]) -> list[Any]:
+        """Return the results of all pairs, which `compute` returns for as many at a time as fit.
+
+        Raises: torch.OutOfMemoryError if not even one does.
+        """
+        results: list[Any] = []
+        while len(results) < len(pairs):
+            size = min(self.most or len(pairs), len(pairs))
+            try:
+                results += compute(pairs[len(results) : len(results) + size])
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                self.most = size // 2
+                logger.warning("no memory for %d pairs at a time: continuing with %d", size, self.most)
+                torch.cuda.empty_cache()
+        return results
 
 
 def generate_tokens(model: Any, inputs: Any, **options: Any) -> torch.Tensor:
@@ -74,16 +119,6 @@ def length_limit(model: Any, processor: Any, generate_kwargs: dict[str, Any]) ->
     if limited or {"max_new_tokens", "max_length", "generation_config"} & generate_kwargs.keys():
         return {}
     return {"max_new_tokens": processor.settings["max_caption_length"]}
-
-
-def _caption_batch(
-    model: Any, processor: Any, batch: list[Pair], text: str | None, options: dict[str, Any]
-) -> list[str]:
-    befores, afters = zip(*batch, strict=True)
-    tokens = generate_tokens(model, processor(before=befores, after=afters, text=text), **options)
-    if len(tokens) != len(batch):
-        raise ValueError(f"{len(tokens)} sentences for {len(batch)} pairs: use num_return_sequences=1.")
-    return [printable(sentence) for sentence in processor.batch_decode(tokens, skip_special_tokens=True)]
 
 
 def printable(sentence: str) -> str:

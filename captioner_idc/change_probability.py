@@ -22,8 +22,9 @@ from transformers.utils import cached_file
 
 from common_idc.atomic_files import write_json
 
-from .captioning import Pair
-from .likelihood import likely_sentences, log_likelihoods
+from .captioning import MemoryLimit, evaluation_mode
+from .encoded_pairs import EncodedPairs, Pair
+from .likelihood import likely_about
 
 FILE = "change_probability.json"
 # Of a captioner that was not calibrated; one that was has those of its training data.
@@ -102,23 +103,28 @@ def explain_pairs(
     text: str | None = None,
 ) -> list[Answer]:
     """Return what `explain` returns, for several pairs; `batch_size` of them at a time."""
-    found = _compare(model, processor, pairs, calibration, count, batch_size, text)
-    return [Answer(calibration.probability(value), sentences) for sentences, value in found]
+    answers, limit = [], MemoryLimit()
+
+    def answer(part: Sequence[Pair]) -> list[Answer]:
+        compared = compare_about(EncodedPairs(model, processor, part, text), calibration, count)
+        return [Answer(calibration.probability(value), sentences) for sentences, value in compared]
+
+    with evaluation_mode(model):
+        for start in range(0, len(pairs), batch_size):
+            answers += limit.split(answer, pairs[start : start + batch_size])
+    return answers
 
 
-def _compare(
-    model: Any,
-    processor: Any,
-    pairs: Sequence[Pair],
-    calibration: Calibration,
-    count: int,
-    batch_size: int,
-    text: str | None,
+def compare_about(
+    about: EncodedPairs, calibration: Calibration, count: int = BEAMS
 ) -> list[tuple[list[tuple[str, float]], float]]:
-    """Return the best sentences about each pair with their log-likelihoods, and the `difference`."""
-    likely = likely_sentences(model, processor, pairs, count, batch_size, text)
-    listed = [calibration.unchanged] * len(pairs)
-    unchanged = log_likelihoods(model, processor, pairs, listed, batch_size * count, text)
+    """Return the best sentences about each pair with their log-likelihoods, and the `difference`.
+
+    Args:
+        about: pairs of a model in evaluation mode.
+        count: beams of the search, and most sentences.
+    """
+    likely, unchanged = likely_about(about, count, calibration.unchanged)
     return [(each, difference(each, scores, calibration)) for each, scores in zip(likely, unchanged, strict=True)]
 
 
@@ -146,11 +152,13 @@ def score_claims(
     more likely it is than about the image before given twice, plus the logarithm of the probability of a change; a
     claim that nothing changed gets the logarithm of the probability of no change.
     """
-    answer = explain(model, processor, pair, calibration, text=text)
-    changed = max(answer.change_probability, LEAST_PROBABILITY)
-    unchanged = max(1 - answer.change_probability, LEAST_PROBABILITY)
-    same = (pair[0], pair[0])
-    shown, twice = log_likelihoods(model, processor, [pair, same], [claims, claims], text=text)
+    with evaluation_mode(model):
+        about = EncodedPairs(model, processor, [pair], text)
+        [(_, value)] = compare_about(about, calibration)
+        [shown] = about.log_likelihoods([claims])
+        [twice] = EncodedPairs(model, processor, [(pair[0], pair[0])], text).log_likelihoods([claims])
+    probability = calibration.probability(value)
+    changed, unchanged = max(probability, LEAST_PROBABILITY), max(1 - probability, LEAST_PROBABILITY)
     return [
         math.log(unchanged) if calibration.says_unchanged(claim) else math.log(changed) + here - there
         for claim, here, there in zip(claims, shown, twice, strict=True)
@@ -169,19 +177,6 @@ def unchanged_sentences(captions: Iterable[str]) -> tuple[str, ...]:
     """Return the most frequent captions of unchanged pairs; the default sentences if there is none."""
     frequent = Counter(captions).most_common(MOST_SENTENCES)
     return tuple(caption for caption, _ in frequent) or UNCHANGED
-
-
-def change_differences(
-    model: Any, processor: Any, pairs: Sequence[Pair], unchanged: tuple[str, ...], batch_size: int = 8
-) -> list[float]:
-    """Return the `difference` of each pair, before any temperature.
-
-    Args:
-        unchanged: the sentences that say no change.
-        batch_size: pairs at a time.
-    """
-    compared = _compare(model, processor, pairs, Calibration(unchanged), BEAMS, batch_size, text=None)
-    return [value for _, value in compared]
 
 
 def fit_temperature(differences: np.ndarray, changed: np.ndarray) -> float:
@@ -207,7 +202,7 @@ def fit_calibration(differences: Sequence[float], changed: Sequence[bool], uncha
     """Return a calibration with the temperature that fits validation pairs.
 
     Args:
-        differences: what `change_differences` returned for them.
+        differences: what `compare_about` found for them.
         changed: whether anything changed, of each pair.
         unchanged: the sentences that say no change.
 

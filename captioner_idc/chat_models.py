@@ -4,7 +4,9 @@ The model refuses a batch whose images are missing, computes the loss of BLIP2ID
 works without torchvision, which the video parts of these families need.
 """
 
+import copy
 import functools
+import inspect
 from typing import Any
 
 import torch
@@ -27,11 +29,33 @@ TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 class ChatCaptioner:
     """The part that `captioner_class` puts before a class of transformers."""
 
+    @property
+    def caption_decoder(self) -> Any:
+        """Return the module that reads what `encode_images` returns."""
+        return self
+
+    def encode_images(self, **inputs: Any) -> dict[str, Any]:
+        """Return the arguments of `generate` and `forward` with the encoded images, for several calls.
+
+        A model that cannot take these gets its arguments back, and encodes the images at each call.
+        """
+        check_images(self.config, **inputs)
+        encode = getattr(self.base_model, "get_image_features", None)
+        if encode is None or "mm_encoder_outputs" not in inspect.signature(self.forward).parameters:
+            return inputs
+        known = inspect.signature(encode).parameters
+        features = encode(**{name: value for name, value in inputs.items() if name in known}, return_dict=True)
+        rest = {name: value for name, value in inputs.items() if name != "pixel_values"}
+        return {**rest, "mm_encoder_outputs": {"image": features}}
+
     @torch.no_grad()
     def generate(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Return the new tokens only, [B, new]."""
         check_images(self.config, **kwargs)
         given = kwargs["input_ids"].shape[1]
+        if "mm_encoder_outputs" in kwargs:  # beam search repeats the features in the object that it is given
+            encoded = kwargs["mm_encoder_outputs"]
+            kwargs["mm_encoder_outputs"] = {name: copy.copy(features) for name, features in encoded.items()}
         return super().generate(*args, **kwargs)[:, given:]
 
 

@@ -221,6 +221,11 @@ class ChatPairProcessor:
         return self.processor.image_processor
 
     @property
+    def loads_each_alone(self) -> bool:
+        """Whether an image is loaded in the same way on both sides of any pair; else the first decides on sizes."""
+        return self.layout == "two_images"
+
+    @property
     def chat_template(self) -> str:
         return self.processor.chat_template
 
@@ -285,6 +290,19 @@ class ChatPairProcessor:
         if self.layout == "two_frames":
             self._join_frames(inputs, [pair[1].picture for pair in pairs])
         return inputs
+
+    def target_tokens(self, captions: list[str], text: str | list[str] | None = None) -> list[list[int]]:
+        """Return what the model is to generate for each caption, with its end.
+
+        Args:
+            text: question for this call, instead of the one in the settings; one for all or one per caption.
+        """
+        found = []
+        for question, caption in zip(prompts_of(text, self.prompt, len(captions)), captions, strict=True):
+            chat = [_turn("user", _text(question or "?"))]
+            whole = chat + [_turn("assistant", _text(self._answer(caption)))]
+            found.append(self._scored(self._answer_tokens(chat, whole)))
+        return found
 
     def load_pair(self, before: Any, after: Any, name: str) -> tuple[Cell, Cell]:
         """Return both images of a pair at the size that the network sees, to be given to this processor as images.

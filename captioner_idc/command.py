@@ -17,6 +17,7 @@ from transformers.utils import logging
 from common_idc.commands import CommandError, discard_output
 from modeling_blip2idc.image_fusion import ImageError, check_file
 
+from .adapters import merged
 from .bulk import Captioner, Counts, caption_into, caption_records, check_output, get_workers, record_line
 from .captioning import caption, describe_empty, length_limit
 from .loading import SHIPPED, load, load_processor, processor_fingerprint
@@ -138,6 +139,7 @@ def _captioner(arguments: argparse.Namespace, settings: dict[str, Any]) -> Capti
         "prompt": settings["text"],
         "decoding": {**generation, **length_limit(model, processor, chosen), **chosen},
     }
+    model = merged(model)  # after the hash of its weights, which would depend on the rounding of this machine
     return Captioner(processor.load_pair, lambda pairs: caption(model, processor, pairs, **settings), fingerprint)
 
 

@@ -72,36 +72,70 @@ class Blip2IdcForConditionalGeneration(Blip2ForConditionalGeneration, Generation
         targets, columns = labelled_targets(labels)
         return targets, {"logits_to_keep": columns}
 
+    @property
+    def caption_decoder(self) -> Any:
+        """Return the language model, which reads what `encode_images` returns."""
+        return self.language_model
+
+    def encode_images(
+        self,
+        pixel_values: torch.Tensor,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.LongTensor,
+        interpolate_pos_encoding: bool = False,
+    ) -> dict[str, torch.Tensor]:
+        """Return the arguments of `generate` with the encoded images, for several calls about the same pairs.
+
+        Returns: `input_ids` and `attention_mask` as they are, and `inputs_embeds` [B, T, D] with the images.
+
+        Raises: ValueError as `forward` does.
+        """
+        self._check_batch(pixel_values, input_ids)
+        places = input_ids == self.config.image_token_id
+        self._check_image_tokens(places)
+        interpolate = self.must_interpolate(*pixel_values.shape[-2:]) or interpolate_pos_encoding
+        images = self.get_image_features(pixel_values, interpolate_pos_encoding=interpolate, return_dict=True)
+        words = self.get_input_embeddings()(input_ids)
+        embeds = words.masked_scatter(places.unsqueeze(-1), images.pooler_output.to(words))
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": embeds}
+
     @torch.no_grad()
     def generate(
         self,
-        pixel_values: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.LongTensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
         interpolate_pos_encoding: bool = False,
         generation_config: GenerationConfig | None = None,
         **kwargs: Any,
     ) -> Any:
         """Return the new tokens only, [B, new], for decoder-only and encoder-decoder language models alike.
 
+        Args:
+            inputs_embeds: what `encode_images` returns, instead of `pixel_values`.
+
         Raises: ValueError as `forward` does.
         """
-        if kwargs.get("inputs_embeds") is not None:
-            raise ValueError("generate takes input_ids, not inputs_embeds: Blip2IdcProcessor makes them.")
+        if inputs_embeds is not None and (pixel_values is not None or input_ids is None):
+            raise ValueError(
+                "generate takes pixel_values, not inputs_embeds, unless encode_images has made all of it."
+            )
         if input_ids is None:
             raise ValueError(NO_INPUT_IDS)
-        self._check_batch(pixel_values, input_ids)
-        self._check_image_tokens(input_ids == self.config.image_token_id)
         settings, kwargs = self._generation_settings(generation_config, kwargs)
         self.check_length(input_ids.shape[1], settings.max_new_tokens or 0)
-        output = super().generate(
-            pixel_values=pixel_values,
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            interpolate_pos_encoding=self.must_interpolate(*pixel_values.shape[-2:]) or interpolate_pos_encoding,
-            generation_config=settings,
-            **kwargs,
-        )
+        if inputs_embeds is None:
+            attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            inputs_embeds = self.encode_images(pixel_values, input_ids, attention_mask, interpolate_pos_encoding)[
+                "inputs_embeds"
+            ]
+        if hasattr(self, "hf_device_map"):
+            self._preprocess_accelerate()
+        inputs = {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
+        if not self.language_model.config.is_encoder_decoder:
+            inputs["input_ids"] = input_ids
+        output = self.language_model.generate(**inputs, generation_config=settings, **kwargs)
         # OPT repeats its whole input, T5 begins with its start token: [B, given + new] -> [B, new]
         given = 1 if self.language_model.config.is_encoder_decoder else input_ids.shape[1]
         if isinstance(output, torch.Tensor):

@@ -43,6 +43,7 @@ class Blip2IdcProcessor(Blip2Processor):
     """
 
     _auto_class = "AutoProcessor"
+    loads_each_alone = True  # an image is loaded in the same way on both sides of any pair
 
     def __init__(
         self,
@@ -138,6 +139,15 @@ class Blip2IdcProcessor(Blip2Processor):
             inputs = self._training_inputs(prompts, as_texts(captions, len(befores), "captions"))
         return BatchFeature({"pixel_values": pixel_values, **inputs}, tensor_type=return_tensors)
 
+    def target_tokens(self, captions: list[str], text: str | list[str] | None = None) -> list[list[int]]:
+        """Return what the model is to generate for each caption, EOS included.
+
+        Args:
+            text: prompt for this call, instead of the one in the settings; one for all or one per caption.
+        """
+        prompts = prompts_of(text, self.prompt, len(captions))
+        return [self._target_tokens(*each) for each in zip(prompts, captions, strict=True)]
+
     def load_pair(self, before: Any, after: Any, name: str) -> tuple[Cell, Cell]:
         """Return both images of a pair at the size of their cells, to be given to this processor as images.
 
@@ -169,7 +179,7 @@ class Blip2IdcProcessor(Blip2Processor):
 
     def _training_inputs(self, prompts: list[str], captions: list[str]) -> dict[str, torch.Tensor]:
         given = [self._prompt_tokens(prompt) for prompt in prompts]
-        targets = [self._target_tokens(prompt, caption) for prompt, caption in zip(prompts, captions, strict=True)]
+        targets = self.target_tokens(captions, prompts)
         if not self.decoder_only:
             return {**self._pad(given, left=False), "labels": stack_rows(targets, IGNORED, left=False)}
         # Masked by position, not by id: OPT's BOS is its EOS, and some tokenizers pad with EOS.

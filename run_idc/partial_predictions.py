@@ -20,7 +20,7 @@ class PartialPredictions:
         """Name the file of this process; nothing is read or written yet.
 
         Args:
-            name: one per kind of result, e.g. "before-after" for the sentences about these columns.
+            name: one per kind of result, e.g. "calibration".
             settings_fingerprint: everything that the predictions depend on, JSON-able.
         """
         self.folder, self.name = folder, name

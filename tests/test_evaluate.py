@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,7 @@ from unittest.mock import create_autospec
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_metric_models import save_tiny_clip
@@ -22,7 +24,7 @@ from test_report import thumbnails
 from captioner_idc.adapters import add_lora, save_adapter
 from captioner_idc.captioning import caption
 from captioner_idc.change_probability import Calibration, read_calibration, write_calibration
-from captioner_idc.loading import load
+from captioner_idc.loading import ImageError, load
 from dataset_syned import load_benchmark
 from metric_idc import clip_score, read_predictions, score_rows, segment_scores, stated_change_type
 from metric_idc.__main__ import main as score_main
@@ -406,6 +408,54 @@ def test_the_fingerprint_depends_on_every_processor_setting(program: ModuleType,
 
 
 # ---- images
+
+
+@pytest.mark.parametrize("processes_alone", [True, False])
+def test_the_images_of_a_pair_are_loaded_once_for_all_questions(
+    program: ModuleType, tiny_captioner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes_alone: bool
+) -> None:
+    plain, loaded = processing_blip2idc.Blip2IdcProcessor.load_pair, []
+
+    def watched(self: Any, before: Any, after: Any, name: str) -> Any:
+        loaded.append(name)
+        return plain(self, before, after, name)
+
+    quick(program, tiny_captioner, tmp_path / "expected", "--input_controls", "True")
+    monkeypatch.setattr(processing_blip2idc.Blip2IdcProcessor, "loads_each_alone", processes_alone)
+    monkeypatch.setattr(processing_blip2idc.Blip2IdcProcessor, "load_pair", watched)
+    folder = quick(program, tiny_captioner, tmp_path / "out", "--input_controls", "True")
+    named = [name for name in loaded if not name.startswith("pair 0 (")]  # which the processor itself names
+    assert len(named) == FEW["test"] * (1 if processes_alone else 2)
+    for name in ("predictions", "predictions_swapped", "predictions_identical"):
+        assert (folder / f"{name}.jsonl").read_bytes() == (tmp_path / "expected" / f"{name}.jsonl").read_bytes()
+
+
+def test_one_batch_is_loaded_ahead_and_errors_come_in_order(program: ModuleType) -> None:
+    begun, free = [], threading.Event()
+
+    def load_batch(batch: int) -> str:
+        begun.append(batch)
+        if batch == 2:
+            raise ValueError("the third batch")
+        if batch == 3:
+            free.set()
+        return f"pairs of {batch}"
+
+    seen = []
+    with pytest.raises(ValueError, match="the third batch"):
+        for batch, pairs in program.loaded_ahead(load_batch, [0, 1, 2, 3]):
+            seen.append((batch, pairs))
+            assert not free.wait(0.05) and max(begun) <= batch + 1
+    assert seen == [(0, "pairs of 0"), (1, "pairs of 1")] and begun == [0, 1, 2]
+    assert list(program.loaded_ahead(load_batch, [])) == []
+
+
+def test_a_broken_image_is_named_with_its_pair(program: ModuleType, tiny_captioner: Path) -> None:
+    config = program.parse_config(["--model", str(tiny_captioner), "--benchmark", "toy", *MODEL[2:]])
+    rows = Dataset.from_list([{"pair_id": "a", "before": b"no image", "after": b"no image"}])
+    processor, questions = load(tiny_captioner, device="cpu")[1], {"own": program.Question(("before", "after"))}
+    with pytest.raises(ImageError, match="before image of pair 'a'"):
+        program.load_batch(config, processor, rows, 0, questions)
 
 
 def odd_images(folder: Path) -> Path:

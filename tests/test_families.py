@@ -11,9 +11,11 @@ import torch
 from PIL import Image
 from tiny_models import TINY_CAPTIONERS
 
-from captioner_idc.adapters import add_lora, count_parameters, make_optimizer, save_adapter
+from captioner_idc.adapters import add_lora, base_of, count_parameters, make_optimizer, merged, save_adapter
 from captioner_idc.captioning import generate_tokens
 from captioner_idc.change_probability import Calibration, explain
+from captioner_idc.chat_models import ChatCaptioner
+from captioner_idc.encoded_pairs import EncodedPairs
 from captioner_idc.evidence import find_evidence
 from captioner_idc.families import FAMILIES, card_facts, family_of, family_of_type
 from captioner_idc.likelihood import likely_sentences, log_likelihoods
@@ -29,6 +31,7 @@ def image(seed: int) -> Image.Image:
 
 
 A, B = image(0), image(1)
+WIDE = A.resize((64, 32))  # takes more tokens than A where these grow with the size: the shorter prompt is padded
 
 
 def loaded(captioner: str, folder: Path, **options: Any) -> tuple[Any, Any]:
@@ -77,6 +80,71 @@ def test_the_likelihood_of_a_sentence_is_that_of_its_tokens(captioner: str, tmp_
         assert score == pytest.approx(-loss.item(), rel=1e-4)
     with pytest.raises(ValueError, match="1 pairs, but 2 lists of sentences"):
         log_likelihoods(model, processor, [(A, B)], [[SHORT], [LONG]])
+
+
+@CAPTIONERS
+def test_what_shares_one_pass_is_what_each_gives_alone(captioner: str, tmp_path: Path) -> None:
+    model, processor = loaded(captioner, tmp_path / "model")
+    encoded = []
+    for name, module in model.named_modules():
+        if re.search(r"patch_embed(ding|der|dings)?$", name):
+            module.register_forward_pre_hook(lambda *_: encoded.append(1))
+    pairs, asked = [(A, B), (WIDE, WIDE), (B, A)], [[SHORT, LONG, "a"], [SHORT], [LONG, SHORT]]
+    text, options = "what changed?", {"max_new_tokens": 6, "eos_token_id": None}
+    about = EncodedPairs(model, processor, pairs, text)
+    once = len(encoded)
+    assert once >= 1
+    first = about.log_likelihoods(asked, batch_size=4)
+    beams, greedy = about.generate(num_beams=3, num_return_sequences=3, **options), about.generate(**options)
+    again = about.log_likelihoods(asked)
+    assert len(encoded) == once, "the images are encoded once"
+    alone = [generate_tokens(model, processor(*pair, text=text), **options) for pair in pairs]
+    assert torch.equal(greedy, torch.cat(alone)) and len(beams) == 9
+    for pair, sentences, scores, others in zip(pairs, asked, first, again, strict=True):
+        assert scores == pytest.approx(others, abs=1e-4)
+        for sentence, score in zip(sentences, scores, strict=True):
+            with torch.no_grad():
+                whole = model(**processor(*pair, captions=sentence, text=text), num_items_in_batch=1)
+            assert score == pytest.approx(-whole.loss.item(), abs=1e-4)
+
+
+@CAPTIONERS
+def test_a_model_that_cannot_keep_its_images_gives_the_same(
+    captioner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = loaded(captioner, tmp_path / "model")
+    if not isinstance(model, ChatCaptioner):
+        pytest.skip("BLIP-2 always can")
+    kept = EncodedPairs(model, processor, [(A, B)]).log_likelihoods([[SHORT, LONG]])
+    monkeypatch.setattr(ChatCaptioner, "encode_images", lambda self, **inputs: inputs)
+    about = EncodedPairs(model, processor, [(A, B)])
+    assert "pixel_values" in about.inputs and len(about.generate(max_new_tokens=2)) == 1
+    assert about.log_likelihoods([[SHORT, LONG]])[0] == pytest.approx(kept[0], abs=1e-4)
+
+
+@CAPTIONERS
+@pytest.mark.parametrize("variant", ["lora", "rslora", "dora"])
+def test_a_merged_adapter_gives_the_same_sentences(captioner: str, variant: str, tmp_path: Path) -> None:
+    model, processor = loaded(captioner, tmp_path / "model")
+    adapted = add_lora(model, 2, 4, 0.0, 0, parts=list(family_of(model).lora_targets), variant=variant)
+    generator = torch.Generator().manual_seed(1)
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name or "lora_embedding_B" in name:
+            weight.data.copy_(torch.randn(weight.shape, generator=generator) * 0.3)
+    save_adapter(adapted, processor, tmp_path / "run", base=str(tmp_path / "model"), revision=None)
+    separate, processor = load(tmp_path / "run", device="cpu")
+    options = {"max_new_tokens": 8, "eos_token_id": None}
+    inputs = processor(before=[A, B], after=[B, A])
+    expected = generate_tokens(separate, inputs, **options)
+    together = merged(load(tmp_path / "run", device="cpu")[0])
+    assert base_of(separate) is not None and base_of(together) is None and not together.training
+    assert torch.equal(generate_tokens(together, inputs, **options), expected)
+    base, _ = loaded(captioner, tmp_path / "model")
+    [with_adapter], [with_merged], [without] = (
+        log_likelihoods(each, processor, [(A, B)], [[LONG]])[0] for each in (separate, together, base)
+    )
+    assert with_merged == pytest.approx(with_adapter, abs=1e-3) and abs(without - with_adapter) > 0.1
+    assert merged(base) is base
 
 
 @CAPTIONERS

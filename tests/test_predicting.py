@@ -83,9 +83,11 @@ def test_a_second_evaluation_in_a_folder_is_refused(root: Path, tiny_captioner: 
 
 
 def test_predictions_of_other_settings_are_not_used(root: Path, tiny_captioner: Path, tmp_path: Path) -> None:
-    partial = '{"benchmark": "toy", "decoding": {"num_beams": 9}}\n{"batch": 0, "sentences": ["wrong"]}\n'
-    (tmp_path / ".partial-before-after-0.jsonl").write_text(partial)
-    (tmp_path / ".partial-before-after-1.jsonl").write_text(partial)
+    partial = (
+        '{"benchmark": "toy", "decoding": {"num_beams": 9}}\n{"batch": 0, "results": [{"own": ["wrong", null]}]}\n'
+    )
+    (tmp_path / ".partial-predictions-0.jsonl").write_text(partial)
+    (tmp_path / ".partial-predictions-1.jsonl").write_text(partial)
     done = evaluate(root, tiny_captioner, tmp_path, "--no_input_controls")
     assert "continuing" not in done.stderr and "wrong" not in (tmp_path / NAMES[0]).read_text()
     assert not (tmp_path / NAMES[1]).exists()
