@@ -29,7 +29,7 @@ from transformers.utils import (
 )
 
 from common_idc.strict_json import parse_json
-from modeling_blip2idc.image_fusion import Cell, ImageError, Size, fuse, is_same_file, load_cell
+from modeling_blip2idc.image_fusion import Cell, ImageError, Size, is_same_file, join, load_cell
 from modeling_blip2idc.processing_blip2idc import (
     IGNORED,
     as_pairs,
@@ -312,7 +312,7 @@ class ChatPairProcessor:
         first = self._load(before, None, f"before image of {name}")
         if is_same_file(before, after):
             return first, first
-        same = None if self.layout == "two_images" else first.picture.size
+        same = None if self.layout == "two_images" else first.size
         return first, self._load(after, same, f"after image of {name}")
 
     def sees_both_images(self) -> bool:
@@ -392,9 +392,7 @@ class ChatPairProcessor:
             raise ValueError("the layout 'two_frames' has no pictures: a server cannot get it, use another layout.")
         if not self._is_canvas:
             return [cell.picture for cell in pair]
-        width, height = pair[0].picture.size
-        canvas = (2 * height, width) if self.layout == "vertical" else (height, 2 * width)
-        return [fuse(*pair, layout=self.layout, canvas=canvas)]
+        return [join(*pair, self.layout).picture]
 
     def _question(self, pair: tuple[Cell, Cell], question: str) -> list[dict[str, Any]]:
         # of two frames the first; `_join_frames` adds the second

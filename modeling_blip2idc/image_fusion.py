@@ -8,7 +8,6 @@ import io
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -31,11 +30,26 @@ class ImageError(ValueError):
     """An unreadable image; the message names it and says what to do."""
 
 
-@dataclass(frozen=True)
 class Cell:
-    """An image as the network sees it: blurred, and as large as its cell of the canvas."""
+    """An image as the network sees it: blurred, and as large as its cell of the canvas.
 
-    picture: Image.Image
+    Args:
+        image: RGB; or its levels from 0 to 255, [3, height, width], which need not become a picture before they are
+            put on the canvas.
+    """
+
+    def __init__(self, image: Image.Image | torch.Tensor):
+        self.pixels = _pixels(image)[0].contiguous() if isinstance(image, Image.Image) else image
+
+    @property
+    def size(self) -> Size:
+        """Width and height."""
+        return self.pixels.shape[2], self.pixels.shape[1]
+
+    @property
+    def picture(self) -> Image.Image:
+        """A new picture of the pixels."""
+        return Image.fromarray(self.pixels.permute(1, 2, 0).contiguous().numpy())
 
 
 def fuse(
@@ -57,12 +71,14 @@ def fuse(
     """
     check_blur(blur)
     height, width = cell_size(layout, canvas)
-    picture = Image.new("RGB", (canvas[1], canvas[0]))
     # Each image is resized straight into its cell: nothing bleeds across the seam, and sizes may differ.
-    for index, image in enumerate((before, after)):
-        cell = load_cell(image, (width, height), blur, scaled_decoding)
-        picture.paste(cell.picture, (0, index * height) if layout == "vertical" else (index * width, 0))
-    return picture
+    first, second = (load_cell(image, (width, height), blur, scaled_decoding) for image in (before, after))
+    return join(first, second, layout).picture
+
+
+def join(first: Cell, second: Cell, layout: Layout) -> Cell:
+    """Return two cells of one size as one: the first on top or left, the second below or right."""
+    return Cell(torch.cat((first.pixels, second.pixels), dim=1 if layout == "vertical" else 2))
 
 
 def load_cell(
@@ -82,7 +98,7 @@ def load_cell(
     """
     cell_of = size if callable(size) else lambda _: size
     if isinstance(image, Cell):
-        found, wanted = image.picture.size, cell_of(image.picture.size)
+        found, wanted = image.size, cell_of(image.size)
         if found != wanted:
             raise ValueError(f"a cell has the size {found}, this canvas needs {wanted}: load it again.")
         return image
@@ -94,26 +110,20 @@ def load_cell(
         return math.ceil(LEAST_REDUCTION * width), math.ceil(LEAST_REDUCTION * height)
 
     picture = _blurred(_load(image, least if scaled_decoding and blur < LEAST_BLUR else None), blur)
-    resize = _resized_by_torch if scaled_decoding else _resized
-    picture = resize(picture, cell_of(whole[0] if whole else picture.size))
-    if picture.info:
-        picture = picture.copy()
-        picture.info = {}
-    return Cell(picture)
-
-
-def _resized(picture: Image.Image, size: Size) -> Image.Image:
-    return picture if picture.size == size else picture.resize(size, Image.Resampling.BICUBIC)
-
-
-def _resized_by_torch(picture: Image.Image, size: Size) -> Image.Image:
-    """Resize as Pillow does, with its filter and its whole numbers, but in vector instructions."""
+    size = cell_of(whole[0] if whole else picture.size)
     if picture.size == size:
-        return picture
-    # [1, H, W, 3] -> [1, 3, H, W] in the same memory, which torch's "channels last" kernel reads and writes in order
-    pixels = torch.from_numpy(np.array(picture)[None]).permute(0, 3, 1, 2)
-    resized = torch.nn.functional.interpolate(pixels, size[::-1], mode="bicubic", antialias=True)
-    return Image.fromarray(resized[0].permute(1, 2, 0).contiguous().numpy())
+        return Cell(picture)
+    return Cell(_resized(picture, size) if scaled_decoding else picture.resize(size, Image.Resampling.BICUBIC))
+
+
+def _resized(picture: Image.Image, size: Size) -> torch.Tensor:
+    """Resize as Pillow does, with its filter and its whole numbers, but in vector instructions; [3, height, width]."""
+    return torch.nn.functional.interpolate(_pixels(picture), size[::-1], mode="bicubic", antialias=True)[0]
+
+
+def _pixels(picture: Image.Image) -> torch.Tensor:
+    """Return the levels of an RGB picture, [1, 3, H, W], in its own order, which torch calls "channels last"."""
+    return torch.from_numpy(np.array(picture)[None]).permute(0, 3, 1, 2)
 
 
 def is_same_file(image: Any, other: Any) -> bool:

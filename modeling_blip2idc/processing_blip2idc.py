@@ -10,14 +10,13 @@ the weights.
 import os
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from transformers import AutoConfig, BatchFeature, Blip2Config, Blip2Processor
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.utils import logging
 
-from .image_fusion import Cell, ImageError, Layout, cell_size, check_blur, fuse, is_same_file, load_cell
+from .image_fusion import Cell, ImageError, Layout, cell_size, check_blur, is_same_file, join, load_cell
 
 logger = logging.get_logger(__name__)
 
@@ -138,8 +137,11 @@ class Blip2IdcProcessor(Blip2Processor):
         """
         befores, afters = as_pairs(before, after)
         prompts = prompts_of(text, self.prompt, len(befores))
-        pictures = [self._picture(*pair, index) for index, pair in enumerate(zip(befores, afters, strict=True))]
-        pixel_values = self._normalised(np.stack([np.asarray(picture) for picture in pictures]))
+        pairs = [
+            self.load_pair(*pair, f"pair {index} (counted from 0)")
+            for index, pair in enumerate(zip(befores, afters, strict=True))
+        ]
+        pixel_values = self._normalised(torch.stack([join(*pair, self.layout).pixels for pair in pairs]))
         if captions is None:
             inputs = self._pad([self._prompt_tokens(prompt) for prompt in prompts], left=self.decoder_only)
         else:
@@ -167,29 +169,21 @@ class Blip2IdcProcessor(Blip2Processor):
         except ImageError as error:
             raise ImageError(f"{name}: {error}") from error
 
-    def _picture(self, before: Any, after: Any, index: int) -> Image.Image:
-        [picture] = self.pictures(self.load_pair(before, after, f"pair {index} (counted from 0)"))
-        return picture
-
     def pictures(self, pair: tuple[Cell, Cell]) -> list[Image.Image]:
         """Return the one picture that the network sees of a pair, which `load_pair` has returned."""
-        how = {"layout": self.layout, "canvas": self.canvas, "blur": self.blur}
-        return [fuse(*pair, **how, scaled_decoding=self.scaled_decoding)]
+        return [join(*pair, self.layout).picture]
 
-    def _normalised(self, pixels: np.ndarray) -> torch.Tensor:
-        """Return what the image processor makes of pixels [B, H, W, 3] of one byte, [B, 3, H, W].
-
-        It is asked once for each of the 256 levels and not for each pixel, so that its options count and the values
-        are the same to the last bit.
-        """
-        levels = np.arange(256, dtype=np.uint8)[:, None, None].repeat(3, axis=2)  # [256, 1, 3]
-        answer = self.image_processor([Image.fromarray(levels)], do_resize=False, return_tensors="np")["pixel_values"]
-        table = answer[0, :, :, 0]  # [3, 256]
-        batch, height, width, _ = pixels.shape
-        values = np.empty((batch, 3, height, width), table.dtype)
-        for channel, of_level in enumerate(table):
-            np.take(of_level, pixels[..., channel], out=values[:, channel], mode="clip")
-        return torch.from_numpy(values)
+    def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return what the image processor makes of pixels of one byte, [B, 3, H, W], as float32."""
+        images, mean, deviation = self.image_processor, 0.0, 1.0
+        if images.do_normalize:
+            mean, deviation = (
+                torch.tensor(values, dtype=torch.float64)[:, None, None]  # [3, 1, 1]
+                for values in (images.image_mean, images.image_std)
+            )
+        factor = images.rescale_factor if images.do_rescale else 1.0
+        scale, shift = (torch.as_tensor(value).float() for value in (factor / deviation, mean / deviation))
+        return pixels.float().mul_(scale).sub_(shift)
 
     def _training_inputs(self, prompts: list[str], captions: list[str]) -> dict[str, torch.Tensor]:
         given = [self._prompt_tokens(prompt) for prompt in prompts]

@@ -52,7 +52,7 @@ def new_accelerator_state() -> None:
 def train_config(models: dict[str, str], folder: Path, **changes: Any) -> train.TrainConfig:
     config = {"model": models["base"], "benchmark": "toy", "output_dir": str(folder / "run"), "batch_size": 4}
     config |= {"benchmark_options": train.Options(OPTIONS), "mixed_precision": "no", "epochs": 1, "trackers": []}
-    config |= {"validation_captions": 0, "lora_rank": 2, "learning_rate": 0.01}
+    config |= {"validation_captions": 0, "lora_rank": 2, "learning_rate": 0.01, "num_workers": 0}
     return train.TrainConfig(**config | {name: resolved(value, models) for name, value in changes.items()})
 
 
@@ -122,7 +122,7 @@ def trained(config: train.TrainConfig, patch: pytest.MonkeyPatch) -> Any:
     train.train(config, accelerator, StopSignals())
     folder = Path(config.output_dir)
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    timed = ("seconds", "pairs_per_second", "peak_memory_gb")
+    timed = ("seconds", "pairs_per_second", "data_wait_share", "peak_memory_gb")
     adapter_config = json.loads((folder / "adapter_config.json").read_text())
     return {
         "seen": seen,
@@ -277,7 +277,7 @@ TOY |= {"difficulty": "hard", "width": 192, "height": 96}
 
 def test_every_field_of_the_toy_benchmark_reaches_its_use() -> None:
     own = {field.name for field in dataclasses.fields(ToyConfig)} - {
-        *("name", "version", "data_dir", "data_files", "description")
+        *("name", "version", "data_dir", "data_files", "description", "max_side")
     }
     assert own == set(TOY)
     for name in set(TOY) - {"train", "validation", "test"}:  # the contract tests check the counts
