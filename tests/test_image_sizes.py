@@ -98,5 +98,5 @@ def test_programs_and_commands_share_what_was_prepared(tmp_path: Path, capsys: p
     assert main(["export", *data, str(tmp_path / "out"), "--max_side", "64"]) == 0
     assert sizes(datasets.load_dataset(str(tmp_path / "out"), split="train")) == {(64, 32)}
     assert "Images have at most 64 pixels per side." in (tmp_path / "out" / "README.md").read_text()
-    assert main(["prepare", *data, "--max_side", "9"]) == 1
+    assert main(["prepare", *data, "--max_side", "9"]) == 2
     assert "folder: max_side=9, use a whole number of 32 to 4096 pixels" in capsys.readouterr().err
