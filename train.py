@@ -11,7 +11,9 @@ folder gets the best adapter with its processor, config, log, checkpoints, pictu
 import dataclasses
 import importlib.util
 import math
+import os
 import random
+import shutil
 import sys
 import time
 from contextlib import nullcontext
@@ -75,7 +77,7 @@ from run_idc.card import write_card
 from run_idc.checkpoints import gather_state, latest_checkpoint
 from run_idc.paths import CALIBRATION, CAPTIONER, TRACKERS, TRAIN_CONFIG
 from run_idc.pictures import draw_curves, draw_samples
-from run_idc.progress import Log, Progress, environment, peak_memory
+from run_idc.progress import Log, Progress, WaitingTime, environment, peak_memory
 from run_idc.publishing import try_push
 from run_idc.resuming import (
     check_processor_unchanged,
@@ -87,6 +89,9 @@ from run_idc.stopping import StopSignals, process_errors_in_one_line
 
 KNOWN_TRACKERS = ("tensorboard", "trackio", "wandb")
 CHECKED_PAIRS = 4  # whose images are exchanged before the first step
+MOST_WORKERS = 8  # that load images by default
+SHARED_MEMORY = Path("/dev/shm")  # where loader processes put their batches; of 64 MB in Docker by default
+LEAST_SHARED_MEMORY = 1e9  # bytes: 8 processes with two batches each of 16 pairs of 336 px
 SAMPLES = 6  # validation pairs that are drawn with their sentences
 # The resulting adapter does not depend on these. The processor is compared on its own, with all its settings.
 MAY_CHANGE_ON_RESUME = {
@@ -150,7 +155,9 @@ class TrainConfig:
     activation_checkpointing: bool = option(
         False, "less memory for about a third more time: activations are computed twice"
     )
-    num_workers: NonNegativeInt = option(0, "processes that load images")
+    num_workers: NonNegativeInt | None = option(
+        None, "processes that load images; default: one less than there are CPU cores for each process, at most 8"
+    )
     seed: Seed = option(42, "of all random choices")
     log_every: PositiveInt = option(20, "steps between two lines of log.jsonl")
     checkpoint_every: PositiveInt = option(200, "steps between two checkpoints; each epoch ends with one as well")
@@ -276,12 +283,28 @@ def load_rows(config: TrainConfig) -> tuple[list[Any], list[float], Any]:
     return [undecoded(part) for part in parts], weights, undecoded(held_out)
 
 
+def default_workers(processes: int) -> int:
+    """Return how many processes load images for each of the training processes of this machine.
+
+    One core stays free for training itself. Without a core to spare, or without memory to share, the training process
+    loads its images itself.
+    """
+    if sys.platform != "linux" or shutil.disk_usage(SHARED_MEMORY).free < LEAST_SHARED_MEMORY:
+        return 0  # elsewhere such a process would import everything anew in each epoch
+    return max(0, min(MOST_WORKERS, len(os.sched_getaffinity(0)) // processes - 1))
+
+
 def build_loaders(
     config: TrainConfig, rows: tuple[list[Any], list[float], Any], processor: Any, process: int = 0, processes: int = 1
 ) -> tuple[PairOrder, DataLoader, DataLoader]:
     """Return the order of the training pairs, their loader and the validation loader, for one process's share."""
     parts, weights, held_out = rows
-    options = {"collate_fn": Collate(processor), "num_workers": config.num_workers}
+    workers = config.num_workers
+    if workers is None:
+        workers = default_workers(int(os.environ.get("LOCAL_WORLD_SIZE", processes)))
+    options = {"collate_fn": Collate(processor), "num_workers": workers}
+    if workers and sys.platform == "linux":
+        options["multiprocessing_context"] = "fork"  # Python 3.14 would start them anew
     sizes = [len(part) for part in parts]
     batches = config.gradient_accumulation_steps
     order = PairOrder(sizes, weights, config.seed, config.batch_size, batches, process, processes)
@@ -432,8 +455,10 @@ def train_epoch(run: Run) -> bool:
     run.model.train()
     batches = iter(run.train) if len(order) else iter(())
     started = time.monotonic(), progress.step
+    waiting = WaitingTime()
     for step in range(order.first_step, order.steps):
-        share = list(islice(batches, order.batches_in_step(step)))
+        with waiting:
+            share = list(islice(batches, order.batches_in_step(step)))
         result = train_step(run, share)
         if result is None:
             save(run)
@@ -448,8 +473,8 @@ def train_epoch(run: Run) -> bool:
         run.bar.update()
         run.bar.set_postfix_str(f"loss {loss:.3f}, lr {rate:.1e}, {speed:.3g} pairs/s")
         if progress.step % run.config.log_every == 0:
-            means = progress.take_means()
-            run.log.write({**means, "learning_rate": rate, "pairs_per_second": round(speed, 2)})
+            facts = {"pairs_per_second": round(speed, 2), "data_wait_share": waiting.take_share()}
+            run.log.write({**progress.take_means(), "learning_rate": rate, **facts})
         if progress.step % run.config.checkpoint_every == 0:
             save(run)
     return True

@@ -29,8 +29,15 @@ from transformers.utils import (
 )
 
 from common_idc.strict_json import parse_json
-from modeling_blip2idc.image_fusion import Cell, ImageError, fuse, load_image
-from modeling_blip2idc.processing_blip2idc import IGNORED, as_pairs, as_texts, changed_settings, prompts_of
+from modeling_blip2idc.image_fusion import Cell, ImageError, Size, is_same_file, join, load_cell
+from modeling_blip2idc.processing_blip2idc import (
+    IGNORED,
+    as_pairs,
+    as_texts,
+    changed_settings,
+    check_scaled_decoding,
+    prompts_of,
+)
 
 from .chat_models import takes
 
@@ -38,7 +45,7 @@ logger = logging.get_logger(__name__)
 
 PairLayout = Literal["two_images", "vertical", "horizontal", "two_frames"]
 LAYOUTS: tuple[PairLayout, ...] = ("two_images", "vertical", "horizontal", "two_frames")
-SETTINGS = ("layout", "prompt", "pixels", "max_caption_length")
+SETTINGS = ("layout", "prompt", "pixels", "max_caption_length", "scaled_decoding")
 CLASS_NAME = "ChatPairProcessor"  # in an adapter's processor_config.json; no class of transformers has this name
 # What transformers reads to build the base's processor, besides the tokenizer's files.
 BASE_FILES = (
@@ -179,6 +186,8 @@ class ChatPairProcessor:
         prompt: the question, unless a call passes `text`.
         pixels: of each image, at most; None for the family's own, which is the only one where its tokens are fixed.
         max_caption_length: tokens of a caption with its end; longer captions are cut, with one warning.
+        scaled_decoding: False for exact comparisons: JPEG files are decoded as a whole and images resized with Pillow
+            (see `load_cell`), which is slower.
 
     Raises: ValueError that quotes an impossible value.
     """
@@ -193,6 +202,7 @@ class ChatPairProcessor:
         prompt: str = PROMPT,
         pixels: int | None = None,
         max_caption_length: int = 128,
+        scaled_decoding: bool = True,
     ):
         self.processor, self.base, self.sizes, self.two_frames = processor, base, sizes, two_frames
         allowed = [name for name in LAYOUTS if two_frames or name != "two_frames"]
@@ -208,7 +218,9 @@ class ChatPairProcessor:
             raise ValueError(
                 f"max_caption_length must be a whole number from 2 (a token and its end), got {max_caption_length!r}."
             )
+        check_scaled_decoding(scaled_decoding)
         self.layout, self.prompt, self.pixels, self.max_caption_length = layout, prompt, pixels, max_caption_length
+        self.scaled_decoding = scaled_decoding
         special = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         self.special_ids = special | set(self.tokenizer.all_special_ids)
 
@@ -316,9 +328,9 @@ class ChatPairProcessor:
         Raises: ImageError that names pair and side of an unreadable image.
         """
         first = self._load(before, None, f"before image of {name}")
-        if after is before:
+        if is_same_file(before, after):
             return first, first
-        same = None if self.layout == "two_images" else first.picture.size
+        same = None if self.layout == "two_images" else first.size
         return first, self._load(after, same, f"after image of {name}")
 
     def sees_both_images(self) -> bool:
@@ -367,19 +379,20 @@ class ChatPairProcessor:
         (folder / PROCESSOR_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         self.tokenizer.save_pretrained(str(folder))
 
-    def _load(self, image: Any, size: tuple[int, int] | None, name: str) -> Cell:
+    def _load(self, image: Any, size: Size | None, name: str) -> Cell:
         """Return an image at its own size, or at `size`, which is that of the first of the pair."""
         if isinstance(image, Cell):
             return image
-        ask, pixels = (self.image_processor, self.pixels), self.pixels
         try:
-            picture = load_image(image, least=2 * math.isqrt(4 * pixels))
+            return load_cell(image, self._cell_size if size is None else size, scaled_decoding=self.scaled_decoding)
         except ImageError as error:
             raise ImageError(f"{name}: {error}") from error
-        if size is None and self._is_canvas:
-            size = self.sizes.cell_size(*ask, picture.size, self.layout == "vertical")
-        size = size or fit(picture.size, *self.limits)
-        return Cell(picture if picture.size == size else picture.resize(size, Image.Resampling.BICUBIC))
+
+    def _cell_size(self, size: Size) -> Size:
+        """Return the size at which transformers' processor gets an image of this size."""
+        if self._is_canvas:
+            return self.sizes.cell_size(self.image_processor, self.pixels, size, self.layout == "vertical")
+        return fit(size, *self.limits)
 
     @property
     def _is_canvas(self) -> bool:
@@ -397,9 +410,7 @@ class ChatPairProcessor:
             raise ValueError("the layout 'two_frames' has no pictures: a server cannot get it, use another layout.")
         if not self._is_canvas:
             return [cell.picture for cell in pair]
-        width, height = pair[0].picture.size
-        canvas = (2 * height, width) if self.layout == "vertical" else (height, 2 * width)
-        return [fuse(*pair, layout=self.layout, canvas=canvas)]
+        return [join(*pair, self.layout).picture]
 
     def _question(self, pair: tuple[Cell, Cell], question: str) -> list[dict[str, Any]]:
         # of two frames the first; `_join_frames` adds the second

@@ -81,9 +81,9 @@ def find_evidence(
 
 def with_part(image: Cell, other: Cell, place: Box) -> Cell:
     """Return an image with the part of another one that is at `place`, in shares of the sides."""
-    size = image.picture.size
+    size = image.size
     left, top, right, bottom = (round(share * side) for share, side in zip(place, size * 2, strict=True))
-    picture = image.picture.copy()
+    picture = image.picture
     picture.paste(other.picture.resize(size).crop((left, top, right, bottom)), (left, top))
     return Cell(picture)
 

@@ -89,7 +89,8 @@ FUSED = (
     """\
 from image_fusion import fuse  # the file next to this page; it needs numpy, pillow and torch
 
-pictures = [fuse("before.png", "after.png", layout="{layout}", canvas={canvas}, blur={blur})]""",
+how = {{"layout": "{layout}", "canvas": {canvas}, "blur": {blur}, "scaled_decoding": {scaled_decoding}}}
+pictures = [fuse("before.png", "after.png", **how)]""",
 )
 TWO_IMAGES = (
     "import math\nimport urllib.request\n",
@@ -123,7 +124,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from image_fusion import fuse
 
 model, processor = AutoModelForImageTextToText.from_pretrained("."), AutoProcessor.from_pretrained(".")
-picture = fuse("before.png", "after.png", layout="{layout}", canvas={canvas}, blur={blur})
+how = {{"layout": "{layout}", "canvas": {canvas}, "blur": {blur}, "scaled_decoding": {scaled_decoding}}}
+picture = fuse("before.png", "after.png", **how)
 inputs = processor(images=picture, text={prompt}, return_tensors="pt")
 tokens = model.generate(**inputs, max_new_tokens={max_caption_length}, eos_token_id={ends})
 {new_tokens}print(processor.batch_decode(tokens, skip_special_tokens=True)[0].strip())

@@ -30,6 +30,8 @@ def builder_of(arguments: argparse.Namespace, **extra: Any) -> Any:
     """Return the `PairBuilder` that the arguments of a command name."""
     from .preparing import benchmark_builder
 
+    if vars(arguments).get("max_side") is not None:  # an option of the commands that prepare
+        extra["max_side"] = arguments.max_side
     return benchmark_builder(arguments.benchmark, config=arguments.config, root=arguments.data_dir, **extra)
 
 
@@ -134,7 +136,8 @@ def describe_loading(builder: Any) -> str:
         )
     config = f', "{builder.config.name}"' if builder.config.name != builder.DEFAULT_CONFIG_NAME else ""
     data_dir = f", data_dir={json.dumps(builder.config.data_dir)}" if builder.config.data_dir else ""
-    return f'ready for load_dataset("{builder.dataset_name}"{config}{data_dir})'
+    max_side = f", max_side={builder.config.max_side}" if builder.config.max_side else ""
+    return f'ready for load_dataset("{builder.dataset_name}"{config}{data_dir}{max_side})'
 
 
 def run_check(arguments: argparse.Namespace) -> int:
@@ -221,6 +224,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         command.add_argument("benchmark", help="its name, see `list`")
         command.add_argument("--config", help="one of its configs; default: the first in `list`")
         command.add_argument("--data_dir", type=user_path, help="folder of the raw files; default: data/BENCHMARK")
+    for name in ("prepare", "export", "push"):
+        parsers[name].add_argument(
+            "--max_side",
+            type=int,
+            help="pixels: larger images are stored with a longer side of this many; default: the files as they are",
+        )
     parsers["prepare"].add_argument("--num_proc", type=int, default=1, help="number of processes")
     parsers["prepare"].add_argument(
         "--on-error",

@@ -96,7 +96,7 @@ def make_card(
         data,
         template_path=str(TEMPLATE),
         name=builder.dataset_name,
-        description=builder.DESCRIPTION,
+        description=builder.info.description,
         homepage=builder.HOMEPAGE,
         license_text=builder.LICENSE,
         citation=builder.CITATION,

@@ -25,6 +25,7 @@ from multiprocess.util import register_after_fork  # the library by which `datas
 from common_idc.atomic_files import write_json
 
 from .annotations import Located
+from .image_sizes import at_most, check_max_side
 from .pairs import FEATURES, BrokenEntry, DataError, RawPair, check_captions, is_blank, read_row, require_file
 
 SHARD_PAIRS = 500
@@ -33,6 +34,17 @@ RAW_FILES = "raw_files.json"  # next to the prepared rows: which raw files they 
 
 class CacheError(DataError):
     """A cache of `datasets` that cannot be written; the message names the folder and the reason."""
+
+
+@dataclass
+class PairConfig(datasets.BuilderConfig):
+    """The options that all benchmarks have.
+
+    Args:
+        max_side: larger images are stored with a longer side of this many pixels; None for the files as they are.
+    """
+
+    max_side: int | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +123,8 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
     """
 
     VERSION = datasets.Version("2.0.0")  # of the rows: a new one wherever they change, so that older ones are not read
-    BUILDER_CONFIGS = [datasets.BuilderConfig(name="default")]
+    BUILDER_CONFIG_CLASS = PairConfig
+    BUILDER_CONFIGS = [PairConfig(name="default")]
     DEFAULT_CONFIG_NAME = "default"
     DESCRIPTION = ""
     LICENSE = ""  # as the authors state it
@@ -213,8 +226,10 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
         return DataError(f"{self.dataset_name}: {what} is missing in {str(self.root)!r}. {self.BY_HAND}".strip())
 
     def _info(self) -> datasets.DatasetInfo:
+        max_side = self.config.max_side
+        check_max_side(self.dataset_name, max_side)
         return datasets.DatasetInfo(
-            description=self.DESCRIPTION,
+            description=self.DESCRIPTION + (f" Images have at most {max_side} pixels per side." if max_side else ""),
             features=FEATURES,
             homepage=self.HOMEPAGE,
             license=self.LICENSE,
@@ -232,8 +247,19 @@ class PairBuilder(datasets.GeneratorBasedBuilder):
         return generators
 
     def _generate_examples(self, split: str, shards: list[tuple[int, int]]) -> Iterator[tuple[int, dict[str, Any]]]:
+        max_side = self.config.max_side
+        for index, row in self.numbered_rows(split, shards):
+            smaller = {side: at_most(max_side, row[side]) for side in ("before", "after")} if max_side else {}
+            yield index, row | smaller
+
+    def numbered_rows(self, split: str, shards: list[tuple[int, int]]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield the rows of some entries of a split, with their indices.
+
+        Args:
+            shards: first index of each part and the one after its last, ascending.
+        """
         entries, position = self.unique_entries(split), 0
-        for start, stop in shards:  # ascending
+        for start, stop in shards:
             part = islice(entries, start - position, stop - position)
             position = stop
             for index, entry in enumerate(part, start=start):

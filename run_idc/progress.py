@@ -52,6 +52,26 @@ class Progress:
         return means
 
 
+class WaitingTime:
+    """The share of time that is spent inside `with` blocks, e.g. waiting for data."""
+
+    def __init__(self) -> None:
+        self._since, self._waited = time.monotonic(), 0.0
+
+    def __enter__(self) -> None:
+        self._entered = time.monotonic()
+
+    def __exit__(self, *_: Any) -> None:
+        self._waited += time.monotonic() - self._entered
+
+    def take_share(self) -> float:
+        """Return the share of the time since the last call, or since this object was made."""
+        now = time.monotonic()
+        share = self._waited / max(now - self._since, 1e-9)
+        self._since, self._waited = now, 0.0
+        return round(share, 4)
+
+
 class Log:
     """log.jsonl and the trackers of Accelerate; only the main process writes.
 

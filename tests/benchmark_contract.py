@@ -11,7 +11,8 @@ import datasets
 import pytest
 
 from dataset_syned import FEATURES, PairBuilder, benchmark_builder, prepare
-from dataset_syned.pairs import CHANGE_TYPES, DataError, RawPair
+from dataset_syned.image_sizes import at_most
+from dataset_syned.pairs import CHANGE_TYPES, DataError, RawPair, decode_image
 
 SPLITS = ("train", "validation", "test")
 
@@ -88,6 +89,20 @@ def check_prepared_once(name: str, tmp_path: Path) -> None:
     without_raw_files = raw_rows(make(name, tmp_path / "raw", tmp_path / "cache"))
     assert first == again == without_raw_files and files
     assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.arrow")}
+
+
+def check_max_side(name: str, tmp_path: Path) -> None:
+    """Check that rows with smaller images are a data set of their own, and otherwise the same."""
+    write_tiny(name, tmp_path / "raw")
+    raw = tmp_path / "raw"
+    whole = raw_rows(make(name, raw, tmp_path / "cache"))
+    smaller = raw_rows(make(name, raw, tmp_path / "cache", max_side=32))
+    assert raw_rows(make(name, raw, tmp_path / "cache")) == whole, "both are in the cache"
+    assert smaller.keys() == whole.keys()
+    for split, rows in whole.items():
+        for row, reduced in zip(rows, smaller[split], strict=True):
+            assert reduced == {**row, **{side: at_most(32, row[side]) for side in ("before", "after")}}
+            assert all(max(decode_image(reduced[side]).size) <= 32 for side in ("before", "after"))
 
 
 def check_broken_entry(name: str, tmp_path: Path) -> None:

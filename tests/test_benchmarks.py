@@ -51,6 +51,11 @@ def test_every_benchmark_is_prepared_once(name: str, tmp_path: Path) -> None:
     benchmark_contract.check_prepared_once(name, tmp_path)
 
 
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_images_of_every_benchmark_can_be_stored_smaller(name: str, tmp_path: Path) -> None:
+    benchmark_contract.check_max_side(name, tmp_path)
+
+
 READ_FROM_FILES = [name for name in BENCHMARKS if name != "toy"]
 READ_FROM_ANNOTATIONS = [name for name in READ_FROM_FILES if name != "photo_edits"]  # whose pair_id is the row number
 
@@ -80,6 +85,7 @@ def test_a_benchmark_without_tiny_raw_files_fails_with_what_to_add(tmp_path: Pat
 CHECKS = (
     benchmark_contract.check_rows,
     benchmark_contract.check_prepared_once,
+    benchmark_contract.check_max_side,
     benchmark_contract.check_broken_entry,
     benchmark_contract.check_missing_files,
 )
@@ -176,7 +182,7 @@ OTHER_OPTIONS = {
         **{"two_changes": 1.0, "distractors": False, "cut_outs": "cut_outs/kitchen"},
     },
 }
-COMMON_FIELDS = {"name", "version", "data_dir", "data_files", "description"}
+COMMON_FIELDS = {"name", "version", "data_dir", "data_files", "description", "max_side"}
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

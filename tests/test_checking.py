@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dataset_syned.checking import RULES, check
-from dataset_syned.pair_builder import PairBuilder
+from dataset_syned.pair_builder import PairBuilder, PairConfig
 from dataset_syned.pairs import DataError, RawPair, read_row
 
 
@@ -32,7 +32,7 @@ class Listed(PairBuilder):
     """A benchmark of the pairs that a test lists."""
 
     VERSION = datasets.Version("1.0.0")
-    BUILDER_CONFIGS = [datasets.BuilderConfig(name="default", version=VERSION)]
+    BUILDER_CONFIGS = [PairConfig(name="default", version=VERSION)]
     DEFAULT_CONFIG_NAME = "default"
     EXPECTED = {"default": {"train": 2, "test": 1}}
     pairs: dict[str, list[RawPair]] = {}

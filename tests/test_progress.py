@@ -4,23 +4,44 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
+from run_idc import progress
 from run_idc.paths import LOG
-from run_idc.progress import Log, Progress
+from run_idc.progress import Log, Progress, WaitingTime
 
 
 def test_epochs_without_improvement_count_from_the_best_and_a_tie_is_no_improvement() -> None:
-    progress = Progress(pairs_per_step=1)
-    assert [progress.is_best(score) for score in (-3.0, -2.0, -2.0, -4.0)] == [True, True, False, False]
-    assert (progress.best_score, progress.epochs_without_improvement) == (-2.0, 2)
-    assert progress.is_best(-1.0)
-    assert progress.epochs_without_improvement == 0
+    state = Progress(pairs_per_step=1)
+    assert [state.is_best(score) for score in (-3.0, -2.0, -2.0, -4.0)] == [True, True, False, False]
+    assert (state.best_score, state.epochs_without_improvement) == (-2.0, 2)
+    assert state.is_best(-1.0)
+    assert state.epochs_without_improvement == 0
 
 
 def test_means_are_of_the_steps_since_the_last_call() -> None:
-    progress = Progress(pairs_per_step=1, losses=[1.0, 3.0], grad_norms=[0.5, 1.5])
-    assert progress.take_means() == {"loss": 2.0, "grad_norm": 1.0}
-    progress.losses, progress.grad_norms = [*progress.losses, 7.0], [*progress.grad_norms, 4.0]
-    assert progress.take_means() == {"loss": 7.0, "grad_norm": 4.0}
+    state = Progress(pairs_per_step=1, losses=[1.0, 3.0], grad_norms=[0.5, 1.5])
+    assert state.take_means() == {"loss": 2.0, "grad_norm": 1.0}
+    state.losses, state.grad_norms = [*state.losses, 7.0], [*state.grad_norms, 4.0]
+    assert state.take_means() == {"loss": 7.0, "grad_norm": 4.0}
+
+
+def test_the_share_of_time_in_the_blocks_is_since_the_last_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    waiting = WaitingTime()
+
+    def pass_seconds(inside: float, outside: float) -> None:
+        with waiting:
+            now[0] += inside
+        now[0] += outside
+
+    pass_seconds(1.0, 2.0)
+    pass_seconds(0.0, 1.0)
+    assert waiting.take_share() == 0.25
+    pass_seconds(0.5, 0.5)
+    assert waiting.take_share() == 0.5
+    assert waiting.take_share() == 0.0, "no time has passed"
 
 
 def accelerator(tracked: list[dict], is_main_process: bool = True) -> SimpleNamespace:
@@ -30,10 +51,10 @@ def accelerator(tracked: list[dict], is_main_process: bool = True) -> SimpleName
 
 def test_lines_after_the_checkpoint_are_cut_off_and_only_numbers_are_tracked(tmp_path: Path) -> None:
     tracked: list[dict] = []
-    progress = Progress(pairs_per_step=1)
-    log = Log(accelerator(tracked), tmp_path, progress)
+    state = Progress(pairs_per_step=1)
+    log = Log(accelerator(tracked), tmp_path, state)
     log.write({"loss": 1.0, "note": "text"})
-    kept = progress.log_bytes
+    kept = state.log_bytes
     log.write({"loss": 2.0})
     assert tracked == [{"loss": 1.0}, {"loss": 2.0}]
     Log(accelerator(tracked), tmp_path, Progress(pairs_per_step=1, log_bytes=kept)).write({"loss": 3.0})

@@ -3,12 +3,14 @@
 import importlib.util
 import json
 import math
+import multiprocessing
 import os
 import re
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -99,6 +101,7 @@ def test_the_log_contains_losses_validations_and_the_environment(run: Path) -> N
     assert len(losses) == 6 and len(validations) == 2 and log[-1]["step"] == 12
     assert losses[-1] < losses[0] and validations[1]["validation_loss"] < validations[0]["validation_loss"]
     assert all(row["validation_CIDEr"] >= 0 for row in validations)
+    assert all(0 < row["data_wait_share"] < 1 for row in log if "loss" in row)
 
 
 def test_the_weights_of_the_adapter_are_trained_and_it_writes_captions(run: Path) -> None:
@@ -116,6 +119,47 @@ def test_the_card_is_filled_from_the_run(run: Path) -> None:
     assert f"| base model | `{Path(saved['model']).name}` |" in card and saved["model"] not in card
     assert f"{log[0]['trainable_parameters']:,}" in card and f"rank {saved['lora_rank']}, alpha 8" in card
     assert "{{" not in card and "{%" not in card
+
+
+def test_results_do_not_depend_on_the_number_of_loader_processes(tiny_captioner: Path, tmp_path: Path) -> None:
+    results = []
+    for workers in (0, 2):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        folder = tmp_path / str(workers)
+        changes = {"model": str(tiny_captioner), "output_dir": str(folder), "num_workers": workers, "trackers": []}
+        assert train.main(["--config", write_config(tmp_path / "smoke.yaml", **SMOKE, **changes)]) == 0
+        assert not multiprocessing.active_children(), "they end with the run"
+        values = [
+            [row.get(name) for name in ("loss", "validation_loss", "validation_CIDEr")] for row in log_of(folder)
+        ]
+        results.append((values, (folder / "adapter_model.safetensors").read_bytes()))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "workers"),
+    [(1, 1, 0), (2, 1, 1), (2, 2, 0), (4, 1, 3), (16, 4, 3), (128, 1, 8), (8, 16, 0)],
+)
+def test_a_loader_process_for_each_core_but_one(
+    cores: int, processes: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    free = [1e10]
+    monkeypatch.setattr(train.shutil, "disk_usage", lambda _: SimpleNamespace(free=free[0]))
+    assert train.default_workers(processes) == workers
+    free[0] = 64e6  # Docker's default
+    assert train.default_workers(processes) == 0
+
+
+def test_processes_of_one_machine_share_its_cores(tiny_captioner: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, processor = load(tiny_captioner, device="cpu")
+    seen: list[int] = []
+    monkeypatch.setattr(train, "default_workers", lambda processes: seen.append(processes) or 0)
+    loaders_of(train.TrainConfig(), processor, 1, 6)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")  # torch's launcher: three of the six are on another machine
+    loaders_of(train.TrainConfig(), processor, 1, 6)
+    assert seen == [6, 3]
+    assert loaders_of(train.TrainConfig(num_workers=5), processor, 1, 6)[1].num_workers == 5 and len(seen) == 2
 
 
 def loaders_of(config: train.TrainConfig, processor: Any, *share: int) -> Any:

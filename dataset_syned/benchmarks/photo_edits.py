@@ -30,7 +30,7 @@ from typing import Any, Literal
 import datasets
 
 from ..cut_outs import CutOut, CutOutListing, list_cut_outs
-from ..pair_builder import PairBuilder, fingerprint
+from ..pair_builder import PairBuilder, PairConfig, fingerprint
 from ..pairs import NO_CHANGE, BrokenEntry, DataError, RawPair, image_bytes, pair_row
 from ..photo_changes import CHANGES, LOCAL, TONES, WITH_CUT_OUTS
 from ..photo_distractors import PLAIN_QUALITY, distract, jpeg
@@ -56,7 +56,7 @@ PACKAGED = (
 
 
 @dataclass
-class PhotoEditsConfig(datasets.BuilderConfig):
+class PhotoEditsConfig(PairConfig):
     """The options of `photo_edits`.
 
     Args:
@@ -377,7 +377,7 @@ class PhotoEdits(PairBuilder):
         material = self.material(split)
         return (self.draw(material, split, index) for index in range(self.count_pairs(split)))
 
-    def _generate_examples(self, split: str, shards: list[tuple[int, int]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def numbered_rows(self, split: str, shards: list[tuple[int, int]]) -> Iterator[tuple[int, dict[str, Any]]]:
         material = self.material(split)
         for start, stop in shards:
             for index in range(start, stop):  # a row does not need the rows before it

@@ -17,10 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
-
 from ..annotations import are_texts, inside, read_each, read_json, say_no_change
-from ..pair_builder import PairBuilder
+from ..pair_builder import PairBuilder, PairConfig
 from ..pairs import NO_CHANGE, BrokenEntry, DataError, RawPair
 
 SPLITS = {  # our name -> the authors' file
@@ -69,8 +67,8 @@ def multi_references(answers: list[list[str]]) -> list[str]:
 
 class SpotTheDiff(PairBuilder):
     BUILDER_CONFIGS = [
-        datasets.BuilderConfig(name="default", description="each sentence is a reference"),
-        datasets.BuilderConfig(name="multi", description="each annotator's paragraph is a reference"),
+        PairConfig(name="default", description="each sentence is a reference"),
+        PairConfig(name="multi", description="each annotator's paragraph is a reference"),
     ]
     DESCRIPTION = "Spot-the-Diff: pairs of frames of surveillance cameras, described by people."
     LICENSE = "none stated"

@@ -21,11 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
-
 from ..annotations import are_texts, inside, json_object, numbered_lines, open_text, read_each, read_json
 from ..caption_cleaning import clean, report
-from ..pair_builder import Mirror, PairBuilder
+from ..pair_builder import Mirror, PairBuilder, PairConfig
 from ..pairs import BrokenEntry, DataError, RawPair
 from .emu_edit import (
     SOURCE,
@@ -123,8 +121,8 @@ class Syned(PairBuilder):
     """Syned's pairs. Ids are `<split>-<idx>` (`test` counts from 0 again), and `train-<idx>-<n>` for further edits."""
 
     BUILDER_CONFIGS = [
-        datasets.BuilderConfig(name="syned", description="test references cleaned"),
-        datasets.BuilderConfig(name="syned_raw", description="test references as released"),
+        PairConfig(name="syned", description="test references cleaned"),
+        PairConfig(name="syned_raw", description="test references as released"),
     ]
     DEFAULT_CONFIG_NAME = "syned"
     DESCRIPTION = (

@@ -20,7 +20,7 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from ..pair_builder import PairBuilder
+from ..pair_builder import PairBuilder, PairConfig
 from ..pairs import NO_CHANGE, BrokenEntry, RawPair, image_bytes, pair_row, png
 from ..scene_drawing import (
     COLORS,
@@ -213,7 +213,7 @@ def draw_captions(rng: random.Random, pair: Pair, wording: Wording, count: int =
 
 
 @dataclass
-class ToyConfig(datasets.BuilderConfig):
+class ToyConfig(PairConfig):
     """The options of `toy`.
 
     Args:
@@ -310,7 +310,7 @@ class Toy(PairBuilder):
     def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
         return (draw_raw(self.config, split, index) for index in range(self.count_pairs(split)))
 
-    def _generate_examples(self, split: str, shards: list[tuple[int, int]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def numbered_rows(self, split: str, shards: list[tuple[int, int]]) -> Iterator[tuple[int, dict[str, Any]]]:
         for start, stop in shards:
             for index in range(start, stop):
                 yield index, draw_row(self.config, split, index)  # a row does not need the rows before it
