@@ -31,7 +31,7 @@ from accelerate.utils import (
     set_seed,
 )
 from datasets import concatenate_datasets
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 from tqdm import tqdm
 from transformers import get_scheduler
 
@@ -45,9 +45,11 @@ from captioner_idc.adapters import (
     make_optimizer,
     parts_without_gradient,
     save_adapter,
+    trained_parts,
 )
 from captioner_idc.captioning import caption
 from captioner_idc.families import card_facts
+from captioner_idc.kept_features import KeptFeatures, check_can_keep, features_key, keep_features
 from captioner_idc.loading import load, load_image, processor_fingerprint
 from captioner_idc.tokenizer_checks import words_in_pieces
 from common_idc.atomic_files import remove_leftovers, write_json, write_text
@@ -90,7 +92,7 @@ CHECKED_PAIRS = 4  # whose images are exchanged before the first step
 SAMPLES = 6  # validation pairs that are drawn with their sentences
 # The resulting adapter does not depend on these. The processor is compared on its own, with all its settings.
 MAY_CHANGE_ON_RESUME = {
-    *("output_dir", "resume", "num_workers", "checkpoint_every", "trackers", "processor"),
+    *("output_dir", "resume", "num_workers", "checkpoint_every", "trackers", "processor", "keep_vision_features"),
     *("push_to_hub", "hub_model_id", "hub_private", "merge"),
 }
 
@@ -149,6 +151,11 @@ class TrainConfig:
     attn_implementation: Literal["sdpa", "eager"] = option("sdpa", "eager: faster on CPUs")
     activation_checkpointing: bool = option(
         False, "less memory for about a third more time: activations are computed twice"
+    )
+    keep_vision_features: str | None = option(
+        None,
+        "folder in which the vision encoder's features of each pair are kept, for this run and others: no image is "
+        "encoded twice. Only with lora_parts without vision",
     )
     num_workers: NonNegativeInt = option(0, "processes that load images")
     seed: Seed = option(42, "of all random choices")
@@ -210,15 +217,23 @@ def parse_config(argv: list[str]) -> TrainConfig:
 
 
 class Collate:
-    """Collation of examples to model inputs and pair ids; a class, because loader processes must pickle it."""
+    """Collation of examples to model inputs and pair ids; a class, because loader processes must pickle it.
 
-    def __init__(self, processor: Any):
-        self.processor = processor
+    Args:
+        features: what the vision encoder has made of the pairs, instead of their images.
+    """
+
+    def __init__(self, processor: Any, features: Dataset | None = None):
+        self.processor, self.features = processor, features
 
     def __call__(self, examples: list[dict[str, Any]]) -> tuple[dict[str, torch.Tensor], list[str]]:
-        pairs = [load_pair(self.processor, example) for example in examples]
         captions = [example["caption"] for example in examples]
-        inputs = self.processor(before=[b for b, _ in pairs], after=[a for _, a in pairs], captions=captions)
+        if self.features is None:
+            pairs = [load_pair(self.processor, example) for example in examples]
+            inputs = self.processor(before=[b for b, _ in pairs], after=[a for _, a in pairs], captions=captions)
+        else:
+            inputs = self.processor.without_images(captions)
+            inputs["vision_features"] = torch.stack([self.features[example["row"]] for example in examples])
         for row, example in enumerate(examples):
             if not example["weight"]:  # a padding item: see PairOrder
                 inputs["labels"][row] = -100
@@ -277,20 +292,30 @@ def load_rows(config: TrainConfig) -> tuple[list[Any], list[float], Any]:
 
 
 def build_loaders(
-    config: TrainConfig, rows: tuple[list[Any], list[float], Any], processor: Any, process: int = 0, processes: int = 1
+    config: TrainConfig,
+    rows: tuple[list[Any], list[float], Any],
+    processor: Any,
+    process: int = 0,
+    processes: int = 1,
+    features: tuple[Dataset, Dataset] | tuple[None, None] = (None, None),
 ) -> tuple[PairOrder, DataLoader, DataLoader]:
-    """Return the order of the training pairs, their loader and the validation loader, for one process's share."""
+    """Return the order of the training pairs, their loader and the validation loader, for one process's share.
+
+    Args:
+        features: see `vision_features`.
+    """
     parts, weights, held_out = rows
-    options = {"collate_fn": Collate(processor), "num_workers": config.num_workers}
+    options = {"num_workers": config.num_workers}
     sizes = [len(part) for part in parts]
     batches = config.gradient_accumulation_steps
     order = PairOrder(sizes, weights, config.seed, config.batch_size, batches, process, processes)
     pairs = TrainingPairs(concatenate_datasets(parts), config.seed, config.caption_choice)
-    train = DataLoader(pairs, batch_sampler=order, **options)
+    train = DataLoader(pairs, batch_sampler=order, collate_fn=Collate(processor, features[0]), **options)
     # Their epoch stays 0: the same captions each time, so that the losses can be compared.
     pairs = TrainingPairs(held_out, config.seed, config.caption_choice)
     own = Subset(pairs, range(process, len(pairs), processes))
-    return order, train, DataLoader(own, batch_size=config.batch_size, **options)
+    collate = Collate(processor, features[1])
+    return order, train, DataLoader(own, batch_size=config.batch_size, collate_fn=collate, **options)
 
 
 def build_model(config: TrainConfig, device: torch.device) -> tuple[TrainConfig, Any, Any]:
@@ -336,13 +361,41 @@ def hash_inputs(config: TrainConfig, rows: tuple[list[Any], list[float], Any], p
     return {**hashes, "tokenizer and processor": processor_fingerprint(processor)}
 
 
+def vision_features(
+    accelerator: Accelerator, config: TrainConfig, rows: tuple[list[Any], list[float], Any], model: Any, processor: Any
+) -> tuple[Dataset, Dataset] | tuple[None, None]:
+    """Return what the vision encoder makes of the training and the validation pairs, if the config asks to keep it.
+
+    Raises: ValueError if the features cannot be kept; OSError for a disk that is too small, or not the same for all
+        processes.
+    """
+    if config.keep_vision_features is None:
+        return None, None
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise ValueError(
+            f"keep_vision_features needs the whole model in each process, not {accelerator.distributed_type.value}: "
+            "leave it out"
+        )
+    check_can_keep(model, trained_parts(model))
+    kept = []
+    for pairs in (*rows[0], rows[2]):
+        key = features_key(rows_fingerprint(pairs), processor, model) if accelerator.is_main_process else None
+        folder = Path(config.keep_vision_features) / broadcast_object_list([key])[0]
+        share = (config.num_workers, accelerator.process_index, accelerator.num_processes)
+        keep_features(folder, pairs, processor, model, accelerator.autocast(), config.batch_size, *share)
+        accelerator.wait_for_everyone()
+        kept.append(KeptFeatures(folder, len(pairs)))
+    return ConcatDataset(kept[:-1]), kept[-1]
+
+
 def prepare(accelerator: Accelerator, config: TrainConfig, stop: StopSignals) -> Run:
     """Return a run that is ready for its first step."""
     with accelerator.main_process_first():
         rows = load_rows(config)
     config, model, processor = build_model(config, accelerator.device)
-    loaders = build_loaders(config, rows, processor, accelerator.process_index, accelerator.num_processes)
-    order, train, validation = loaders
+    features = vision_features(accelerator, config, rows, model, processor)
+    share = (accelerator.process_index, accelerator.num_processes)
+    order, train, validation = build_loaders(config, rows, processor, *share, features)
     optimizer = make_optimizer(model, config.learning_rate, config.weight_decay, config.lora_plus_ratio)
     schedule = "constant_with_warmup" if config.lr_scheduler_type == "constant" else config.lr_scheduler_type
     scheduler = get_scheduler(schedule, optimizer, config.warmup_steps, order.steps * config.epochs)

@@ -114,13 +114,23 @@ def parts_without_gradient(model: Any) -> list[LoraPart]:
     Args:
         model: a `PeftModel` after `backward`. In the first step, LoRA's A has none yet, because B is zero.
     """
-    reached: dict[str, bool] = {}
+    weights = _trained_weights(model)
+    return [part for part, found in weights.items() if not any(_is_nonzero(weight.grad) for weight in found)]
+
+
+def trained_parts(model: Any) -> list[LoraPart]:
+    """Return the parts of a `PeftModel` whose adapters are trained."""
+    return list(_trained_weights(model))
+
+
+def _trained_weights(model: Any) -> dict[LoraPart, list[torch.nn.Parameter]]:
+    weights: dict[LoraPart, list[torch.nn.Parameter]] = {}
     for name, weight in model.named_parameters():
         module = name.removeprefix("base_model.model.").split(".lora_")[0]
         for part, pattern in family_of(model).lora_targets.items() if weight.requires_grad else ():
             if re.fullmatch(pattern, module):
-                reached[part] = reached.get(part, False) or _is_nonzero(weight.grad)
-    return [part for part, found in reached.items() if not found]
+                weights.setdefault(part, []).append(weight)
+    return weights
 
 
 def _is_nonzero(gradient: torch.Tensor | None) -> bool:

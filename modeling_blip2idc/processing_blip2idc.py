@@ -138,6 +138,10 @@ class Blip2IdcProcessor(Blip2Processor):
             inputs = self._training_inputs(prompts, as_texts(captions, len(befores), "captions"))
         return BatchFeature({"pixel_values": pixel_values, **inputs}, tensor_type=return_tensors)
 
+    def without_images(self, captions: list[str]) -> BatchFeature:
+        """Return the inputs of pairs and their captions but `pixel_values`, for a model that has `vision_features`."""
+        return BatchFeature(self._training_inputs([self.prompt] * len(captions), captions))
+
     def load_pair(self, before: Any, after: Any, name: str) -> tuple[Cell, Cell]:
         """Return both images of a pair at the size of their cells, to be given to this processor as images.
 
