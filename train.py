@@ -39,6 +39,7 @@ from captioner_idc.adapters import (
     LoraVariant,
     adapted_modules,
     add_lora,
+    checkpoint_activations,
     count_parameters,
     default_parts,
     lora_settings,
@@ -346,9 +347,7 @@ def build_model(config: TrainConfig, device: torch.device) -> tuple[TrainConfig,
         settings = (config.lora_rank, config.alpha, config.lora_dropout, config.seed)
         model = add_lora(model, *settings, resolved["lora_parts"], config.lora_variant)
     if config.activation_checkpointing:
-        # transformers renamed it, and will remove the older name in version 6
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        enable({"use_reentrant": False})  # the reentrant kind gives no gradient behind frozen weights
+        checkpoint_activations(model)
     return dataclasses.replace(config, **resolved), model, processor
 
 

@@ -212,6 +212,16 @@ def _without_peft_advice() -> Iterator[None]:
         yield
 
 
+def checkpoint_activations(model: Any) -> None:
+    """Let training compute activations twice instead of keeping them."""
+    # transformers renamed it, and will remove the older name in version 6
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})  # the reentrant kind gives no gradient behind frozen weights
+    # Only the reentrant kind needs inputs with gradients, which would send chat models' backward passes through a
+    # vision encoder without adapters.
+    model.disable_input_require_grads()
+
+
 def count_parameters(model: Any) -> tuple[int, int]:
     """Return the number of trainable parameters and of all."""
     parameters = list(model.parameters())

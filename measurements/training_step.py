@@ -30,7 +30,7 @@ from PIL import Image
 from transformers import Blip2Config, Blip2ForConditionalGeneration
 from transformers.utils import logging
 
-from captioner_idc.adapters import add_lora, make_optimizer
+from captioner_idc.adapters import add_lora, checkpoint_activations, make_optimizer
 from captioner_idc.families import FAMILIES
 from dataset_syned.benchmarks.toy import ToyConfig, draw_row
 from modeling_blip2idc import Blip2IdcConfig, Blip2IdcForConditionalGeneration
@@ -50,7 +50,7 @@ class Recipe:
     """How a step is taken.
 
     Args:
-        plain: the baseline; the other fields but the first three then do not apply.
+        plain: the baseline's model, captions and optimizer.
         dtype: of the frozen weights, and of the arithmetic under autocast.
         kept: the vision encoder's features are there already; `parts` are then without vision.
         compiled: by torch.compile.
@@ -108,7 +108,7 @@ def make_model(recipe: Recipe, config: Blip2Config) -> Any:
         settings = LoraConfig(r=RANK, lora_alpha=2 * RANK, lora_dropout=0.0, target_modules=targets)
         model = get_peft_model(model, settings)
     if recipe.checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        checkpoint_activations(model)
     return model.train()
 
 

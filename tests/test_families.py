@@ -14,6 +14,7 @@ from tiny_models import TINY_CAPTIONERS
 from captioner_idc.adapters import (
     adapted_modules,
     add_lora,
+    checkpoint_activations,
     count_parameters,
     default_parts,
     make_optimizer,
@@ -166,7 +167,7 @@ def test_no_gradient_passes_below_the_first_adapter(captioner: str, checkpointin
     for parts, expected in ((["language"], set()), (default_parts(model), {True})):
         adapted = add_lora(loaded(captioner, tmp_path / "model")[0], 2, 4, 0.0, 0, parts).train()
         if checkpointing:
-            adapted.gradient_checkpointing_enable({"use_reentrant": False})
+            checkpoint_activations(adapted)
         seen: list[bool] = []
 
         def hook(_: Any, __: Any, output: torch.Tensor, seen: list[bool] = seen) -> None:
