@@ -33,7 +33,7 @@ from accelerate.utils import (
     set_seed,
 )
 from datasets import concatenate_datasets
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 from tqdm import tqdm
 from transformers import get_scheduler
 
@@ -41,16 +41,19 @@ from captioner_idc.adapters import (
     LoraVariant,
     adapted_modules,
     add_lora,
+    checkpoint_activations,
     count_parameters,
     default_parts,
     lora_settings,
     make_optimizer,
     parts_without_gradient,
     save_adapter,
+    trained_parts,
 )
 from captioner_idc.captioning import caption
 from captioner_idc.families import card_facts
-from captioner_idc.loading import load, load_image, processor_fingerprint
+from captioner_idc.kept_features import KeptFeatures, check_can_keep, features_key, keep_features
+from captioner_idc.loading import load, load_image, processor_fingerprint, slow_in_bfloat16
 from captioner_idc.tokenizer_checks import words_in_pieces
 from common_idc.atomic_files import remove_leftovers, write_json, write_text
 from common_idc.commands import lasting_output, run_command
@@ -95,7 +98,7 @@ LEAST_SHARED_MEMORY = 1e9  # bytes: 8 processes with two batches each of 16 pair
 SAMPLES = 6  # validation pairs that are drawn with their sentences
 # The resulting adapter does not depend on these. The processor is compared on its own, with all its settings.
 MAY_CHANGE_ON_RESUME = {
-    *("output_dir", "resume", "num_workers", "checkpoint_every", "trackers", "processor"),
+    *("output_dir", "resume", "num_workers", "checkpoint_every", "trackers", "processor", "keep_vision_features"),
     *("push_to_hub", "hub_model_id", "hub_private", "merge"),
 }
 
@@ -147,13 +150,20 @@ class TrainConfig:
     validation_captions: NonNegativeInt = option(
         500, "validation pairs captioned for CIDEr after each epoch, evenly spaced; 0: none"
     )
-    mixed_precision: Literal["no", "bf16"] = option("bf16", "no: float32")
+    mixed_precision: Literal["no", "bf16"] = option(
+        "bf16", "no: float32, which is faster only on CPUs without bfloat16 (avx512_bf16, amx)"
+    )
     quantize: Literal["no", "4bit"] = option(
         "no", "4bit: QLoRA, the base in 4 bits; needs a CUDA GPU and bitsandbytes"
     )
-    attn_implementation: Literal["sdpa", "eager"] = option("sdpa", "eager: faster on CPUs")
+    attn_implementation: Literal["sdpa", "eager"] = option("sdpa", "eager: a quarter faster on CPUs in bf16")
     activation_checkpointing: bool = option(
         False, "less memory for about a third more time: activations are computed twice"
+    )
+    keep_vision_features: str | None = option(
+        None,
+        "folder in which the vision encoder's features of each pair are kept, for this run and others: no image is "
+        "encoded twice. Only with lora_parts without vision",
     )
     num_workers: NonNegativeInt | None = option(
         None, "processes that load images; default: one less than there are CPU cores for each process, at most 8"
@@ -217,15 +227,23 @@ def parse_config(argv: list[str]) -> TrainConfig:
 
 
 class Collate:
-    """Collation of examples to model inputs and pair ids; a class, because loader processes must pickle it."""
+    """Collation of examples to model inputs and pair ids; a class, because loader processes must pickle it.
 
-    def __init__(self, processor: Any):
-        self.processor = processor
+    Args:
+        features: what the vision encoder has made of the pairs, instead of their images.
+    """
+
+    def __init__(self, processor: Any, features: Dataset | None = None):
+        self.processor, self.features = processor, features
 
     def __call__(self, examples: list[dict[str, Any]]) -> tuple[dict[str, torch.Tensor], list[str]]:
-        pairs = [load_pair(self.processor, example) for example in examples]
         captions = [example["caption"] for example in examples]
-        inputs = self.processor(before=[b for b, _ in pairs], after=[a for _, a in pairs], captions=captions)
+        if self.features is None:
+            pairs = [load_pair(self.processor, example) for example in examples]
+            inputs = self.processor(before=[b for b, _ in pairs], after=[a for _, a in pairs], captions=captions)
+        else:
+            inputs = self.processor.without_images(captions)
+            inputs["vision_features"] = torch.stack([self.features[example["row"]] for example in examples])
         for row, example in enumerate(examples):
             if not example["weight"]:  # a padding item: see PairOrder
                 inputs["labels"][row] = -100
@@ -295,25 +313,35 @@ def default_workers(processes: int) -> int:
 
 
 def build_loaders(
-    config: TrainConfig, rows: tuple[list[Any], list[float], Any], processor: Any, process: int = 0, processes: int = 1
+    config: TrainConfig,
+    rows: tuple[list[Any], list[float], Any],
+    processor: Any,
+    process: int = 0,
+    processes: int = 1,
+    features: tuple[Dataset, Dataset] | tuple[None, None] = (None, None),
 ) -> tuple[PairOrder, DataLoader, DataLoader]:
-    """Return the order of the training pairs, their loader and the validation loader, for one process's share."""
+    """Return the order of the training pairs, their loader and the validation loader, for one process's share.
+
+    Args:
+        features: see `vision_features`.
+    """
     parts, weights, held_out = rows
     workers = config.num_workers
     if workers is None:
         workers = default_workers(int(os.environ.get("LOCAL_WORLD_SIZE", processes)))
-    options = {"collate_fn": Collate(processor), "num_workers": workers}
+    options: dict[str, Any] = {"num_workers": workers}
     if workers and sys.platform == "linux":
         options["multiprocessing_context"] = "fork"  # Python 3.14 would start them anew
     sizes = [len(part) for part in parts]
     batches = config.gradient_accumulation_steps
     order = PairOrder(sizes, weights, config.seed, config.batch_size, batches, process, processes)
     pairs = TrainingPairs(concatenate_datasets(parts), config.seed, config.caption_choice)
-    train = DataLoader(pairs, batch_sampler=order, **options)
+    train = DataLoader(pairs, batch_sampler=order, collate_fn=Collate(processor, features[0]), **options)
     # Their epoch stays 0: the same captions each time, so that the losses can be compared.
     pairs = TrainingPairs(held_out, config.seed, config.caption_choice)
     own = Subset(pairs, range(process, len(pairs), processes))
-    return order, train, DataLoader(own, batch_size=config.batch_size, **options)
+    collate = Collate(processor, features[1])
+    return order, train, DataLoader(own, batch_size=config.batch_size, collate_fn=collate, **options)
 
 
 def build_model(config: TrainConfig, device: torch.device) -> tuple[TrainConfig, Any, Any]:
@@ -342,9 +370,7 @@ def build_model(config: TrainConfig, device: torch.device) -> tuple[TrainConfig,
         settings = (config.lora_rank, config.alpha, config.lora_dropout, config.seed)
         model = add_lora(model, *settings, resolved["lora_parts"], config.lora_variant)
     if config.activation_checkpointing:
-        # transformers renamed it, and will remove the older name in version 6
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        enable({"use_reentrant": False})  # the reentrant kind gives no gradient behind frozen weights
+        checkpoint_activations(model)
     return dataclasses.replace(config, **resolved), model, processor
 
 
@@ -359,13 +385,41 @@ def hash_inputs(config: TrainConfig, rows: tuple[list[Any], list[float], Any], p
     return {**hashes, "tokenizer and processor": processor_fingerprint(processor)}
 
 
+def vision_features(
+    accelerator: Accelerator, config: TrainConfig, rows: tuple[list[Any], list[float], Any], model: Any, processor: Any
+) -> tuple[Dataset, Dataset] | tuple[None, None]:
+    """Return what the vision encoder makes of the training and the validation pairs, if the config asks to keep it.
+
+    Raises: ValueError if the features cannot be kept; OSError for a disk that is too small, or not the same for all
+        processes.
+    """
+    if config.keep_vision_features is None:
+        return None, None
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise ValueError(
+            f"keep_vision_features needs the whole model in each process, not {accelerator.distributed_type.value}: "
+            "leave it out"
+        )
+    check_can_keep(model, trained_parts(model))
+    kept = []
+    for pairs in (*rows[0], rows[2]):
+        key = features_key(rows_fingerprint(pairs), processor, model) if accelerator.is_main_process else None
+        folder = Path(config.keep_vision_features) / broadcast_object_list([key])[0]
+        share = (config.num_workers, accelerator.process_index, accelerator.num_processes)
+        keep_features(folder, pairs, processor, model, accelerator.autocast(), config.batch_size, *share)
+        accelerator.wait_for_everyone()
+        kept.append(KeptFeatures(folder, len(pairs)))
+    return ConcatDataset(kept[:-1]), kept[-1]
+
+
 def prepare(accelerator: Accelerator, config: TrainConfig, stop: StopSignals) -> Run:
     """Return a run that is ready for its first step."""
     with accelerator.main_process_first():
         rows = load_rows(config)
     config, model, processor = build_model(config, accelerator.device)
-    loaders = build_loaders(config, rows, processor, accelerator.process_index, accelerator.num_processes)
-    order, train, validation = loaders
+    features = vision_features(accelerator, config, rows, model, processor)
+    share = (accelerator.process_index, accelerator.num_processes)
+    order, train, validation = build_loaders(config, rows, processor, *share, features)
     optimizer = make_optimizer(model, config.learning_rate, config.weight_decay, config.lora_plus_ratio)
     schedule = "constant_with_warmup" if config.lr_scheduler_type == "constant" else config.lr_scheduler_type
     scheduler = get_scheduler(schedule, optimizer, config.warmup_steps, order.steps * config.epochs)
@@ -404,6 +458,8 @@ def save(run: Run) -> None:
 def start_run(run: Run) -> None:
     """Write config and facts of the captioner into the run folder, open the log, print what is trained."""
     accelerator, config = run.accelerator, run.config
+    if accelerator.is_main_process and config.mixed_precision == "bf16" and slow_in_bfloat16(accelerator.device):
+        print("this CPU has no instructions for bfloat16: --mixed_precision no is faster here", file=sys.stderr)
     if accelerator.is_main_process:
         run.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(run.folder)

@@ -114,13 +114,23 @@ def parts_without_gradient(model: Any) -> list[LoraPart]:
     Args:
         model: a `PeftModel` after `backward`. In the first step, LoRA's A has none yet, because B is zero.
     """
-    reached: dict[str, bool] = {}
+    weights = _trained_weights(model)
+    return [part for part, found in weights.items() if not any(_is_nonzero(weight.grad) for weight in found)]
+
+
+def trained_parts(model: Any) -> list[LoraPart]:
+    """Return the parts of a `PeftModel` whose adapters are trained."""
+    return list(_trained_weights(model))
+
+
+def _trained_weights(model: Any) -> dict[LoraPart, list[torch.nn.Parameter]]:
+    weights: dict[LoraPart, list[torch.nn.Parameter]] = {}
     for name, weight in model.named_parameters():
         module = name.removeprefix("base_model.model.").split(".lora_")[0]
         for part, pattern in family_of(model).lora_targets.items() if weight.requires_grad else ():
             if re.fullmatch(pattern, module):
-                reached[part] = reached.get(part, False) or _is_nonzero(weight.grad)
-    return [part for part, found in reached.items() if not found]
+                weights.setdefault(part, []).append(weight)
+    return weights
 
 
 def _is_nonzero(gradient: torch.Tensor | None) -> bool:
@@ -200,6 +210,16 @@ def _without_peft_advice() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         yield
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Let training compute activations twice instead of keeping them."""
+    # transformers renamed it, and will remove the older name in version 6
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})  # the reentrant kind gives no gradient behind frozen weights
+    # Only the reentrant kind needs inputs with gradients, which would send chat models' backward passes through a
+    # vision encoder without adapters.
+    model.disable_input_require_grads()
 
 
 def count_parameters(model: Any) -> tuple[int, int]:

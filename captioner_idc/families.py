@@ -89,6 +89,8 @@ class Family:
         lora_targets: part of the model -> regular expression of the modules that LoRA adapts.
         saved_class: model -> what PEFT's AutoPeftModel imports to load the base: `base_model_class`, `parent_library`.
         describe: model -> what a model card says, see `card_facts`.
+        vision_encoder: the module whose output for a batch of images `model.encode_vision` returns and `forward` takes
+            as `vision_features` instead of them, see `kept_features`; None: it takes nothing but images.
     """
 
     model_types: tuple[str, ...]
@@ -100,6 +102,7 @@ class Family:
     lora_targets: dict[LoraPart, str]
     saved_class: Callable[[Any], dict[str, str]]
     describe: Callable[[Any], dict[str, Any]]
+    vision_encoder: str | None = None
 
 
 def _load_blip2(weights: Weights) -> Blip2IdcForConditionalGeneration:
@@ -446,6 +449,7 @@ FAMILIES: dict[str, Family] = {
         },
         saved_class=lambda model: BLIP2_CLASS,
         describe=_describe_blip2,
+        vision_encoder="vision_model",
     ),
     "qwen2_5_vl": _chat("qwen2_5_vl", sizes=AnySize(), two_frames=True),
     "qwen3_vl": _chat("qwen3_vl", sizes=AnySize(), two_frames=True),

@@ -30,11 +30,14 @@ class TrainingPairs:
         return len(self.rows)
 
     def __getitem__(self, item: int) -> dict[str, Any]:
-        """Return the example of an item of `PairOrder`, or of a row number; `weight` is 0 for a padding item."""
+        """Return the example of an item of `PairOrder`, or of a row number; `weight` is 0 for a padding item.
+
+        `row` is the row's number.
+        """
         copy, index = divmod(item if item >= 0 else ~item, len(self.rows))
         row = self.rows[index]
         example = {name: row[name] for name in ("pair_id", "before", "after")}
-        return {**example, "caption": self._caption(row, copy), "weight": int(item >= 0)}
+        return {**example, "row": index, "caption": self._caption(row, copy), "weight": int(item >= 0)}
 
     def _caption(self, row: dict[str, Any], copy: int) -> str:
         if self.caption_choice == "shortest":

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from transformers import Blip2ForConditionalGeneration, GenerationConfig, GenerationMixin
+from transformers.models.blip_2.modeling_blip_2 import BaseModelOutputWithVisionQformerOutputs
 
 from .configuration_blip2idc import Blip2IdcConfig
 from .pipeline_blip2idc import ImageDifferenceCaptioningPipeline  # noqa: F401  it travels with the model
@@ -31,6 +32,7 @@ class Blip2IdcForConditionalGeneration(Blip2ForConditionalGeneration, Generation
         labels: torch.LongTensor | None = None,
         interpolate_pos_encoding: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
+        vision_features: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """Return BLIP-2's outputs; position embeddings are interpolated automatically for other canvas sizes.
@@ -42,11 +44,16 @@ class Blip2IdcForConditionalGeneration(Blip2ForConditionalGeneration, Generation
         Args:
             pixel_values: canvases, [B, 3, H, W].
             input_ids, attention_mask, labels: [B, T], as Blip2IdcProcessor makes them.
+            vision_features: instead of `pixel_values`, what `encode_vision` has made of them, [B, P, D].
 
         Raises: ValueError unless each row contains exactly `num_query_tokens` image tokens.
         """
         if input_ids is None and kwargs.get("inputs_embeds") is None:
             raise ValueError(NO_INPUT_IDS)
+        if vision_features is not None:
+            if pixel_values is not None:
+                raise ValueError("pixel_values and vision_features are both given: pass one of them.")
+            self._check_batch(vision_features, kwargs["inputs_embeds"] if input_ids is None else input_ids)
         if pixel_values is not None:
             self._check_batch(pixel_values, kwargs["inputs_embeds"] if input_ids is None else input_ids)
             interpolate_pos_encoding = self.must_interpolate(*pixel_values.shape[-2:]) or interpolate_pos_encoding
@@ -55,7 +62,7 @@ class Blip2IdcForConditionalGeneration(Blip2ForConditionalGeneration, Generation
             targets, places = self._targets(labels)
             kwargs |= places
         outputs = super().forward(
-            pixel_values=pixel_values,
+            pixel_values=pixel_values if vision_features is None else vision_features,  # for get_image_features
             input_ids=input_ids,
             attention_mask=attention_mask,
             interpolate_pos_encoding=interpolate_pos_encoding,
@@ -64,6 +71,35 @@ class Blip2IdcForConditionalGeneration(Blip2ForConditionalGeneration, Generation
         if targets is not None:
             outputs.loss = caption_loss(outputs.logits, targets, num_items_in_batch)
         return outputs
+
+    def encode_vision(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return what the vision encoder makes of canvases: [B, 3, H, W] -> [B, P, D].
+
+        Raises: ValueError for a canvas that is not a multiple of the patch size.
+        """
+        interpolate = self.must_interpolate(*pixel_values.shape[-2:])
+        return self.vision_model(
+            pixel_values=pixel_values, interpolate_pos_encoding=interpolate, return_dict=True
+        ).last_hidden_state
+
+    def get_image_features(self, pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Return BLIP-2's output of vision encoder and Q-Former, whose `pooler_output` the language model reads.
+
+        Args:
+            pixel_values: [B, 3, H, W], or what `encode_vision` has made of them, [B, P, D].
+        """
+        if pixel_values.ndim == 4:
+            return super().get_image_features(pixel_values, *args, **kwargs)
+        # As BLIP-2 does it, the mask of ones included, with which attention may take another kernel than without.
+        queries = self.query_tokens.expand(len(pixel_values), -1, -1)
+        mask = torch.ones(pixel_values.shape[:2], dtype=torch.long, device=pixel_values.device)
+        outputs = self.qformer(
+            query_embeds=queries, encoder_hidden_states=pixel_values, encoder_attention_mask=mask, return_dict=True
+        )
+        projected = self.language_projection(outputs.last_hidden_state.to(pixel_values.dtype))
+        return BaseModelOutputWithVisionQformerOutputs(
+            last_hidden_state=pixel_values, pooler_output=projected, qformer_outputs=outputs
+        )
 
     def _targets(self, labels: torch.LongTensor) -> tuple[torch.LongTensor, dict[str, Any]]:
         """Return the tokens to compare the logits with, [B, T], and the arguments that limit the logits to these."""

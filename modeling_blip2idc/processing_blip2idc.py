@@ -158,6 +158,10 @@ class Blip2IdcProcessor(Blip2Processor):
         prompts = prompts_of(text, self.prompt, len(captions))
         return [self._target_tokens(*each) for each in zip(prompts, captions, strict=True)]
 
+    def without_images(self, captions: list[str]) -> BatchFeature:
+        """Return the inputs of pairs and their captions but `pixel_values`, for a model that has `vision_features`."""
+        return BatchFeature(self._training_inputs([self.prompt] * len(captions), captions))
+
     def load_pair(self, before: Any, after: Any, name: str) -> tuple[Cell, Cell]:
         """Return both images of a pair at the size of their cells, to be given to this processor as images.
 

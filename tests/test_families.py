@@ -11,7 +11,17 @@ import torch
 from PIL import Image
 from tiny_models import TINY_CAPTIONERS
 
-from captioner_idc.adapters import add_lora, base_of, count_parameters, make_optimizer, merged, save_adapter
+from captioner_idc.adapters import (
+    adapted_modules,
+    add_lora,
+    base_of,
+    checkpoint_activations,
+    count_parameters,
+    default_parts,
+    make_optimizer,
+    merged,
+    save_adapter,
+)
 from captioner_idc.captioning import generate_tokens
 from captioner_idc.change_probability import Calibration, explain
 from captioner_idc.chat_models import ChatCaptioner
@@ -215,6 +225,28 @@ def test_lora_reaches_every_part_and_nothing_else_is_trained(captioner: str, tmp
     with torch.no_grad():
         # the same weights at other addresses may be summed in another order
         torch.testing.assert_close(again(**inputs).logits, adapted.eval()(**inputs).logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@CAPTIONERS
+def test_no_gradient_passes_below_the_first_adapter(captioner: str, checkpointing: bool, tmp_path: Path) -> None:
+    """Else the whole vision encoder would take part in the backward pass for nothing."""
+    model, processor = loaded(captioner, tmp_path / "model")
+    vision = adapted_modules(model)["vision"]
+    inputs = processor(before=[A, B], after=[B, A], captions=[SHORT, LONG])
+    for parts, expected in ((["language"], set()), (default_parts(model), {True})):
+        adapted = add_lora(loaded(captioner, tmp_path / "model")[0], 2, 4, 0.0, 0, parts).train()
+        if checkpointing:
+            checkpoint_activations(adapted)
+        seen: list[bool] = []
+
+        def hook(_: Any, __: Any, output: torch.Tensor, seen: list[bool] = seen) -> None:
+            seen.append(output.requires_grad)
+
+        for name in vision:
+            adapted.get_base_model().get_submodule(name).register_forward_hook(hook)
+        adapted(**inputs).loss.backward()
+        assert seen and set(seen) - {False} == expected, parts
 
 
 @CAPTIONERS

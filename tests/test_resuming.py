@@ -188,6 +188,31 @@ def test_two_processes_train_as_one(tiny_captioner: Path, tmp_path: Path) -> Non
         assert all(torch.allclose(adapter[key], other_adapter[key], atol=2e-4) for key in adapter), name
 
 
+def test_a_run_with_kept_vision_features_is_the_same(tiny_captioner: Path, tmp_path: Path) -> None:
+    """By one process or two; and another run finds the features that the first has kept."""
+    kept = {"lora_parts": ["qformer", "language"], "learning_rate": 0.001, "lora_dropout": 0.0}
+    features = {"keep_vision_features": str(tmp_path / "features")}
+    for name, processes, changes in (
+        ("without", 1, {"batch_size": 8}),
+        ("kept", 1, {"batch_size": 8, **features}),
+        ("shared", 2, {"batch_size": 4, "keep_vision_features": str(tmp_path / "others")}),
+        ("again", 1, {"batch_size": 8, **features}),
+    ):
+        arguments, _ = command(tmp_path, tiny_captioner, name, **kept, **changes)
+        files = sorted((tmp_path / "features").rglob("*.safetensors"))
+        if name == "again":
+            written = [file.stat().st_mtime_ns for file in files]
+        assert wait(start(arguments, processes)) == [0] * processes
+    assert len(files) == 2 and written == [file.stat().st_mtime_ns for file in files]  # training and validation
+    assert len(list((tmp_path / "others").rglob("*.safetensors"))) == 2
+    log, adapter, _ = outcome(tmp_path / "without")
+    for name in ("kept", "shared", "again"):
+        other_log, other_adapter, _ = outcome(tmp_path / name)
+        for row, other in zip(log, other_log, strict=True):
+            assert row == pytest.approx(other, rel=1e-4, abs=2e-4), name
+        assert all(torch.allclose(adapter[key], other_adapter[key], atol=2e-4) for key in adapter), name
+
+
 @pytest.mark.parametrize("family", ["qwen3_vl", "idefics3"])
 def test_two_processes_train_a_chat_model_as_one(family: str, tmp_path: Path) -> None:
     model = save_chat(tmp_path / "model", family)

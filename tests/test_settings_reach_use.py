@@ -36,12 +36,12 @@ def digest(*tensors: torch.Tensor) -> str:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Return the folders of two tiny captioners and of an adapter of the first."""
+    """Return the folders of two tiny captioners, of an adapter of the first, and one for vision features."""
     folder = tmp_path_factory.mktemp("models")
     paths = {name: str(save_tiny(folder / name, seed=seed)) for seed, name in enumerate(("base", "other"))}
     model, processor = loading.load(paths["base"], device="cpu")
     save_adapter(add_lora(model, 3, 6, 0.0, 0), processor, folder / "adapter", base=paths["base"], revision=None)
-    return {**paths, "adapter": str(folder / "adapter")}
+    return {**paths, "adapter": str(folder / "adapter"), "features": str(folder / "features")}
 
 
 @pytest.fixture(autouse=True)
@@ -78,10 +78,14 @@ def prepared(config: train.TrainConfig, *_: Any) -> dict[str, Any]:
         "groups": [(group["weight_decay"], len(group["params"])) for group in run.optimizer.param_groups],
         "rates": rates,
         "order": [run.order.items().tolist(), run.order.pairs_per_step, run.order.batch_size],
-        "batch": [ids, digest(batch["pixel_values"]), batch["labels"].tolist()],
+        "batch": [ids, digest(*images_or_features(batch)), batch["labels"].tolist()],
         "loader": [run.train.num_workers, run.validation.batch_size, len(run.rows)],
         "checkpointing": any(getattr(module, "gradient_checkpointing", False) for module in run.model.modules()),
     }
+
+
+def images_or_features(batch: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    return [batch[name] for name in ("pixel_values", "vision_features") if name in batch]
 
 
 def loaded_with(config: train.TrainConfig, patch: pytest.MonkeyPatch) -> Any:
@@ -163,6 +167,7 @@ TRAIN: dict[str, tuple[Any, Callable[..., Any], dict[str, Any]]] = {
     "quantize": ("4bit", loaded_with, {}),
     "attn_implementation": ("eager", prepared, {}),
     "activation_checkpointing": (True, prepared, {}),
+    "keep_vision_features": ("<features>", prepared, {"lora_parts": ["qformer", "language"]}),
     "num_workers": (1, prepared, {}),
     "seed": (7, prepared, {}),
     "log_every": (1, trained, {}),
