@@ -28,7 +28,7 @@ DECODER = ("dataset_syned/pairs.py", "from modeling_blip2idc.image_fusion import
 PROGRAMS = ("train", "evaluate", "app", "train_photo_captioner")
 # Heavy or replaceable libraries, and the only files that may import each.
 ONE_PLACE = {
-    "peft": "captioner_idc/",
+    "peft": ("captioner_idc/", "measurements/training_step.py"),  # the baseline of the measurement
     "accelerate": ("train.py", "evaluate.py", "captioner_idc/bulk.py"),
     "pycocoevalcap": ("metric_idc/", "measurements/scoring.py"),  # the baseline of the measurement
     "diffusers": "dataset_syned/synthesis/diffusion_editor.py",
