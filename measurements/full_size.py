@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bench import machine
 from huggingface_hub import split_torch_state_dict_into_shards
+from paired import described
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
@@ -34,6 +36,7 @@ from transformers import (
 )
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
+from common_idc.atomic_files import write_json
 from common_idc.commands import run_command
 from dataset_syned.benchmarks.toy import ToyConfig, draw_any_pair, draw_captions
 
@@ -182,18 +185,37 @@ a sentence of the model itself:
   blip2idc docs/before.jpg docs/after.jpg --model {place} --max_new_tokens 10"""
 
 
+def write_checkpoint(folder: Path) -> None:
+    """Write BLIP-2 OPT-2.7B into a new folder, and print what can be done with it."""
+    check_place(folder)
+    parameters = make_checkpoint(folder, full_size_config())
+    gigabytes = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e9
+    print(f"{folder}: {parameters:,} parameters, {gigabytes:.2f} GB\n{next_commands(folder)}")
+
+
+def print_speed(small: bool, output: Path | None) -> None:
+    """Measure training and generation of both models, print the rows, and write them into a file."""
+    from full_size_speed import measure  # which imports this file for its configs
+
+    rows = measure(small)
+    print(*map(described, rows), sep="\n")
+    if output:
+        write_json(output, {**machine(), "small": small, "rows": rows})
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Write BLIP-2 OPT-2.7B with random weights (7.5 GB).")
-    parser.add_argument("folder", type=Path, help="a new folder outside the repository")
-    folder = parser.parse_args(argv).folder.resolve()
-
-    def command() -> None:
-        check_place(folder)
-        parameters = make_checkpoint(folder, full_size_config())
-        gigabytes = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e9
-        print(f"{folder}: {parameters:,} parameters, {gigabytes:.2f} GB\n{next_commands(folder)}")
-
-    return run_command(command, ValueError, OSError)
+    """Run the command; return its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="a new folder outside the repository, for 7.5 GB")
+    parser.add_argument("--gpu", action="store_true", help="measure speed instead of writing a folder (10 minutes)")
+    parser.add_argument("--small", action="store_true", help="with --gpu: small shapes, also without a GPU")
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="with --gpu: write the rows here as well")
+    arguments = parser.parse_args(argv)
+    if arguments.gpu == bool(arguments.folder):
+        parser.error("give either a folder or --gpu")
+    if arguments.gpu:
+        return run_command(lambda: print_speed(arguments.small, arguments.output), ValueError, OSError)
+    return run_command(lambda: write_checkpoint(arguments.folder.resolve()), ValueError, OSError)
 
 
 if __name__ == "__main__":

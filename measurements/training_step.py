@@ -93,11 +93,12 @@ def make_model(recipe: Recipe, config: Blip2Config) -> Any:
     Args:
         config: of the sizes, e.g. `small_config()` or `full_size.full_size_config()`.
     """
-    if recipe.plain:
-        model = small_model(Blip2ForConditionalGeneration, config)
-    else:
-        sizes = {name: value for name, value in config.to_dict().items() if name != "model_type"}
-        model = small_model(Blip2IdcForConditionalGeneration, Blip2IdcConfig.from_dict(sizes))
+    with torch.device(recipe.device):  # a GPU draws the weights of full size in seconds
+        if recipe.plain:
+            model = small_model(Blip2ForConditionalGeneration, config)
+        else:
+            sizes = {name: value for name, value in config.to_dict().items() if name != "model_type"}
+            model = small_model(Blip2IdcForConditionalGeneration, Blip2IdcConfig.from_dict(sizes))
     model = model.to(recipe.device, recipe.dtype)
     model.set_attn_implementation(recipe.attention)
     if not recipe.plain:
@@ -153,20 +154,30 @@ def time_row(
 ) -> Row:
     """Return the row of the time of two recipes' steps.
 
-    Raises: ValueError if their losses differ by more than the precision of ours explains.
-
     Args:
         options: of `new_step`.
+
+    Raises: ValueError as `steps_row` does.
     """
     name, theirs = baseline
-    losses: list[list[float]] = [[], []]
     steps = [new_step(recipe, **options) for recipe in (theirs, ours)]
+    return steps_row(what, name, steps, ours, at_least, repeats)
+
+
+def steps_row(
+    what: str, baseline: str, steps: list[Step], ours: Recipe, at_least: float | None, repeats: int = REPEATS
+) -> Row:
+    """Return the row of the time of two steps, theirs and ours.
+
+    Raises: ValueError if their losses differ by more than the precision of ours explains.
+    """
+    losses: list[list[float]] = [[], []]
     timed = [lambda number=number: losses[number].append(steps[number]()) for number in range(2)]
     clock = time.process_time if ours.device == "cpu" else time.perf_counter
-    row = compare(what, name, *timed, at_least, repeats, clock)
+    row = compare(what, baseline, *timed, at_least, repeats, clock)
     difference = max(abs(a - b) for a, b in zip(*losses, strict=True))
     if difference > SAME[ours.dtype]:
-        raise ValueError(f"{what}: the losses differ by {difference:.3g} from those of {name}")
+        raise ValueError(f"{what}: the losses differ by {difference:.3g} from those of {baseline}")
     return row
 
 
@@ -179,12 +190,20 @@ def peak_memory(recipe: Recipe, repeats: int = REPEATS, **options: Any) -> list[
         options: of `new_step`.
     """
     before = _resident("VmRSS")
-    step = new_step(recipe, **options)
+    return peaks_of(new_step(recipe, **options), recipe.device, before, repeats)
+
+
+def peaks_of(step: Step, device: str, before: float = 0.0, repeats: int = REPEATS) -> list[float]:
+    """Return the peak memory of each of some steps in MB.
+
+    Args:
+        before: what this process had without the model, where `device` is a CPU.
+    """
     step()  # the optimizer gets its state
     peaks = []
     for _ in range(repeats):
         gc.collect()
-        if recipe.device == "cuda":
+        if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
             step()
             peaks.append(torch.cuda.max_memory_allocated() / 1e6)
