@@ -322,7 +322,8 @@ def test_the_page_of_a_t5_has_no_server(at_work: Path, capsys: pytest.CaptureFix
 def test_the_page_of_a_chat_model_asks_as_the_processor_does(
     chats: Any, at_work: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, family: str, layout: str
 ) -> None:
-    export("plain", adapter=save_run(at_work / "run", chats(family), layout=layout, prompt="Which?"))
+    settings = {"layout": layout, "prompt": "Which?", "scaled_decoding": False}  # the snippet has Pillow alone
+    export("plain", adapter=save_run(at_work / "run", chats(family), **settings))
     page, processor = at_work / "plain" / "README.md", load_processor(at_work / "run")
     code = blocks(page, "python")[0].replace('load_processor(".")', 'load_processor("plain")')
     question = answered(page, capsys, code)
