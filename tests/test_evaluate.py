@@ -380,9 +380,7 @@ def test_an_interrupted_evaluation_does_not_continue_with_other_processor_settin
         capsys.readouterr()
         assert program.main(arguments) == 2
         messages = capsys.readouterr().err
-        assert "continuing" in messages and "error: stopped" in messages, (
-            "the same settings: nothing is left to predict"
-        )
+        assert "continuing" in messages and "error: stopped" in messages, "nothing is left to predict"
     assert program.main([*arguments, "--processor", json.dumps(setting)]) == 0
     assert "continuing" not in capsys.readouterr().err
     rows = load_benchmark("toy", "test", **FEW)
