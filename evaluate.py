@@ -278,7 +278,7 @@ def loaded_ahead(load: Callable[[int], Any], batches: list[int]) -> Iterator[tup
     """Yield each batch with what `load` returns for it; a thread loads one batch while its predecessor is used."""
     with ThreadPoolExecutor(1) as thread:
         ahead = None
-        for batch, following in zip(batches, [*batches[1:], None], strict=True):
+        for batch, following in zip(batches, [*batches[1:], None], strict=False):  # no batch: nothing follows
             pairs = (ahead or thread.submit(load, batch)).result()
             ahead = None if following is None else thread.submit(load, following)
             yield batch, pairs

@@ -378,7 +378,9 @@ def test_an_interrupted_evaluation_does_not_continue_with_other_processor_settin
         patched.setattr(program, "score", lambda *_: (_ for _ in ()).throw(OSError("stopped")))
         assert program.main(arguments) == 2 and list(tmp_path.glob(".partial-*"))
         capsys.readouterr()
-        assert program.main(arguments) == 2 and "continuing" in capsys.readouterr().err, "the same settings"
+        assert program.main(arguments) == 2
+        messages = capsys.readouterr().err
+        assert "continuing" in messages and "error: stopped" in messages, "nothing is left to predict"
     assert program.main([*arguments, "--processor", json.dumps(setting)]) == 0
     assert "continuing" not in capsys.readouterr().err
     rows = load_benchmark("toy", "test", **FEW)
@@ -410,9 +412,9 @@ def test_the_fingerprint_depends_on_every_processor_setting(program: ModuleType,
 # ---- images
 
 
-@pytest.mark.parametrize("processes_alone", [True, False])
+@pytest.mark.parametrize("alone", [True, False])
 def test_the_images_of_a_pair_are_loaded_once_for_all_questions(
-    program: ModuleType, tiny_captioner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes_alone: bool
+    program: ModuleType, tiny_captioner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool
 ) -> None:
     plain, loaded = processing_blip2idc.Blip2IdcProcessor.load_pair, []
 
@@ -421,11 +423,11 @@ def test_the_images_of_a_pair_are_loaded_once_for_all_questions(
         return plain(self, before, after, name)
 
     quick(program, tiny_captioner, tmp_path / "expected", "--input_controls", "True")
-    monkeypatch.setattr(processing_blip2idc.Blip2IdcProcessor, "loads_each_alone", processes_alone)
+    monkeypatch.setattr(processing_blip2idc.Blip2IdcProcessor, "loads_each_alone", alone)
     monkeypatch.setattr(processing_blip2idc.Blip2IdcProcessor, "load_pair", watched)
     folder = quick(program, tiny_captioner, tmp_path / "out", "--input_controls", "True")
-    named = [name for name in loaded if not name.startswith("pair 0 (")]  # which the processor itself names
-    assert len(named) == FEW["test"] * (1 if processes_alone else 2)
+    named = [name for name in loaded if name.startswith("pair '")]  # the others are names for what is loaded already
+    assert len(named) == FEW["test"] * (1 if alone else 2)
     for name in ("predictions", "predictions_swapped", "predictions_identical"):
         assert (folder / f"{name}.jsonl").read_bytes() == (tmp_path / "expected" / f"{name}.jsonl").read_bytes()
 
