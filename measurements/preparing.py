@@ -171,7 +171,7 @@ def measure(arguments: argparse.Namespace) -> list[Row]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--pairs", type=int, default=200, help="for the times")
+    parser.add_argument("--pairs", type=int, default=60, help="for the times")
     parser.add_argument("--many", type=int, default=5000, help="for the memory, against a tenth of it")
     parser.add_argument("--task", nargs=2, metavar=("FOLDER", "CACHE"), help=argparse.SUPPRESS)
     if "--task" in sys.argv:  # one preparation, for its memory
