@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import generation
-import matplotlib
 import torch
 import training_step
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from original_recipe import BATCH, pixel_values, small_config, small_processor
 from torch.profiler import ProfilerActivity, profile, record_function
 from training_step import Recipe
 
 from common_idc.atomic_files import write_json
 from common_idc.commands import run_command
-
-matplotlib.use("agg")
 
 IMAGES, REST = "images to tensors", "the rest"
 PARTS = {  # name -> path of the module in BLIP-2
@@ -36,7 +36,6 @@ PARTS = {  # name -> path of the module in BLIP-2
     "output layer": "language_model.lm_head",
 }
 BACKWARD, OPTIMIZER = "backward", "optimizer"
-COLORS = dict(zip([IMAGES, *PARTS, BACKWARD, OPTIMIZER, REST], matplotlib.colormaps["tab10"].colors, strict=False))
 
 Times = dict[str, float]
 
@@ -143,23 +142,20 @@ def measure(batch: int) -> dict[str, Times]:
 
 def draw(bars: dict[str, Times], batch: int, file: Path) -> None:
     """Draw a horizontal bar per run, its parts one after the other."""
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(10, 3.6), layout="constrained")
+    colors = dict(zip([IMAGES, *PARTS, BACKWARD, OPTIMIZER, REST], colormaps["tab10"].colors, strict=False))
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    axes, longest = figure.subplots(), max(sum(times.values()) for times in bars.values())
     for name, times in reversed(bars.items()):
         start = 0.0
         for part, seconds in times.items():
-            axes.barh(name, seconds, left=start, color=COLORS[part], edgecolor="white", linewidth=0.5)
+            axes.barh(name, seconds, left=start, color=colors[part], edgecolor="white", linewidth=0.5)
             start += seconds
         axes.text(start, name, f" {start:.1f} s", va="center")
-    axes.set(
-        xlabel=f"seconds of CPU time for {batch} pairs", xlim=(0, 1.08 * max(sum(t.values()) for t in bars.values()))
-    )
+    axes.set(xlabel=f"seconds of CPU time for {batch} pairs", xlim=(0, 1.08 * longest))
     axes.spines[["top", "right"]].set_visible(False)
-    handles = [pyplot.Rectangle((0, 0), 1, 1, color=color) for color in COLORS.values()]
-    figure.legend(handles, COLORS, loc="outside lower center", ncols=4, frameon=False)
+    handles = [Patch(color=color, label=part) for part, color in colors.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(file, dpi=110)
-    pyplot.close(figure)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -57,6 +57,8 @@ SLOW = (
     *("test_paths_of_this_machine.py", "test_pair_lists.py", "test_dataset_commands.py", "test_exporting.py"),
     *("test_families.py", "test_chat_families.py", "test_pair_layouts.py", "test_early_attention.py"),
     *("test_tiny_vlm_from_scratch.py", "test_docs.py", "test_exporting_captioners.py"),
+    *("test_full_size_speed.py", "test_training_step.py", "test_generation_measurement.py", "test_growth.py"),
+    *("test_speed_measurements.py",),
 )
 
 

@@ -7,7 +7,7 @@ from types import ModuleType
 
 
 def load_program(path: Path, name: str | None = None) -> ModuleType:
-    """Return a program's file as a module.
+    """Return a program's file as a module; it finds the modules next to it, as when Python runs it.
 
     Args:
         name: of the module; default: that of the file.
@@ -15,5 +15,9 @@ def load_program(path: Path, name: str | None = None) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name or path.stem, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
     return module

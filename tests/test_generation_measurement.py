@@ -1,7 +1,6 @@
 """measurements/generation.py on few, narrow layers: its rows, and its refusal of results that differ."""
 
 import dataclasses
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,11 +12,7 @@ from program_files import load_program
 
 @pytest.fixture(scope="module")
 def generation(root: Path) -> ModuleType:
-    sys.path.insert(0, str(root / "measurements"))  # where a program finds the modules next to it
-    try:
-        return load_program(root / "measurements" / "generation.py", "generation_measurement")
-    finally:
-        sys.path.remove(str(root / "measurements"))
+    return load_program(root / "measurements" / "generation.py", "generation_measurement")
 
 
 @pytest.fixture(scope="module")

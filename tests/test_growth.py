@@ -92,10 +92,8 @@ def test_the_folders_of_synthesis_are_not_listed_per_shard(tmp_path: Path) -> No
 
 
 @pytest.fixture(scope="module")
-def growth(root: Path) -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(root / "measurements")
-        yield load_program(root / "measurements" / "growth.py")
+def growth(root: Path) -> ModuleType:
+    return load_program(root / "measurements" / "growth.py")
 
 
 def row(pairs: int, milliseconds: float) -> dict[str, Any]:
