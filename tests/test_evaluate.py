@@ -481,13 +481,13 @@ def test_network_report_and_clip_see_the_same_images(
 ) -> None:
     (tmp_path / "clip").mkdir()
     clip, data, seen = save_tiny_clip(tmp_path / "clip"), odd_images(tmp_path / "data"), {"network": [], "clip": []}
-    fuse = processing_blip2idc.fuse
+    join = processing_blip2idc.join
 
-    def watched_fuse(before: Any, after: Any, **how: Any) -> Image.Image:
+    def watched_join(before: Any, after: Any, layout: str) -> Any:
         seen["network"].append((before.picture, after.picture))
-        return fuse(before, after, **how)
+        return join(before, after, layout)
 
-    monkeypatch.setattr(processing_blip2idc, "fuse", watched_fuse)
+    monkeypatch.setattr(processing_blip2idc, "join", watched_join)
     embed = clip_score._embed_images
     monkeypatch.setattr(
         clip_score,
