@@ -8,6 +8,7 @@ Predictions are written first and then scored. To score them again without the m
 
 import importlib.machinery
 import importlib.util
+import json
 import os
 import sys
 
@@ -271,6 +272,15 @@ def predict(
     ]
 
 
+def with_true_units(predicted: list[Row], provenance: Any) -> list[Row]:
+    """Return the predictions, each with the `units` that the pair's provenance lists, if it lists any."""
+    found = [json.loads(text) if text else {} for text in provenance]
+    return [
+        row | ({"units": facts["units"]} if "units" in facts else {})
+        for row, facts in zip(predicted, found, strict=True)
+    ]
+
+
 def change_probabilities(
     config: EvaluateConfig, loaded: tuple[Any, Any], rows: Any, fingerprint: dict[str, Any]
 ) -> list[float]:
@@ -387,7 +397,7 @@ def evaluate_in_locked_folder(config: EvaluateConfig, state: Any) -> dict[str, A
     loaded = load_captioner(config, state.device, example_sentences(training, config.examples))
     run = run_signature(config, *loaded)  # once: it reads the adapter's file
     fingerprint = signature.settings_fingerprint(run, rows_fingerprint(rows), config.seed)
-    predicted = predict(config, loaded, rows, fingerprint)
+    predicted = with_true_units(predict(config, loaded, rows, fingerprint), rows["provenance"])
     wanted = CONTROLS if config.input_controls else {}
     controls = {name: predict(config, loaded, rows, fingerprint, columns) for name, columns in wanted.items()}
     if config.change_probability:
