@@ -94,8 +94,8 @@ def renew_table(file: Path, table: str, marks: tuple[str, str] = TABLE_MARKS) ->
 
 
 def _columns(scores: list[dict[str, float]]) -> list[str]:
-    """Return the headline scores that at least one of several results has."""
-    return [name for name in HEADLINE if any(name in own for own in scores)]
+    """Return the headline scores, those of units only if at least one of several results has them."""
+    return [name for name in HEADLINE if not name.startswith("Unit") or any(name in own for own in scores)]
 
 
 def _table_row(

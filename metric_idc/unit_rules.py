@@ -158,6 +158,7 @@ ACTIONS = [
         r"\b(?:less|fewer)\b|\bthere (?:is|are|s) (?:now )?(?:no|know|none)\b|\bno more\b|^no \w+|"
         r"\babsence of\b|^missing\b",
     ),
+    ("add", r"\bcan (?:now )?be (?:seen|read)\b"),
     ("add", rf"\bnot\b.*\b(?:before|previously|earlier|{BEFORE})"),
     ("remove", rf"\bnot\b.*\b(?:{AFTER})|\b(?:{BEFORE}).*\b(?:but|and|where|while)\b.*\bnot\b"),
     (
