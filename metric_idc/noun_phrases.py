@@ -21,7 +21,7 @@ DETERMINERS = set("a an the this that these those his her its their your my our"
 DROPPED = set(
     "some any several many few both all other another more less fewer extra additional new newly second third first "
     "last different one two three four five six seven eight nine ten single now also just still same entire whole "
-    "current existing each every most much very no not only longer please already remaining s t me him overall "
+    "current existing each every most much very no not none only longer please already remaining s t me him overall "
     "natural intense faded higher lower".split()
 )
 QUANTITIES = set("group pair couple bunch number set row lot crowd line cluster".split())
@@ -45,14 +45,15 @@ ENDS = PREPOSITIONS | set(
 ING_NOUNS = set(
     "building painting ceiling clothing wing ring king thing string wedding writing lettering parking railing "
     "something anything lightning awning frosting icing marking crossing earring siding lighting opening stuffing "
-    "covering topping duckling dumpling shading drawing watering pudding swing evening morning bearing viking".split()
+    "covering topping duckling dumpling shading drawing watering fencing pudding swing evening morning bearing "
+    "viking".split()
 )
 LY_NOUNS = set("fly butterfly family jelly belly lily".split())
 # Adjectives that end a request: "make the sky bright".
 PREDICATES = set(
     "brighter darker lighter bright dark sharp sharper blurry blurred grainy noisy colorful colourful pixelated "
     "bigger smaller larger wider longer vivid vibrant saturated stronger weaker paler clearer transparent clean red "
-    "different visible".split()
+    "different visible sad happy cloudy blank shorter cooler warmer greener bluer".split()
 )
 IRREGULAR = {
     **{"people": "person", "persons": "person", "men": "man", "women": "woman", "children": "child", "teeth": "tooth"},
@@ -86,6 +87,8 @@ def things_of(text: str) -> list[str]:
     tokens = re.findall(r"[a-z0-9][\w'-]*|,", text)
     for token, following in zip(tokens, [*tokens, ""][1:], strict=True):
         word = singular(re.sub(r"'s?$", "", token))
+        if _is_adverb(token) and not words:
+            continue
         if token in (",", "and", "or"):
             adjectives = token == "," and singular_article and following not in DETERMINERS | {"and"}
             if words and not adjectives and not all(_COLOR.fullmatch(word) for word in words):
@@ -118,7 +121,11 @@ def _is_end(token: str, following: str) -> bool:
     if token == "can":  # "a dog can be seen", but "a red gas can"
         return following in ("be", "now", "also")
     continued = token.endswith("ing") and singular(token) not in ING_NOUNS
-    return token in ENDS or continued or token.endswith("ly") and token not in LY_NOUNS
+    return token in ENDS or continued or _is_adverb(token)
+
+
+def _is_adverb(token: str) -> bool:
+    return token.endswith("ly") and token not in LY_NOUNS and token not in DROPPED
 
 
 def _thing(words: list[str]) -> str:

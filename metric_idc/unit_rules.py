@@ -6,6 +6,7 @@ the same units. Places, numbers and new colors are not read.
 """
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -35,7 +36,6 @@ UP = (
     r"better|deep\w*|rich\w*)"
 )
 DOWN = r"(?:lower\w*|reduc\w+|decreas\w+|less|weak\w*|pale\w*|down|fad\w+|dull\w*|drop\w*|flat|minimi\w+|soft\w*)"
-DARK = r"(?:dark(?:er|en\w*|s)|dim(?:mer|med|s)?)"
 VIVID = r"(?:saturat\w+|vivid\w*|vibran\w+|colou?rful\w*)"
 GRAY = r"(?:black-and-white|gr[ae]y ?scale|monochrome|sepia)"
 BEFORE = rf"(?:before|first|left|l|old|original|earlier|previous|1st) {SCENE}|{SCENE} (?:1|one|on the left)\b"
@@ -54,15 +54,20 @@ OTHER_VERBS = (
     r"move|shift|relocate|reposition|rotate|flip|mirror|crop|zoom|blur|sharpen|brighten|darken|lighten|enlarge|shrink|"
     r"resize|raise|increase|lower|decrease|reduce|enhance|improve|boost|strengthen|weaken|tint|colou?ri[sz]e|paint|"
     r"recolou?r|colou?r|dye|cover|hide|copy|duplicate|pixelate|denoise|clean|correct|fix|tilt|lean|stand|show|"
-    r"keep|lay|bring|get|set|use|apply|desaturate|saturate|straighten|extend|stretch|focus|fill|smooth|distort|warp|expand|"
-    r"select|generate|create|design|produce|imagine|illustrate|depict|render|craft|develop|envision|visuali[sz]e|compose|construct|build|represent|portray|enclose|"
-    r"confine|fasten|provide|retract|lift|age|slant|tattoo|rearrange|recreate|rename"
+    r"keep|lay|bring|get|set|use|apply|desaturate|saturate|straighten|extend|stretch|focus|fill|smooth|distort|"
+    r"warp|expand|"
+    r"select|generate|create|design|produce|imagine|illustrate|depict|render|craft|develop|envision|visuali[sz]e|"
+    r"compose|construct|build|represent|portray|enclose|"
+    r"confine|fasten|provide|retract|lift|age|slant|tattoo|rearrange|recreate|rename|whiten|posterize"
 )
-# In these clauses, "bigger" and "darker" say which thing it is, not what happened to it.
-ATTRIBUTIVE = rf"^(?!.*\bthere (?:is|are|was|were)\b|(?:{PUT}|{TAKE}) (?:an?|the|one|another)\b)"
 VERBS = rf"(?:{PUT}|{TAKE}|{ALTER}|{SWAP}|{OTHER_VERBS})"
 PREPOSITION = rf"(?:{'|'.join(sorted(PREPOSITIONS))})"
 UNKNOWN_VERB = rf"(?!(?:{PREPOSITION}|all|only|now|there)\b)[a-z]+"  # before an article: a request
+# before a comparative that says what happened; in "there is a darker car", it says which car
+BECOMES = (
+    rf"(?:\b(?:is|are|was|were|be|been|bec[oa]mes?|looks?|got|gets|appears?)(?: \w+)?|^(?:{ALTER}|get|"
+    rf"give)\b.*)(?<!no)"
+)
 
 # What can only be the whole picture or a thing as a whole comes first, then properties, then coming and going.
 ACTIONS = [
@@ -113,15 +118,18 @@ ACTIONS = [
         rf"\bmore (?:\w+ )?{VIVID}|\b{VIVID}$|\bsaturat(?:ion|e)\b|\bcolou?rs\b.*\b{UP}\b|\b{UP}\b.*\bcolou?rs\b|"
         rf"\bcolou?rs\b.*\b(?:pop|bolder)\b",
     ),
-    ("darken", rf"{ATTRIBUTIVE}.*\b{DARK}\b|\b{DOWN}\b.*\b(?:bright\w*|exposure)|\bbrightness\b.*\b{DOWN}\b"),
-    ("brighten", rf"{ATTRIBUTIVE}.*\bbright(?:er|en\w*|ness)|\blight(?:er|en\w*)\b|\bexposure\b"),
+    (
+        "darken",
+        rf"\bdarken|\bdim(?:s|med|mer)?\b|{BECOMES} darker\b|\b{DOWN}\b.*\b(?:bright\w*|exposure)|"
+        rf"\bbrightness\b.*\b{DOWN}\b",
+    ),
+    ("brighten", rf"\bbright(?:en|ness)|\blighten(?:s|ed)?\b(?! bolt)|{BECOMES} (?:bright|light)er\b|\bexposure\b"),
     ("crop", r"\bcrop(?! out)|\bzoom|\bcut off\b|\bonly a part of\b|\ba part of the scene\b"),
     (
         "enlarge",
-        rf"{ATTRIBUTIVE}.*\benlarg|{ATTRIBUTIVE}.*(?<!no )(?<!any )(?<!the )(?<!a )\b(?:bigger|larger|taller|wider|"
-        rf"longer)\b|\bgrew\b",
+        rf"\benlarge|{BECOMES} (?:bigger|larger|taller|wider|longer)\b|\bgrew\b",
     ),
-    ("shrink", rf"{ATTRIBUTIVE}.*\b(?:shr[iu]nk|smaller|thinner)\b"),
+    ("shrink", rf"\bshr[iu]nk|{BECOMES} (?:smaller|thinner|shorter)\b"),
     ("cover", r"^(?:cover|hide)\b|\b(?:is|are) (?:covered|hidden)\b|\b(?:hides|covers)\b"),
     ("cover", r"\bover (?:the |a )?(?:upper|lower|top|bottom|left|right|middle|corner)\b"),
     ("style", r"(?<!-)\bstyles?\b|\b(?:oil |water ?colou?r )painting$|\bcartoon\w*$|\bartistic\b"),
@@ -150,15 +158,16 @@ ACTIONS = [
     ("replace", r"\bresembl|\blooks? like\b|\bmimic|\bappear as\b"),
     ("replace", rf"^(?:someone )?(?:{ALTER})\b.* (?:in)?to\b(?! (?:the |a )?(?:left|right|different|another|match))"),
     ("replace", rf"\b(?:turned|changed) (?:in)?to (?!{COLOR})|\bbec[ao]me (?:an?|some|two|three|four|five|six|\w+s$)"),
+    ("replace", r"^(?:shift|transition)\b.* to an? "),
     ("move", r"\b(?:location|position)s?\b.*\bchanged\b"),
     ("move", r"^(?:someone )?(?:moved?|shift|relocate|reposition)\b|\b(?:closer|further|farther)\b|\bmoved\b"),
     ("add", rf"^(?:someone )?(?:{PUT})\b"),
     (
         "remove",
-        r"\b(?:less|fewer)\b|\bthere (?:is|are|s) (?:now )?(?:no|know|none)\b|\bno more\b|^no \w+|"
+        r"\b(?:less|fewer)\b|\bthere (?:is|are|s) (?:now )?(?:no|not|know|none)\b|\bno more\b|^(?:no|none) \w+|"
         r"\babsence of\b|^missing\b",
     ),
-    ("add", r"\bcan (?:now )?be (?:seen|read)\b"),
+    ("add", r"\bcan (?:now )?be (?:seen|read)\b|\bwritten\b"),
     ("add", rf"\bnot\b.*\b(?:before|previously|earlier|{BEFORE})"),
     ("remove", rf"\bnot\b.*\b(?:{AFTER})|\b(?:{BEFORE}).*\b(?:but|and|where|while)\b.*\bnot\b"),
     (
@@ -197,10 +206,11 @@ OBJECTS = [
     r"\b(?:colou?rs?|brightness|contrast|saturation|exposure|hue|shade|tone|tint|noise|grain|blur|size|location|"
     r"position|place) (?:of|in|on|from|to) ((?:the|this|that|his|her|a|an|all) "
     r"(?!left\b|right\b|top\b|bottom\b|middle\b|corner\b).+)",
+    r"\b(?:colou?rs?|brightness|size|shape) of ((?!left\b|right\b).+)",
     r"^missing (.+)",
     r"\babsence of (.+)",
     rf"{EXISTS}(?: not| no longer| now| also| only)* (.+)",
-    rf"\b(?:{SCENE}(?: on the (?:left|right))?|it)(?: now| is| also)* {HAS} (?={COUNT}\b)(.+)",
+    rf"\b(?:{SCENE}(?: on the (?:left|right))?|it)(?: now| is| also| does not)* {HAS} (?={COUNT}\b)(.+)",
     rf"^(?:(?:someone|they) (?:{VERBS})(?:s|e?d)?|(?:{VERBS}))(?: (?:out|away|off|in|into|up|down|back|on|over|"
     rf"of))* (?:only )?(.+)",
     rf"^{UNKNOWN_VERB} ((?:the|an?|this|these|his|her|its|their) .+)",
@@ -221,9 +231,10 @@ OPPOSITES = re.compile(
     r"\b(black|left|top|light) (?:and|&) (white|right|bottom|dark)\b(?! (?:side|corner|hand|edge|part)s?)"
 )
 RUN_ON = re.compile(
-    r"(?<!\bto)(?<!\band)(?<!\bthe)(?<!\bthen)(?<!\bplease) (?=(?:remove|replace|delete|add|insert|increase|"
+    r"(?<!\bto)(?<!\band)(?<!\bthe)(?<!\bthen)(?<!\bplease)(?<!ly) (?=(?:remove|replace|delete|add|insert|increase|"
     r"decrease) )"
 )
+DENIAL = re.compile(r"^nothing\b.*\bchanged$")
 REFERRING = {"it", "they", "them", "he", "she", "copy", "one", ""}  # to the thing of the clause before
 JOINED = re.compile(r"(,? (?:and|but|while|whereas|then)(?: then| also)? | ?[.;!?:]+ |, )")
 CONTINUING = re.compile(
@@ -250,18 +261,25 @@ def clauses(sentence: str) -> list[str]:
     text = text.replace("\u201c", '"').replace("\u201d", '"').replace("\n", ". ")
     text = re.sub(r"\"[^\"]*\"?|(?<!\w)'[^']+'(?!\w)", " text ", text)
     text = re.sub(r"\b(texts?|words?|letters?|phrase|name|logo|sign) text\b", r"\1", " ".join(text.split()))
-    text = RUN_ON.sub(". ", text.lower().replace("theres ", "there is "))
+    text = RUN_ON.sub(". ", text.lower().replace("theres ", "there is ").replace("n t ", "n't "))
     text = re.sub(r"\b(?:upper|lower|top|bottom) (?:left|right)\b", "corner", text)
     text = OPPOSITES.sub(r"\1-and-\2", text)
-    parts = JOINED.split(text)
-    joined = [parts[0]]
+    parts = JOINED.split(text)  # with the words that join them
+    parts = _merge(parts, lambda before, after: not CONTINUING.search(after))
+    parts = _merge(parts, lambda before, after: _states(before) and _states(after))
+    plain = [plain_sentence(part) for part in parts[::2]]
+    return [part for part in plain if part and stated_change_type(part) != "none" and not DENIAL.search(part)]
+
+
+def _merge(parts: list[str], are_apart: Callable[[str, str], bool]) -> list[str]:
+    """Return parts and their separators in turn, where those that belong together are one part."""
+    merged = parts[:1]
     for separator, part in zip(parts[1::2], parts[2::2], strict=True):
-        if _states(joined[-1]) and _states(part) and not CONTINUING.search(part):
-            joined.append(part)
+        if are_apart(merged[-1], part):
+            merged += [separator, part]
         else:
-            joined[-1] += separator + part
-    plain = [plain_sentence(part) for part in joined]
-    return [part for part in plain if part and stated_change_type(part) != "none"]
+            merged[-1] += separator + part
+    return merged
 
 
 def _new_request(match: re.Match) -> str:
@@ -294,4 +312,4 @@ def _things(clause: str, action: str) -> list[str]:
             if action in ("blur", "pixelate"):  # "something on the left was blurred"
                 return [PART if thing in ("something", "what") else thing for thing in things]
             return things
-    return [""]
+    return [PICTURE if action == "crop" else ""]  # "zoom in"
