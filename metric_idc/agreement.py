@@ -88,10 +88,10 @@ def tau_of_preferences(differences: np.ndarray, preferences: np.ndarray) -> floa
 
 
 def tau_of_ratings(scores: np.ndarray, ratings: np.ndarray) -> float:
-    """Return Kendall's tau-b; nan if all scores or all ratings are equal."""
+    """Return Kendall's tau-b; nan if all scores or all ratings are equal, or for a single line."""
     from scipy.stats import kendalltau
 
-    return float(kendalltau(np.round(scores, 9), ratings).statistic)
+    return float("nan") if len(scores) < 2 else float(kendalltau(np.round(scores, 9), ratings).statistic)
 
 
 def _with_interval(

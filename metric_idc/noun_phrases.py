@@ -84,10 +84,12 @@ def things_of(text: str) -> list[str]:
     found: list[str] = []
     words: list[str] = []
     after_article = singular_article = False  # "a tall, old tree" is one thing, "cars, people" are two
-    tokens = re.findall(r"[a-z0-9][\w'-]*|,", text)
+    tokens = re.findall(r"[a-z0-9][\w'-]*|[,.;:]", text)
     for token, following in zip(tokens, [*tokens, ""][1:], strict=True):
         word = singular(re.sub(r"'s?$", "", token))
-        if _is_adverb(token) and not words:
+        if token in ".;:" and words:
+            break
+        if token in ".;:" or _is_adverb(token) and not words:
             continue
         if token in (",", "and", "or"):
             adjectives = token == "," and singular_article and following not in DETERMINERS | {"and"}

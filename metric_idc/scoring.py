@@ -85,7 +85,8 @@ def score_rows(
     on_text |= _model_metrics(scored, on_text.keys(), sentence_model, clip_model, images)
     tokens, written, references = _systems(scored, twice, constant_caption)
     texts = [row["references"] for row in scored]
-    statistics = _segment_statistics(on_tokens, tokens, references) | _segment_statistics(on_text, written, texts)
+    statistics = _segment_statistics(on_tokens, tokens, references)
+    statistics |= _segment_statistics(on_text, written, texts, threads=1)  # two cannot import transformers at once
     if "DifferenceUnits" in on_text:  # the wording does not matter to it
         denials = {"no_change": [NO_CHANGE_SENTENCE] * len(scored)}
         units = _segment_statistics({"DifferenceUnits": on_text["DifferenceUnits"]}, denials, texts)
@@ -276,14 +277,18 @@ def _tokenize_all(systems: list[list[str]], *lists: list[list[str]]) -> list[Any
 
 
 def _segment_statistics(
-    metrics: Metrics, systems: dict[str, list[str]], references: list[list[str]]
+    metrics: Metrics, systems: dict[str, list[str]], references: list[list[str]], threads: int | None = None
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Return the statistics per metric and system; a system without sentences is left out."""
+    """Return the statistics per metric and system; a system without sentences is left out.
+
+    Args:
+        threads: by default, one for each metric.
+    """
     systems = {name: sentences for name, sentences in systems.items() if sentences}
     if not metrics:
         return {}
     # threads, because METEOR waits for its JVMs while the others count
-    with ThreadPoolExecutor(len(metrics)) as pool:
+    with ThreadPoolExecutor(threads or len(metrics)) as pool:
         running = {
             name: pool.submit(metric.segment_statistics, list(systems.values()), references)
             for name, metric in metrics.items()
@@ -305,7 +310,7 @@ def _statistics(
     texts = [row["references"] for row in rows]
     *tokens, references = _tokenize_all(list(systems.values()), texts)
     statistics = _segment_statistics(on_tokens, dict(zip(systems, tokens, strict=True)), references)
-    return on_tokens | on_text, statistics | _segment_statistics(on_text, systems, texts)
+    return on_tokens | on_text, statistics | _segment_statistics(on_text, systems, texts, threads=1)
 
 
 def _reduce(metrics: Metrics, statistics: dict[str, np.ndarray]) -> dict[str, float]:

@@ -65,7 +65,7 @@ PREPOSITION = rf"(?:{'|'.join(sorted(PREPOSITIONS))})"
 UNKNOWN_VERB = rf"(?!(?:{PREPOSITION}|all|only|now|there)\b)[a-z]+"  # before an article: a request
 # before a comparative that says what happened; in "there is a darker car", it says which car
 BECOMES = (
-    rf"(?:\b(?:is|are|was|were|be|been|bec[oa]mes?|looks?|got|gets|appears?)(?: \w+)?|^(?:{ALTER}|get|"
+    rf"(?:\b(?:is|are|was|were|be|been|bec[oa]mes?|looks?|got|gets|appears?)(?: (?!an?\b|the\b)\w+)?|^(?:{ALTER}|get|"
     rf"give)\b.*)(?<!no)"
 )
 
