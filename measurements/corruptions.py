@@ -48,7 +48,14 @@ LEFT_AND_RIGHT |= {right: left for left, right in LEFT_AND_RIGHT.items()}
 PICTURE_ACTIONS = [name for name in SENTENCES["description"] if name not in (*THING_ACTIONS, *PART_ACTIONS)]
 PICTURE_ACTIONS = [name for name in PICTURE_ACTIONS if name not in ("none", "cover") and "text" not in name]
 SYNONYMS = {
-    **{"picture": "image", "photo": "image", "upper": "top", "lower": "bottom", "has been": "was", "gone": "missing"},
+    **{
+        "picture": "image",
+        "photo": "image",
+        "upper left": "top left",
+        "lower left": "bottom left",
+        "has been": "was",
+        "gone": "missing",
+    },
     **{"removed": "deleted", "disappeared": "vanished", "added": "inserted", "shifted": "moved", "blurry": "blurred"},
     **{"raised": "increased", "lowered": "reduced", "vivid": "colorful", "grain": "noise", "swapped": "exchanged"},
 }

@@ -41,7 +41,7 @@ GRAY = r"(?:black-and-white|gr[ae]y ?scale|monochrome|sepia)"
 BEFORE = rf"(?:before|first|left|l|old|original|earlier|previous|1st) {SCENE}|{SCENE} (?:1|one|on the left)\b"
 AFTER = rf"(?:after|second|right|r|new|later|2nd) {SCENE}|{SCENE} (?:2|two|on the right)\b"
 TINT = rf"(?:tint\w*|colou?r cast|colou?r filter|(?<![\w-]){COLOR} (?:hue|tone|cast|filter))"
-GONE = r"(?:gone|removed|taken|lost|no longer|get rid|without|instead of|correct)"
+GONE = r"(?:gone|missing|removed|deleted|taken|lost|no longer|get rid|without|instead of|correct)"
 TAKEN_OUT = r"^(?:remove|erase|delete|take|get rid|eliminate|reduce|clear|clean|correct)\b"
 PUT = (
     r"add\w*|enter|insert\w*|include|paste\w*|attach\w*|incorporate|introduce|install|place|position|plant|draw|"
@@ -108,7 +108,10 @@ ACTIONS = [
     ("tint", rf"\b{TINT}|\b(?:everything|whole {SCENE}) looks? {COLOR}"),
     ("colorize", rf"\bcolou?ri[sz]e|\bno longer {GRAY}|\b(?:gained|are) colou?rs\b|\bcolou?rs back\b"),
     ("colorize", rf"\b(?:{GRAY}|gr[ae]y) {SCENE}\b.*\bcolou?r|\bcolou?rs in the gr[ae]y"),
-    ("black and white", rf"\b{GRAY}|\ball colou?rs out\b|\blost its colou?rs\b|^the colou?rs are gone\b|\bdesaturat"),
+    (
+        "black and white",
+        rf"\b{GRAY}|\ball colou?rs out\b|\blost its colou?rs\b|^the colou?rs are (?:gone|missing)\b|\bdesaturat",
+    ),
     ("black and white", r"^everything is gr[ae]y\b"),
     ("lower contrast", rf"\b{DOWN}\b.*\bcontrast|\bcontrast\b.*\b{DOWN}\b"),
     ("raise contrast", r"\bcontrast|\blight-and-dark\b"),
@@ -219,7 +222,7 @@ OBJECTS = [
 _ACTIONS = [(action, re.compile(pattern)) for action, pattern in ACTIONS]
 _WEAK = [(action, re.compile(pattern)) for action, pattern in WEAK]
 _OBJECTS = [re.compile(pattern) for pattern in OBJECTS]
-_EXISTS = re.compile(EXISTS)
+_EXISTS, _REQUEST = re.compile(EXISTS), re.compile(rf"{VERBS}\b")
 
 LEADS = re.compile(
     rf"^(?:(?:now|also|then|and|but|so|please|just|(?:i|you|we) (?:can |now )?see|it (?:looks like|appears|"
@@ -268,7 +271,7 @@ def clauses(sentence: str) -> list[str]:
     parts = _merge(parts, lambda before, after: not CONTINUING.search(after))
     parts = _merge(parts, lambda before, after: _states(before) and _states(after))
     plain = [plain_sentence(part) for part in parts[::2]]
-    return [part for part in plain if part and stated_change_type(part) != "none" and not DENIAL.search(part)]
+    return [part for part in plain if part and _change_type(part) != "none" and not DENIAL.search(part)]
 
 
 def _merge(parts: list[str], are_apart: Callable[[str, str], bool]) -> list[str]:
@@ -290,14 +293,21 @@ def _new_request(match: re.Match) -> str:
 def _states(part: str) -> bool:
     """Return whether a part of a sentence has a change of its own, or denies one."""
     plain = plain_sentence(part)
-    strong = any(pattern.search(plain) for _, pattern in _ACTIONS)
-    return strong or bool(_EXISTS.search(plain) or stated_change_type(plain) or re.match(rf"{VERBS}\b", plain))
+    return bool(_strong_action(plain) or _EXISTS.search(plain) or _change_type(plain) or _REQUEST.match(plain))
+
+
+_change_type = lru_cache(maxsize=2**16)(stated_change_type)
+
+
+@lru_cache(maxsize=2**16)
+def _strong_action(clause: str) -> str:
+    """Return the action of the first of ACTIONS that fits, or ""."""
+    return next((action for action, pattern in _ACTIONS if pattern.search(clause)), "")
 
 
 def _action(clause: str) -> str:
-    found = next((action for action, pattern in _ACTIONS if pattern.search(clause)), "")
-    stated = STATED.get(stated_change_type(clause), "")
-    return found or stated or next(action for action, pattern in _WEAK if pattern.search(clause))
+    found = _strong_action(clause) or STATED.get(_change_type(clause), "")
+    return found or next(action for action, pattern in _WEAK if pattern.search(clause))
 
 
 def _things(clause: str, action: str) -> list[str]:
