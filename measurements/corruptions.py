@@ -43,8 +43,10 @@ NAMES = [
 WHERE = [place for row in PLACES for place in row]
 THING_ACTIONS = ("add", "remove", "replace", "move", "recolor", "duplicate")
 PART_ACTIONS = ("blur part", "pixelate part", "duplicate part")
-LEFT_AND_RIGHT = {"rotate left": "rotate right", "tilt left": "tilt right"}
-LEFT_AND_RIGHT |= {right: left for left, right in LEFT_AND_RIGHT.items()}
+LEFT_AND_RIGHT = {
+    **{"rotate left": "rotate right", "rotate right": "rotate left"},
+    **{"tilt left": "tilt right", "tilt right": "tilt left"},
+}
 PICTURE_ACTIONS = [name for name in SENTENCES["description"] if name not in (*THING_ACTIONS, *PART_ACTIONS)]
 PICTURE_ACTIONS = [name for name in PICTURE_ACTIONS if name not in ("none", "cover") and "text" not in name]
 SYNONYMS = {

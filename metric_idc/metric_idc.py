@@ -42,7 +42,7 @@ INPUTS = """
 Args:
     predictions: one sentence per pair.
     references: a list of sentences per pair; pairs may have different numbers of them.
-    metrics: some of BLEU, METEOR, ROUGE-L, CIDEr; all by default.
+    metrics: some of BLEU, METEOR, ROUGE-L, CIDEr, DifferenceUnits; all by default.
 """
 
 
