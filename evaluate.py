@@ -127,9 +127,9 @@ class EvaluateConfig:
     protocol: Literal["standard", "paper"] = option(
         "standard", "paper: rewrite no-change sentences and drop the last batch, as the paper's code does"
     )
-    metrics: list[str] = option([], "some of BLEU METEOR ROUGE-L CIDEr SPICE; default: all available")
+    metrics: list[str] = option([], "some of BLEU METEOR ROUGE-L CIDEr SPICE DifferenceUnits; default: all available")
     sentence_model: str | None = option(
-        None, "folder of a sentence-embedding model: adds the similarity to the references"
+        None, "folder of a sentence-embedding model: adds similarities of sentences and of the things that changed"
     )
     clip_model: str | None = option(
         None, "folder of a CLIP model: adds CLIPScore and RefCLIPScore of the images after"

@@ -82,7 +82,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
             "--metrics", nargs="+", metavar="NAME", help=f"some of {' '.join(METRICS)}; default: all available"
         )
         command.add_argument(
-            "--sentence_model", help="folder of a sentence-embedding model: adds the similarity to the references"
+            "--sentence_model",
+            help="folder of a sentence-embedding model: adds similarities of sentences and of the things that changed",
         )
     return parser.parse_args(argv)
 

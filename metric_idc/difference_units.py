@@ -23,6 +23,7 @@ from .change_type import stated_change_type
 from .content_statistics import NO_CHANGE
 from .noun_phrases import things_of
 from .sentence_similarity import SentenceSimilarity
+from .unit_rules import NAME as RULES
 from .unit_rules import Unit, stated_units
 
 LEAST_SIMILARITY = 0.5
@@ -47,19 +48,24 @@ class DifferenceUnits:
     Args:
         rows: with `change_type` and perhaps the true `units`; in the order of the sentences.
         sentence_model: things are compared by the cosine of its embeddings, and the scores have other names.
-        parser: sentence -> units; () for a sentence that denies a change.
+        parser: sentence -> units; none for a sentence that denies a change.
+        parser_name: what the signature says of the parser, e.g. its model and prompt.
     """
 
     SCORES = ("Unit-P", "Unit-R", "Unit-F1", "Unit-Action-F1", "Unit-TNR", "Unit-HR")
 
     def __init__(
-        self, rows: list[Row], sentence_model: SentenceSimilarity | None = None, parser: Parser = stated_units
+        self,
+        rows: list[Row],
+        sentence_model: SentenceSimilarity | None = None,
+        parser: Parser = stated_units,
+        parser_name: str = RULES,
     ) -> None:
         self.rows, self.sentence_model, self.parser = rows, sentence_model, parser
         similarity = f"{sentence_model.folder.resolve().name} embeddings" if sentence_model else "words"
         truth = "true units" if any("units" in row for row in rows) else "best reference"
         self.IMPLEMENTATION = (
-            f"units (thing, action) by {parser.__name__}, things compared by {similarity}, one-to-one assignment, "
+            f"units (thing, action) by {parser_name}, things compared by {similarity}, one-to-one assignment, "
             f"matches from {LEAST_SIMILARITY}, {truth}"
         )
 

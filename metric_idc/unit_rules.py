@@ -13,6 +13,8 @@ from typing import NamedTuple
 from .change_type import COLOR, SCENE, plain_sentence, stated_change_type
 from .noun_phrases import PART, PICTURE, PREPOSITIONS, things_of
 
+NAME = "rules for English 1"  # in the signature; another number when the rules read sentences differently
+
 
 class Unit(NamedTuple):
     """A change: a thing, in singular and without article, and an action, a name in ACTIONS, "recolor" or "change"."""

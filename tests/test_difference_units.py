@@ -251,10 +251,10 @@ def test_another_parser_may_read_the_sentences() -> None:
     def first_word(sentence: str) -> list[Unit]:
         return [Unit(sentence.split()[0], "any")]
 
-    metric = DifferenceUnits(ROWS[:1], parser=first_word)
+    metric = DifferenceUnits(ROWS[:1], parser=first_word, parser_name="first words")
     (statistics,) = metric.segment_statistics([["man there"]], [["man here", "dog here"]])
     assert metric.reduce(statistics.sum(axis=0), 1)["Unit-Action-F1"] == 1
-    assert "first_word" in metric.IMPLEMENTATION
+    assert "by first words" in metric.IMPLEMENTATION
 
 
 class FewWords:
