@@ -173,6 +173,7 @@ ROWS = [
     make_row("3", "nothing has changed", "the cat and the dog are gone", change_type="remove"),
     make_row("4", "no change", "nothing has changed", change_type="none"),
     make_row("5", "a car and a bus were added", "nothing has changed", change_type="none"),
+    make_row("6", "there is no difference", "nothing has changed", change_type="none"),
 ]
 
 
@@ -184,8 +185,8 @@ def test_scores_by_hand() -> None:
             "Unit-R": 2 / 4,
             "Unit-F1": 2 * 2 / (2 * 2 + 1 + 2),
             "Unit-Action-F1": 2 * 1 / (2 * 1 + 2 + 3),
-            "Unit-TNR": 1 / 2,
-            "Unit-HR": 2 / 2,
+            "Unit-TNR": 2 / 3,
+            "Unit-HR": 2 / 3,
         }
     )
 
@@ -195,11 +196,13 @@ def test_scores_have_intervals_groups_and_pairs() -> None:
     assert result["intervals"].keys() == result["scores"].keys()
     assert all(low <= result["scores"][name] <= high for name, (low, high) in result["intervals"].items())
     groups = {name: group["scores"] for name, group in result["per_change_type"].items()}
-    assert groups["none"] == {"Unit-TNR": 0.5, "Unit-HR": 1.0}, "F1 does not apply to unchanged pairs"
+    assert groups["none"] == pytest.approx({"Unit-TNR": 2 / 3, "Unit-HR": 2 / 3}), (
+        "F1 does not apply to unchanged pairs"
+    )
     assert groups["add"]["Unit-F1"] == pytest.approx(2 / 3) and "Unit-TNR" not in groups["add"]
     pairs = [pair["scores"] for pair in result["pairs"]]
     assert pairs == metric_idc.segment_scores(ROWS, UNITS)
-    assert [pair.get("Unit-F1") for pair in pairs] == pytest.approx([2 / 3, 1, 0, None, None], nan_ok=True)
+    assert [pair.get("Unit-F1") for pair in pairs] == pytest.approx([2 / 3, 1, 0, None, None, None])
     assert metric_idc.corpus_scores(ROWS, UNITS) == result["scores"]
     assert json.loads(json.dumps(result, allow_nan=False)), "no nan in the files"
 
@@ -216,7 +219,7 @@ def test_paired_differences_of_units() -> None:
     better = [row | {"prediction": row["references"][-1]} for row in ROWS]
     gains = metric_idc.paired_differences(better, ROWS, UNITS)
     assert gains["Unit-F1"]["difference"] == pytest.approx(1 - 4 / 7)
-    assert gains["Unit-TNR"]["difference"] == pytest.approx(0.5)
+    assert gains["Unit-TNR"]["difference"] == pytest.approx(1 / 3)
     assert gains["Unit-F1"]["low"] <= gains["Unit-F1"]["difference"] <= gains["Unit-F1"]["high"]
 
 
@@ -243,7 +246,7 @@ def test_pairs_of_unknown_type_are_unchanged_if_all_references_say_so() -> None:
 
 
 def test_a_pair_whose_references_state_no_unit_does_not_count() -> None:
-    rows = [*ROWS, make_row("6", "a car appeared", "nothing has changed", change_type="move")]
+    rows = [*ROWS, make_row("7", "a car appeared", "nothing has changed", change_type="move")]
     assert score_rows(rows, UNITS)["scores"] == score_rows(ROWS, UNITS)["scores"]
 
 
