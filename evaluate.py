@@ -8,6 +8,7 @@ Predictions are written first and then scored. To score them again without the m
 
 import importlib.machinery
 import importlib.util
+import json
 import os
 import sys
 
@@ -128,9 +129,9 @@ class EvaluateConfig:
     protocol: Literal["standard", "paper"] = option(
         "standard", "paper: rewrite no-change sentences and drop the last batch, as the paper's code does"
     )
-    metrics: list[str] = option([], "some of BLEU METEOR ROUGE-L CIDEr SPICE; default: all available")
+    metrics: list[str] = option([], "some of BLEU METEOR ROUGE-L CIDEr SPICE DifferenceUnits; default: all available")
     sentence_model: str | None = option(
-        None, "folder of a sentence-embedding model: adds the similarity to the references"
+        None, "folder of a sentence-embedding model: adds similarities of sentences and of the things that changed"
     )
     clip_model: str | None = option(
         None, "folder of a CLIP model: adds CLIPScore and RefCLIPScore of the images after"
@@ -284,6 +285,15 @@ def loaded_ahead(load: Callable[[int], Any], batches: list[int]) -> Iterator[tup
             yield batch, pairs
 
 
+def with_true_units(predicted: list[Row], provenance: Any) -> list[Row]:
+    """Return the predictions, each with the `units` that the pair's provenance lists, if it lists any."""
+    found = [json.loads(text) if text else {} for text in provenance]
+    return [
+        row | ({"units": facts["units"]} if "units" in facts else {})
+        for row, facts in zip(predicted, found, strict=True)
+    ]
+
+
 def load_batch(
     config: EvaluateConfig, processor: Any, rows: Any, batch: int, questions: dict[str, Question]
 ) -> list[dict[str, tuple[Any, Any]]]:
@@ -359,7 +369,7 @@ def predict(
         ]
         for name in questions
     }
-    own = predicted.pop("own")
+    own = with_true_units(predicted.pop("own"), rows["provenance"])
     if calibration:
         probabilities = [calibration.probability(answer["own"][1]) for answer in answers]
         own = [row | {"change_probability": value} for row, value in zip(own, probabilities, strict=True)]

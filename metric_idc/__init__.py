@@ -3,9 +3,11 @@
 from metric_idc import read_predictions, score_rows
 score_rows(read_predictions("predictions.jsonl"))["scores"]["CIDEr"]
 
-Commands: `python -m metric_idc score FILE --output_dir FOLDER`, `python -m metric_idc compare A B`.
+Commands: `python -m metric_idc score FILE --output_dir FOLDER`, `python -m metric_idc compare A B`,
+`python -m metric_idc agreement FILE`.
 """
 
+from .agreement import agreement
 from .change_probability import change_probability, describe_change_probability
 from .change_type import CHANGE_TYPES, stated_change_type
 from .comparison import compare, describe_controls, results_table
@@ -25,12 +27,14 @@ from .scoring import (
     score_rows,
     segment_scores,
 )
+from .unit_rules import stated_units
 
 __all__ = [
     "CHANGE_TYPES",
     "HEADLINE",
     "METRICS",
     "PROTOCOLS",
+    "agreement",
     "best_constant_caption",
     "change_detection",
     "change_probability",
@@ -50,6 +54,7 @@ __all__ = [
     "score_rows",
     "segment_scores",
     "stated_change_type",
+    "stated_units",
     "tokenize",
     "write_predictions",
     "write_results",

@@ -1,7 +1,8 @@
-"""Score files of predictions and compare results, without model and images.
+"""Score files of predictions, compare results, and compare scores with people, without model and images.
 
 python -m metric_idc score predictions.jsonl --output_dir scores
 python -m metric_idc score results.json --references references.json --output_dir scores      (COCO files)
+python -m metric_idc agreement judged.jsonl             (sentences that people judged)
 python -m metric_idc compare runs/mine/eval/photo_edits-test runs/base/eval/photo_edits-test --names ours base
 """
 
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .agreement import EXAMPLES, agreement, agreement_table
 from .change_probability import describe_change_probability
 from .comparison import compare, describe_controls, renew_table, results_table
 from .controls import EarlierResult, earlier_result
@@ -47,7 +49,7 @@ def score_file(file: Path, folder: Path, references: Path | None = None, **scori
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Return the arguments of one of the commands, `score` or `compare`."""
+    """Return the arguments of one of the commands, `score`, `compare` or `agreement`."""
     parser = argparse.ArgumentParser(
         prog="python -m metric_idc", description=__doc__.split("\n")[0], allow_abbrev=False
     )
@@ -59,9 +61,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--output_dir", type=Path, required=True, help="folder for predictions.jsonl, pairs.jsonl, metrics.json"
     )
     score.add_argument(
-        "--metrics", nargs="+", metavar="NAME", help=f"some of {' '.join(METRICS)}; default: all available"
-    )
-    score.add_argument(
         "--protocol",
         choices=PROTOCOLS,
         default="standard",
@@ -70,15 +69,22 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     score.add_argument(
         "--paper_batch_size", type=int, default=16, help="batch size of the paper protocol (default: %(default)s)"
     )
-    score.add_argument(
-        "--sentence_model", help="folder of a sentence-embedding model: adds the similarity to the references"
-    )
     comparison = commands.add_parser("compare", help="print one table of several results", allow_abbrev=False)
     comparison.add_argument("folders", nargs="+", type=Path, help="results folders")
     comparison.add_argument("--names", nargs="+", help="a name per folder; default: the folders")
     comparison.add_argument(
         "--table_in", type=Path, help="Markdown file whose table between the result marks is replaced"
     )
+    people = commands.add_parser("agreement", help="compare scores with people's judgements", allow_abbrev=False)
+    people.add_argument("file", type=Path, help=f"JSON lines such as {EXAMPLES[0]} or {EXAMPLES[1]}")
+    for command in (score, people):
+        command.add_argument(
+            "--metrics", nargs="+", metavar="NAME", help=f"some of {' '.join(METRICS)}; default: all available"
+        )
+        command.add_argument(
+            "--sentence_model",
+            help="folder of a sentence-embedding model: adds similarities of sentences and of the things that changed",
+        )
     return parser.parse_args(argv)
 
 
@@ -89,6 +95,9 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.table_in:
             renew_table(arguments.table_in, table)
         print(table)
+        return
+    if arguments.command == "agreement":
+        print(agreement_table(agreement(arguments.file, arguments.metrics, arguments.sentence_model)))
         return
     names = ("metrics", "protocol", "paper_batch_size", "sentence_model")
     scoring = {name: getattr(arguments, name) for name in names}

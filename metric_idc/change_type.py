@@ -103,11 +103,11 @@ _COMPILED = [(change_type, re.compile(pattern)) for change_type, pattern in RULE
 
 def stated_change_type(sentence: str) -> str:
     """Return the change type that the sentence states, one of CHANGE_TYPES, or "" if no rule fits."""
-    text = _plain(sentence)
+    text = plain_sentence(sentence)
     return next((change_type for change_type, rule in _COMPILED if rule.search(text)), "")
 
 
-def _plain(sentence: str) -> str:
+def plain_sentence(sentence: str) -> str:
     """Return the sentence in lower case, without contractions, asides, repeated spaces and final punctuation."""
     text = sentence.lower().replace("\u2019", "'")
     text = re.sub(r"\bcan ?not\b|\bca ?n't\b|\bwo ?n't\b", "not", text)

@@ -9,6 +9,7 @@ from .published_scores import published
 from .results import METRICS, PREDICTIONS, read_result, write_text
 from .scoring import HEADLINE, paired_differences, predictions_hash
 
+WITH_INTERVAL = ("CIDEr", "Unit-Action-F1")  # in the table; metrics.json has all intervals
 TABLE_MARKS = ("<!-- results: generated -->", "<!-- results: end -->")
 
 Result = dict[str, Any]
@@ -41,17 +42,21 @@ def compare(folders: list[Path], names: list[str]) -> str:
 
 def results_table(results: dict[str, Result]) -> str:
     """Return a Markdown table with a row per result, and the controls of the first."""
-    lines = [f"| | {' | '.join(HEADLINE)} [95 %] | change type accuracy |", "|---" * (len(HEADLINE) + 2) + "|"]
+    columns = _columns([result["scores"] for result in results.values()])
+    header = [f"{name} [95 %]" if name in WITH_INTERVAL else name for name in columns]
+    lines = [f"| | {' | '.join(header)} | change type accuracy |", "|---" * (len(columns) + 2) + "|"]
     for name, result in results.items():
-        interval = result.get("intervals", {}).get("CIDEr")
-        lines.append(_table_row(name, result["scores"], interval, result.get("change_type_accuracy")))
+        intervals = result.get("intervals", {})
+        lines.append(_table_row(name, columns, result["scores"], intervals, result.get("change_type_accuracy")))
     controls = next(iter(results.values()))["controls"]
     control = controls["constant_caption"]
     source = "" if control["chosen_from"] == "train" else " (the best of the scored references)"
-    lines.append(_table_row(f'constant caption: "{_cell(control["caption"])}"{source}', control["scores"]))
+    named = {f'constant caption: "{_cell(control["caption"])}"{source}': control}
+    if "no_change" in controls:
+        named[f'always "{controls["no_change"]["caption"]}"'] = controls["no_change"]
     if "same_image_twice" in controls:
-        lines.append(_table_row("before image given twice", controls["same_image_twice"]["scores"]))
-    return "\n".join(lines)
+        named["before image given twice"] = controls["same_image_twice"]
+    return "\n".join([*lines, *(_table_row(name, columns, row["scores"]) for name, row in named.items())])
 
 
 def describe_controls(controls: dict[str, Any]) -> str:
@@ -88,12 +93,22 @@ def renew_table(file: Path, table: str, marks: tuple[str, str] = TABLE_MARKS) ->
     write_text(file, re.sub(pattern, lambda _: f"{start}\n{table}\n{end}", text, flags=re.DOTALL))
 
 
+def _columns(scores: list[dict[str, float]]) -> list[str]:
+    """Return the headline scores, those of units only if at least one of several results has them."""
+    return [name for name in HEADLINE if not name.startswith("Unit") or any(name in own for own in scores)]
+
+
 def _table_row(
-    name: str, scores: dict[str, float], interval: list[float] | None = None, accuracy: float | None = None
+    name: str,
+    columns: list[str],
+    scores: dict[str, float],
+    intervals: dict[str, list[float]] | None = None,
+    accuracy: float | None = None,
 ) -> str:
-    cells = [f"{scores[score]:.3f}" if score in scores else "" for score in HEADLINE]
-    if interval:
-        cells[-1] += f" [{interval[0]:.3f}, {interval[1]:.3f}]"
+    cells = [f"{scores[score]:.3f}" if score in scores else "" for score in columns]
+    for number, score in enumerate(columns):
+        if score in WITH_INTERVAL and score in (intervals or {}):
+            cells[number] += " [{:.3f}, {:.3f}]".format(*intervals[score])
     return f"| {name} | {' | '.join(cells)} | {'' if accuracy is None else f'{accuracy:.1%}'} |"
 
 
@@ -130,9 +145,10 @@ def _peers_table(benchmark: str | None) -> list[str]:
     if not peers:
         return []
     lines = [f"\nPublished for {benchmark}, in per cent; splits and protocols may differ:\n"]
-    lines += [f"| | {' | '.join(HEADLINE)} | confidence | source |", "|---" * (len(HEADLINE) + 3) + "|"]
+    columns = _columns([peer["scores"] for peer in peers])
+    lines += [f"| | {' | '.join(columns)} | confidence | source |", "|---" * (len(columns) + 3) + "|"]
     for peer in peers:
-        cells = [f"{peer['scores'][score]:.1f}" if score in peer["scores"] else "" for score in HEADLINE]
+        cells = [f"{peer['scores'][score]:.1f}" if score in peer["scores"] else "" for score in columns]
         source = ": ".join(filter(None, (peer["source"], peer["note"])))
         lines.append(f"| {peer['model']} | {' | '.join(cells)} | {peer['confidence']} | {source} |")
     return lines

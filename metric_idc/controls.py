@@ -79,11 +79,12 @@ class EarlierResult:
         """Return the controls that `score_rows` could not compute for its `result`.
 
         Without the predictions of the controls their recorded numbers are returned; the scores of
-        "same_image_twice" only if protocol and metrics are the same.
+        "same_image_twice" only if the protocol and each of the metrics are the same.
         """
         if self.predictions:
             return input_controls(rows, **self.predictions)
-        same = all(self.signature.get(name) == result["signature"][name] for name in ("protocol", "metrics"))
+        now, then = result["signature"], self.signature
+        same = then.get("protocol") == now["protocol"] and then.get("metrics", {}).items() <= now["metrics"].items()
         return {name: value for name, value in self.controls.items() if same or "scores" not in value}
 
 

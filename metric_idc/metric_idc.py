@@ -15,9 +15,11 @@ from .change_type import CHANGE_TYPES as _change_type
 from .cider import IMPLEMENTATION as _cider
 from .clip_score import PREFIX as _clip
 from .content_statistics import NO_CHANGE as _content_statistics
+from .difference_units import LEAST_SIMILARITY as _difference_units
 from .java import INSTALL as _java
 from .meteor import IMPLEMENTATION as _meteor
 from .ngrams import ORDER as _ngrams
+from .noun_phrases import PICTURE as _noun_phrases
 from .paraphrases import TABLE as _paraphrases
 from .protocols import PROTOCOLS as _protocols
 from .ptb_tokenizer import NAME as _tokenizer
@@ -26,6 +28,7 @@ from .rouge_l import IMPLEMENTATION as _rouge_l
 from .scoring import corpus_scores
 from .sentence_similarity import POOLINGS as _sentences
 from .spice import IMPLEMENTATION as _spice
+from .unit_rules import UNITS_EXAMPLE as _unit_rules
 
 DESCRIPTION = "BLEU, METEOR, ROUGE-L and CIDEr of image difference captions, as the official COCO code gives them."
 CITATION = """@article{chen2015microsoft,
@@ -39,7 +42,7 @@ INPUTS = """
 Args:
     predictions: one sentence per pair.
     references: a list of sentences per pair; pairs may have different numbers of them.
-    metrics: some of BLEU, METEOR, ROUGE-L, CIDEr; all by default.
+    metrics: some of BLEU, METEOR, ROUGE-L, CIDEr, DifferenceUnits; all by default.
 """
 
 

@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .unit_rules import UNITS_EXAMPLE, are_units
+
 EXAMPLE = (
     '{"pair_id": "7", "prediction": "the car is gone", "references": ["a car has left"], "change_type": "remove"}'
 )
@@ -19,7 +21,8 @@ Row = dict[str, Any]
 def read_predictions(path: str | Path) -> list[Row]:
     """Return the rows `pair_id, prediction, references, change_type` of a file of JSON lines.
 
-    `change_type` may be missing and is "" then; further fields of a line are kept.
+    `change_type` may be missing and is "" then, and `units`, the true changes, may be missing too; further fields of a
+    line are kept.
 
     Raises: ValueError with file and line for anything that cannot be scored; OSError if the file cannot be read.
     """
@@ -70,6 +73,8 @@ def _row(line: bytes, where: str) -> Row:
     for name in ("prediction", "change_type"):
         if not isinstance(row.get(name, ""), str):
             raise ValueError(f"{where}: {name} is {_short(row[name])}; it must be a string")
+    if not are_units(row.get("units", [])):
+        raise ValueError(f"{where}: units is {_short(row['units'])}; it must be e.g. {UNITS_EXAMPLE}")
     if not isinstance(row["pair_id"], str | int) or isinstance(row["pair_id"], bool):
         raise ValueError(f"{where}: pair_id is {_short(row['pair_id'])}; it must be a string or a whole number")
     for name in ("pair_id", "change_type"):  # replacing characters could make two ids equal

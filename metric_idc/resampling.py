@@ -26,8 +26,8 @@ def resampled_scores(
 
 
 def interval(values: np.ndarray) -> list[float]:
-    """Return the bounds of the middle 95 %."""
-    return [float(bound) for bound in np.percentile(values, [2.5, 97.5])]
+    """Return the bounds of the middle 95 %, of the values that are not nan."""
+    return [float(bound) for bound in np.nanpercentile(values, [2.5, 97.5])]
 
 
 def permuted_differences(

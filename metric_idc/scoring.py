@@ -20,14 +20,20 @@ from .change_probability import change_probability
 from .change_type import CHANGE_TYPES, stated_change_type
 from .clip_score import ClipScore
 from .content_statistics import change_detection, change_type_accuracy, length_and_diversity, said_unchanged
+from .difference_units import NO_CHANGE_SENTENCE, DifferenceUnits
 from .java import java_command
 from .protocols import apply_protocol
 from .resampling import interval, p_value, permuted_differences, resampled_scores
 from .sentence_similarity import SentenceSimilarity
+from .unit_rules import UNITS_EXAMPLE, are_units
 
-# A metric: SCORES, IMPLEMENTATION, `segment_statistics(systems, references)` and `reduce(total, pairs)`.
-METRICS = {"BLEU": bleu, "METEOR": meteor, "ROUGE-L": rouge_l, "CIDEr": cider, "SPICE": spice}
-HEADLINE = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
+# A metric: SCORES, IMPLEMENTATION, `segment_statistics(systems, references)` and `reduce(total, pairs)`, where a score
+# is nan if it does not apply to any of the pairs. A class is made from the rows, and reads untokenized captions.
+METRICS = {
+    **{"BLEU": bleu, "METEOR": meteor, "ROUGE-L": rouge_l, "CIDEr": cider, "SPICE": spice},
+    "DifferenceUnits": DifferenceUnits,
+}
+HEADLINE = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "Unit-F1", "Unit-Action-F1", "Unit-TNR")
 
 Row = dict[str, Any]
 Metrics = dict[str, Any]
@@ -50,15 +56,16 @@ def score_rows(
     """Return the content of metrics.json for one set of predictions, and under "pairs" that of pairs.jsonl.
 
     Args:
-        rows: `pair_id, prediction, references` of every pair of a split, and `change_type` and `change_probability`
-            if they are known.
+        rows: `pair_id, prediction, references` of every pair of a split, and `change_type`, `units` (the true
+            changes, each with `thing` and `action`) and `change_probability` if they are known.
         metrics: some of METRICS; by default all (SPICE only where its files are installed).
         constant_caption: the control's answer to every pair, chosen from training captions by
             `best_constant_caption`; by default the best of the scored references.
         resamples: draws of the bootstrap behind the intervals.
         same_image_twice: the model's captions for each pair's image before, given twice, in the order of the rows.
         protocol: "standard", or "paper" with the `paper_batch_size` of the repeated evaluation; see protocols.py.
-        sentence_model: folder of a sentence-embedding model; adds SentenceSimilarity.
+        sentence_model: folder of a sentence-embedding model; adds SentenceSimilarity, and difference units whose
+            things are compared by it.
         clip_model: folder of a CLIP model; with `images`, the RGB images after, adds CLIPScore and RefCLIPScore.
 
     Raises: ValueError for rows or options that cannot be scored; ImportError or FileNotFoundError for what is not
@@ -74,19 +81,28 @@ def score_rows(
     chosen, left_out = _choose_metrics(metrics)
     if images is not None and scored is not rows:
         images = islice(images, len(scored))  # those of pairs that the paper protocol drops are not read
-    on_text = _model_metrics(sentence_model, clip_model, images)
+    on_tokens, on_text = _by_input(chosen, scored)
+    on_text |= _model_metrics(scored, on_text.keys(), sentence_model, clip_model, images)
     tokens, written, references = _systems(scored, twice, constant_caption)
     texts = [row["references"] for row in scored]
-    statistics = _segment_statistics(chosen, tokens, references) | _segment_statistics(on_text, written, texts)
-    used = chosen | on_text
+    statistics = _segment_statistics(on_tokens, tokens, references)
+    statistics |= _segment_statistics(on_text, written, texts, threads=1)  # two cannot import transformers at once
+    if "DifferenceUnits" in on_text:  # the wording does not matter to it
+        denials = {"no_change": [NO_CHANGE_SENTENCE] * len(scored)}
+        units = _segment_statistics({"DifferenceUnits": on_text["DifferenceUnits"]}, denials, texts)
+        statistics["DifferenceUnits"] |= units["DifferenceUnits"]
+    used = on_tokens | on_text
 
     def scores(system: str, pairs: Any = slice(None)) -> dict[str, float]:
-        return _reduce(used, {name: arrays[system][pairs] for name, arrays in statistics.items()})
+        known = {name: arrays[system][pairs] for name, arrays in statistics.items() if system in arrays}
+        return _reduce(used, known)
 
     own = {name: arrays["own"] for name, arrays in statistics.items()}
     source = "references" if constant_caption is None else "train"
     constant = {"caption": written["constant"][0], "chosen_from": source, "scores": scores("constant")}
     controls = {"constant_caption": constant}
+    if "DifferenceUnits" in used:
+        controls["no_change"] = {"caption": NO_CHANGE_SENTENCE, "scores": scores("no_change")}
     if twice:
         controls["same_image_twice"] = {"scores": scores("same_image_twice"), "said_unchanged": said_unchanged(twice)}
     lengths = {"predictions": tokens["own"], "references": [text for texts in references for text in texts]}
@@ -119,7 +135,7 @@ def check_scoring(
     """Raise what `score_rows` would raise for so many rows, e.g. for unknown names, or without a JVM or model."""
     _choose_metrics(metrics)
     java_command()
-    _model_metrics(sentence_model, clip_model, ())
+    _model_metrics([], (), sentence_model, clip_model, ())
     apply_protocol([{"pair_id": "", "prediction": "", "references": [""]}] * pairs, protocol, paper_batch_size, 0)
 
 
@@ -150,12 +166,9 @@ def paired_differences(
     """
     _check_rows(rows_a)
     _check_rows(rows_b)
-    chosen, _ = _choose_metrics(metrics)
-    rows_b = _align(rows_a, rows_b)
-    tokens_a, tokens_b, references = _tokenize_all(
-        [[row["prediction"] for row in rows] for rows in (rows_a, rows_b)], [row["references"] for row in rows_a]
-    )
-    statistics = _segment_statistics(chosen, {"a": tokens_a, "b": tokens_b}, references)
+    both = {"a": rows_a, "b": _align(rows_a, rows_b)}
+    sentences = {name: [row["prediction"] for row in rows] for name, rows in both.items()}
+    chosen, statistics = _statistics(rows_a, metrics, sentences)
     sides = [{name: arrays[system] for name, arrays in statistics.items()} for system in ("a", "b")]
 
     def reduce(sums: dict[str, np.ndarray]) -> dict[str, float]:
@@ -191,6 +204,8 @@ def _check_rows(rows: list[Row]) -> None:
             raise ValueError(f"the references of pair {pair_id!r} are {references!r}; give a list of strings")
         if not references:
             raise ValueError(f"pair {pair_id!r} has no reference; give at least one (pairs are never dropped)")
+        if not are_units(row.get("units", [])):
+            raise ValueError(f"the units of pair {pair_id!r} are {row['units']!r}; give e.g. {UNITS_EXAMPLE}")
         for text in (row["prediction"], *references):
             try:
                 text.encode()
@@ -212,7 +227,15 @@ def _choose_metrics(names: list[str] | None) -> tuple[Metrics, dict[str, str]]:
     }, left_out
 
 
+def _by_input(metrics: Metrics, rows: list[Row]) -> tuple[Metrics, Metrics]:
+    """Return the metrics that read tokens, and those that read captions as they were written, made from the rows."""
+    on_text = {name: metric(rows) for name, metric in metrics.items() if isinstance(metric, type)}
+    return {name: metric for name, metric in metrics.items() if name not in on_text}, on_text
+
+
 def _model_metrics(
+    rows: list[Row],
+    chosen: Iterable[str],
     sentence_model: str | Path | None,
     clip_model: str | Path | None,
     images: Iterable[Any] | None,
@@ -221,6 +244,8 @@ def _model_metrics(
     models: Metrics = {}
     if sentence_model is not None:
         models["SentenceSimilarity"] = SentenceSimilarity(sentence_model)
+        if "DifferenceUnits" in chosen:
+            models["EmbeddedUnits"] = DifferenceUnits(rows, models["SentenceSimilarity"])
     if clip_model is not None:
         models["CLIPScore"] = ClipScore(clip_model, images)
     return models
@@ -252,14 +277,18 @@ def _tokenize_all(systems: list[list[str]], *lists: list[list[str]]) -> list[Any
 
 
 def _segment_statistics(
-    metrics: Metrics, systems: dict[str, list[str]], references: list[list[str]]
+    metrics: Metrics, systems: dict[str, list[str]], references: list[list[str]], threads: int | None = None
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Return the statistics per metric and system; a system without sentences is left out."""
+    """Return the statistics per metric and system; a system without sentences is left out.
+
+    Args:
+        threads: by default, one for each metric.
+    """
     systems = {name: sentences for name, sentences in systems.items() if sentences}
     if not metrics:
         return {}
     # threads, because METEOR waits for its JVMs while the others count
-    with ThreadPoolExecutor(len(metrics)) as pool:
+    with ThreadPoolExecutor(threads or len(metrics)) as pool:
         running = {
             name: pool.submit(metric.segment_statistics, list(systems.values()), references)
             for name, metric in metrics.items()
@@ -269,15 +298,25 @@ def _segment_statistics(
 
 def _own_statistics(rows: list[Row], metrics: list[str] | None) -> tuple[Metrics, dict[str, np.ndarray]]:
     _check_rows(rows)
-    chosen, _ = _choose_metrics(metrics)
-    predictions, references = _tokenize_all([[row["prediction"] for row in rows]], [row["references"] for row in rows])
-    statistics = _segment_statistics(chosen, {"own": predictions}, references)
-    return chosen, {name: arrays["own"] for name, arrays in statistics.items()}
+    used, statistics = _statistics(rows, metrics, {"own": [row["prediction"] for row in rows]})
+    return used, {name: arrays["own"] for name, arrays in statistics.items()}
+
+
+def _statistics(
+    rows: list[Row], metrics: list[str] | None, systems: dict[str, list[str]]
+) -> tuple[Metrics, dict[str, dict[str, np.ndarray]]]:
+    """Return the metrics, and the statistics of each for several systems' sentences."""
+    on_tokens, on_text = _by_input(_choose_metrics(metrics)[0], rows)
+    texts = [row["references"] for row in rows]
+    *tokens, references = _tokenize_all(list(systems.values()), texts)
+    statistics = _segment_statistics(on_tokens, dict(zip(systems, tokens, strict=True)), references)
+    return on_tokens | on_text, statistics | _segment_statistics(on_text, systems, texts, threads=1)
 
 
 def _reduce(metrics: Metrics, statistics: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return the scores that apply to any of the pairs."""
     sums = {name: array.sum(axis=0) for name, array in statistics.items()}
-    return _reduce_sums(metrics, sums, len(next(iter(statistics.values()))))
+    return _defined(_reduce_sums(metrics, sums, len(next(iter(statistics.values())))))
 
 
 def _reduce_sums(metrics: Metrics, sums: dict[str, np.ndarray], pairs: int) -> dict[str, float]:
@@ -286,9 +325,13 @@ def _reduce_sums(metrics: Metrics, sums: dict[str, np.ndarray], pairs: int) -> d
     }
 
 
+def _defined(scores: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in scores.items() if not np.isnan(value)}
+
+
 def _pair_scores(metrics: Metrics, statistics: dict[str, np.ndarray]) -> list[dict[str, float]]:
     rows = zip(*statistics.values(), strict=True)
-    return [_reduce_sums(metrics, dict(zip(statistics, row, strict=True)), 1) for row in rows]
+    return [_defined(_reduce_sums(metrics, dict(zip(statistics, row, strict=True)), 1)) for row in rows]
 
 
 def _intervals(
@@ -296,7 +339,7 @@ def _intervals(
 ) -> dict[str, list[float]]:
     pairs = len(next(iter(statistics.values())))
     draws = resampled_scores(statistics, lambda sums: _reduce_sums(metrics, sums, pairs), resamples, seed)
-    return {name: interval(values) for name, values in draws.items()}
+    return {name: interval(draws[name]) for name in _reduce(metrics, statistics)}
 
 
 def _pairs(rows: list[Row], scores: list[dict[str, float]]) -> list[Row]:

@@ -31,7 +31,7 @@ class SentenceSimilarity:
         """Return per system [pairs] the cosine with the nearest reference, of untokenized captions."""
         texts = list(dict.fromkeys(text for captions in [*systems, *references] for text in captions))
         position_of = {text: row for row, text in enumerate(texts)}
-        vectors = self._embed(texts)
+        vectors = self.embed(texts)
 
         def nearest(prediction: str, captions: list[str]) -> float:
             return float(max(vectors[position_of[prediction]] @ vectors[position_of[text]] for text in captions))
@@ -43,7 +43,7 @@ class SentenceSimilarity:
         """Return the mean over pairs."""
         return {"SentenceSimilarity": float(total / pairs)}
 
-    def _embed(self, texts: list[str]) -> np.ndarray:
+    def embed(self, texts: list[str]) -> np.ndarray:
         """Return [texts, width] vectors of length 1."""
         import torch
         from transformers import AutoModel, AutoTokenizer

@@ -50,9 +50,9 @@ def write_report(folder: Path, images: Iterable[tuple[Image, Image]] | None = No
     if thumbnail < 1:
         raise ValueError(f"thumbnail must be at least 1 pixel, got {thumbnail}")
     rows, pairs, metrics = _read(folder)
-    names = list(pairs[0]["scores"])
+    names = list(dict.fromkeys(name for pair in pairs for name in pair["scores"]))
     main = MAIN if MAIN in names else names[0]
-    turns = _turns([pair["scores"][main] for pair in pairs])
+    turns = _turns([pair["scores"].get(main, 0.0) for pair in pairs])
     pictures = {} if images is None else _thumbnails(images, turns, thumbnail)
     _render(
         folder / REPORT,
@@ -64,7 +64,7 @@ def write_report(folder: Path, images: Iterable[tuple[Image, Image]] | None = No
         main=main,
         charts=_charts(metrics),
         reliability=metrics.get("change_probability", {}).get("reliability"),
-        data=_script_json(_page_data(rows, pairs, pictures)),
+        data=_script_json(_page_data(rows, pairs, pictures, names)),
         pairs=len(rows),
         pictures=pictures,
         has_images=images is not None,
@@ -196,8 +196,14 @@ def _charts(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return charts
 
 
-def _page_data(rows: list[Row], pairs: list[Row], pictures: dict[int, dict[str, Any]]) -> dict[str, Any]:
-    """Return the data of the page's program: the pairs, without their pictures."""
+def _page_data(
+    rows: list[Row], pairs: list[Row], pictures: dict[int, dict[str, Any]], names: list[str]
+) -> dict[str, Any]:
+    """Return the data of the page's program: the pairs, without their pictures.
+
+    Args:
+        names: of the scores; those that do not apply to a pair are None.
+    """
     data = [
         {
             "id": row["pair_id"],
@@ -206,12 +212,12 @@ def _page_data(rows: list[Row], pairs: list[Row], pictures: dict[int, dict[str, 
             "stated": pair["stated_change_type"],
             "prediction": row["prediction"],
             "references": row["references"],
-            "scores": list(pair["scores"].values()),
+            "scores": [pair["scores"].get(name) for name in names],
             "size": pictures[number]["size"] if number in pictures else None,
         }
         for number, (row, pair) in enumerate(zip(rows, pairs, strict=True))
     ]
-    return {"scores": list(pairs[0]["scores"]), "pairs": data}
+    return {"scores": names, "pairs": data}
 
 
 def _script_json(content: Any) -> str:

@@ -18,7 +18,7 @@ from captioner_idc.loading import SHIPPED, load
 
 PAGES = (
     *("first_caption", "data", "training", "synthesis", "evaluation", "add_a_benchmark", "add_a_model_family"),
-    *("serving", "other_trainers", "early_attention", "speed"),
+    *("serving", "other_trainers", "early_attention", "speed", "reading_scores"),
 )
 FEW = """--benchmark_options '{"train": 4, "validation": 4, "test": 4}'"""
 # What makes a command short; the first pattern that is found counts.
@@ -61,6 +61,7 @@ def place(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "folders" / side).mkdir(parents=True)
         image.save(folder / "folders" / side / "1.png")
     (folder / "pairs.csv").write_text("before,after\nbefore.png,after.png\nafter.png,nothing.png\n")
+    (folder / "judged.jsonl").write_text("\n".join(blocks(root, "reading_scores", "json")[:1] * 2))
     model, processor = load(SHIPPED, device="cpu")
     for name in ("mine", "photo_edits", "photo_edits-base"):
         save_adapter(add_lora(model, 2, 4, 0.0, 0), processor, folder / "runs" / name, str(SHIPPED), None)

@@ -32,6 +32,7 @@ from modeling_blip2idc import processing_blip2idc
 
 OPTIONS = {"train": 48, "validation": 8, "test": 24}
 NAMES = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr"]
+NAMES += ["Unit-P", "Unit-R", "Unit-F1", "Unit-Action-F1", "Unit-TNR", "Unit-HR"]
 MODEL, LIMIT = ("--model", "m", "--output_dir", "o"), ("--max_new_tokens", "9")
 
 
@@ -106,7 +107,17 @@ def test_each_pair_has_its_scores_and_stated_change_type(evaluated: Path) -> Non
     pairs = [json.loads(line) for line in (evaluated / "pairs.jsonl").read_text().splitlines()]
     expected = [stated_change_type(row["prediction"]) for row in rows]
     assert [pair["stated_change_type"] for pair in pairs] == expected
-    assert [pair["scores"] for pair in pairs] == segment_scores(rows, ["BLEU", "METEOR", "ROUGE-L", "CIDEr"])
+    names = ["BLEU", "METEOR", "ROUGE-L", "CIDEr", "DifferenceUnits"]
+    assert [pair["scores"] for pair in pairs] == segment_scores(rows, names)
+
+
+def test_true_units_of_the_benchmark_go_into_the_predictions(program: ModuleType) -> None:
+    units = [{"thing": "tiger", "action": "add", "place": "top"}]
+    rows = [{"pair_id": str(number)} for number in range(4)]
+    provenance = [json.dumps({"units": units}), json.dumps({"units": []}), json.dumps({"seed": 0}), ""]
+    found = program.with_true_units(rows, provenance)
+    assert [row.get("units") for row in found] == [units, [], None, None]
+    assert [row["pair_id"] for row in found] == ["0", "1", "2", "3"]
 
 
 def mean_color(image: Image.Image) -> np.ndarray:

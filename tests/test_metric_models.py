@@ -214,6 +214,10 @@ def test_a_real_sentence_model_recognises_meaning():
     assert same == pytest.approx(1, abs=1e-5)
     assert far < 0.3 < 0.5 < near < 1
     assert "mean pooling" in result["signature"]["metrics"]["SentenceSimilarity"]
+    assert not any("Unit" in name for name in result["scores"]), "they were not asked for"
+    units = [row["scores"] for row in score_rows(rows, ["DifferenceUnits"], sentence_model=folder)["pairs"]]
+    assert [row["Unit-F1"] for row in units] == [0, 1, 0], "an automobile and a car have no word in common"
+    assert [row["Unit-F1-Embedded"] for row in units] == [1, 1, 0]
 
 
 def test_importing_the_package_does_not_import_torch():

@@ -530,8 +530,8 @@ def test_scores_of_other_weights_are_named_and_left_out(
             "eval/base/metrics.json",
             "eval/toy-test/metrics.json",
         }
-        assert len(ModelCard(files["README.md"].decode()).data.eval_results) == 7
-        assert len(yaml.safe_load(files[".eval_results/toy.yaml"])) == 7
+        assert len(ModelCard(files["README.md"].decode()).data.eval_results) == 13
+        assert len(yaml.safe_load(files[".eval_results/toy.yaml"])) == 13
     card = write_card(run).read_text()
     assert "Not listed, because they are not of these weights" in card
     assert "`eval/of another adapter`, `eval/unknown`." in card and "### unknown" not in card

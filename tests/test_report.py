@@ -551,6 +551,25 @@ def test_scores_and_stated_types_of_pairs_are_those_of_the_file(tmp_path: Path) 
     assert look["ids"] == ["p0", "p1", "p2", "p3", "p4"] and look["count"].endswith("mean BLEU-1 2.000")
 
 
+def test_scores_that_do_not_apply_to_a_pair_are_left_out(tmp_path: Path) -> None:
+    """F1 of difference units applies to changed pairs only, TNR to unchanged ones."""
+    rows = example_rows(12)
+    page = write_report(results_in(tmp_path, rows, metrics=["CIDEr", "DifferenceUnits"]))
+    data = page_data(page)
+    f1, tnr = data["scores"].index("Unit-F1"), data["scores"].index("Unit-TNR")
+    for pair in data["pairs"]:
+        unchanged = pair["change_type"] == "none"
+        assert (pair["scores"][f1] is None, pair["scores"][tnr] is None) == (unchanged, not unchanged)
+    changed = {row["pair_id"] for row in rows if row["change_type"] != "none"}
+    (look,) = browse(page, tmp_path, "#score=Unit-F1")
+    assert set(look["ids"]) == changed and len(changed) < len(rows)
+    (look,) = browse(page, tmp_path)
+    assert set(look["ids"]) == {row["pair_id"] for row in rows}, "CIDEr applies to all"
+    shown = dict(zip(look["ids"], look["about"], strict=True))
+    assert all(("Unit-F1" in about) == (pair in changed) for pair, about in shown.items())
+    assert "No change: \u201cnothing has changed\u201d as the answer to every pair" in plain_text(page)
+
+
 def test_without_cider_the_first_score_sorts_the_pairs(tmp_path: Path) -> None:
     rows = example_rows(9)
     page = write_report(results_in(tmp_path, rows, metrics=["ROUGE-L"]), example_images(9))
