@@ -4,16 +4,24 @@ from ..pair_builder import PairBuilder
 from .birds_to_words import BirdsToWords
 from .clevr_change import ClevrChange
 from .clevr_dc import ClevrDc
+from .clevr_multi_change import ClevrMultiChange
+from .describe_the_difference import DescribeTheDifference
+from .diffspot import DiffSpot
 from .emu_edit import EmuEdit
 from .folder import Folder
 from .image_editing_request import ImageEditingRequest
+from .img_diff import ImgDiff
 from .instruct_pix2pix import InstructPix2Pix
 from .levir_cc import LevirCc
+from .levir_family import DubaiCc, LevirCdc, LevirMci, SecondCc, WhuCdc
 from .magicbrush import MagicBrush
+from .omnidiff import OmniDiff
 from .photo_edits import PhotoEdits
 from .spot_the_diff import SpotTheDiff
+from .spot_the_shift import SpotTheShift
 from .syned import Syned
 from .toy import Toy
+from .vlm_subtlebench import VlmSubtleBench
 
 BENCHMARKS: dict[str, type[PairBuilder]] = {
     "syned": Syned,
@@ -23,7 +31,19 @@ BENCHMARKS: dict[str, type[PairBuilder]] = {
     "spot_the_diff": SpotTheDiff,
     "image_editing_request": ImageEditingRequest,
     "levir_cc": LevirCc,
+    "levir_mci": LevirMci,
+    "levir_cdc": LevirCdc,
+    "whu_cdc": WhuCdc,
+    "second_cc": SecondCc,
+    "dubai_cc": DubaiCc,
     "birds_to_words": BirdsToWords,
+    "vlm_subtlebench": VlmSubtleBench,
+    "diffspot": DiffSpot,
+    "spot_the_shift": SpotTheShift,
+    "clevr_multi_change": ClevrMultiChange,
+    "omnidiff": OmniDiff,
+    "img_diff": ImgDiff,
+    "describe_the_difference": DescribeTheDifference,
     "instruct_pix2pix": InstructPix2Pix,
     "magicbrush": MagicBrush,
     "photo_edits": PhotoEdits,
