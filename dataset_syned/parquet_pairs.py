@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pyarrow.parquet import ParquetFile, read_metadata
+from pyarrow.parquet import ParquetFile, read_metadata, read_schema
 
 from .annotations import read_each, reading_parquet
 from .pair_builder import PairBuilder
@@ -43,6 +43,12 @@ def read_rows(path: Path, columns: Columns, optional: frozenset[str] = frozenset
             for batch in file.iter_batches(BATCH, row_groups=[group], columns=list(dict.fromkeys(found.values()))):
                 for row in batch.to_pylist():
                     yield {ours: row[found[ours]] if ours in found else None for ours in columns}
+
+
+def column_names(path: Path) -> list[str]:
+    """Return the names of the columns of a Parquet file."""
+    with reading_parquet(path):
+        return read_schema(path).names
 
 
 def count_rows(path: Path) -> int:
