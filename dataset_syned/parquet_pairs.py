@@ -31,7 +31,7 @@ def shard_columns(path: Path, names: list[str], columns: Columns, optional: froz
 
 
 def read_rows(path: Path, columns: Columns, optional: frozenset[str] = frozenset()) -> Iterator[Row]:
-    """Yield the rows of a Parquet file under our names, so that memory is that of a batch and not that of the file.
+    """Yield the rows of a Parquet file under our names; memory is a few times that of a row group, not of the file.
 
     Args:
         columns: what is read; other columns are not touched.
