@@ -50,6 +50,9 @@ NO_CHANGE_SENTENCES = frozenset(
 )
 
 
+NO_CHANGE_CAPTION = "there is no difference between the two images"  # of unchanged pairs without a sentence
+
+
 def say_no_change(captions: list[str]) -> bool:
     """Return whether every caption is one of NO_CHANGE_SENTENCES, whatever its case and its final full stop."""
     return bool(captions) and all(text.lower().strip(" .\n") in NO_CHANGE_SENTENCES for text in captions)
@@ -153,6 +156,25 @@ def read_each(
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             result = BrokenEntry(DataError(f"{place}: {describe_problem(error)}"))
         yield result
+
+
+def first_field(entry: dict[str, Any], *names: str) -> Any:
+    """Return the value of the first of `names` that an entry has.
+
+    Raises: DataError that names the first of them, and the fields that there are.
+    """
+    for name in names:
+        if name in entry:
+            return entry[name]
+    others = f" (or {', '.join(map(repr, names[1:]))})" if names[1:] else ""
+    raise DataError(f"no field {names[0]!r}{others}, it has: {', '.join(entry) or 'none'}")
+
+
+def required_text(value: Any, field: str) -> str:
+    """Return the text of a field without outer blanks. Raises: DataError if there is none."""
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"no text in {field!r}")
+    return value.strip()
 
 
 def describe_problem(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 Numbers are in per cent, None if a score was not reported or not found. `confidence`: SRC was read in the primary
 source, SEC in a later paper or note that quotes it, MEM was not read and must not be a target. Papers mix variants,
-splits and settings; `note` says what is known about that. `source` is one of SOURCES.
+splits and settings; `note` says what is known about that, and scores of other kinds. `source` is one of SOURCES.
 """
 
 from typing import Any
@@ -15,10 +15,14 @@ SOURCES = {
     "PC": "note on ProCap, ICLR 2026",
     "CX": "note on CORTEX, AAAI 2026",
     "SG": "re-implementation of SSGPA, AAAI 2025",
+    "SVE": "Stateful Visual Encoders, arXiv 2606.04433, 2026",
+    "STS": "Liberatori et al., Spot-the-shift, arXiv 2609.10356, 2026",
+    "DS": "Zhang et al., DiffSpot, leaderboard of its repository, 2026",
     "": "not read",
 }
 SCORES = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
 SSGPA = "an independent re-run got 65.3 / 91.4 CIDEr, no code released"
+ANY_ORDER = "the changes may come in any order; all weights trained"
 IEDIT = "called IEdit there; its level looks like another split or scoring than IER's"
 
 # (model, BLEU-4, METEOR, ROUGE-L, CIDEr, confidence, source[, note])
@@ -108,6 +112,52 @@ PUBLISHED: dict[str, list[tuple[Any, ...]]] = {
         ("InternVL2-8B + Img-Diff data", 12.5, 14.2, 39.4, 56.0, "SRC", "ID"),
         ("OneDiff", None, None, None, 109.6, "SEC", "OD", IEDIT),
         ("M3Diff", None, None, None, 136.6, "SEC", "OD", IEDIT),
+    ],
+    "omnidiff": [
+        ("CARD", None, None, None, 9.2, "SEC", "OD", "photographs; rendered scenes 7.3"),
+        ("GPT-4o", None, None, None, 5.2, "SEC", "OD", "zero-shot, photographs; rendered scenes 5.6"),
+        ("Qwen-2.5-VL-7B", None, None, None, 6.2, "SEC", "OD", "zero-shot, photographs; rendered scenes 3.3"),
+        ("FINER-MLLM", None, None, None, 11.7, "SEC", "OD", "photographs; rendered scenes 14.0"),
+        ("M3Diff", None, None, None, 31.3, "SEC", "OD", "photographs; rendered scenes 28.3"),
+    ],
+    "clevr_multi_change": [
+        ("Qwen3.5-4B, stateless", 90.5, None, None, 529.5, "SRC", "SVE", ANY_ORDER),
+        ("Qwen3.5-4B, Self-Ext", 92.0, None, None, 538.1, "SRC", "SVE", ANY_ORDER),
+        ("Qwen3.5-4B, Self+FFN", 91.6, None, None, 537.2, "SRC", "SVE", f"{ANY_ORDER}; new weights, no other image"),
+        ("Qwen3.5-4B, Cross+FFN", 92.7, None, None, 543.9, "SRC", "SVE", ANY_ORDER),
+    ],
+    "levir_cc": [
+        ("Qwen3.5-4B", None, None, None, 142.26, "SRC", "SVE", "all weights trained"),
+        ("Qwen3.5-4B, stateful", None, None, None, 144.35, "SRC", "SVE", "all weights trained"),
+    ],
+    # The notes: F1 of the things that changed, true-negative rate, and invented changes per unchanged pair.
+    "spot_the_shift": [
+        ("Gemini 3 Flash", 17.6, 32.8, 48.1, 255.3, "SRC", "STS", "zero-shot; F1 53.0, TNR 45.8, 1.8 invented"),
+        ("Claude Opus 4.6", 11.5, 23.3, 44.9, 314.8, "SRC", "STS", "zero-shot; F1 27.7, TNR 60.7, 1.4 invented"),
+        ("InternVL3.5-8B", 7.5, 22.5, 22.4, 4.6, "SRC", "STS", "zero-shot; F1 16.0, TNR 0.6, 4.7 invented"),
+        ("Molmo2-4B", 1.8, 7.6, 43.8, 426.4, "SRC", "STS", "zero-shot, mostly says no change; F1 6.3, TNR 81.2"),
+        ("Qwen3-VL-8B", 1.5, 7.9, 13.3, 27.9, "SRC", "STS", "zero-shot; F1 10.9, TNR 4.9, 7.9 invented"),
+        ("Qwen3-VL-32B", 3.4, 14.6, 23.0, 96.1, "SRC", "STS", "zero-shot; F1 22.5, TNR 18.2, 5.6 invented"),
+        (
+            "Qwen3-VL-8B tuned",
+            19.5,
+            17.1,
+            32.2,
+            154.7,
+            "SRC",
+            "STS",
+            "on edits, points; F1 23.8, TNR 26.4, 0.8 invented",
+        ),
+    ],
+    # Only judged: right answers to all pairs, to changed ones (recall) and to unchanged ones (specificity).
+    "diffspot": [
+        ("Gemini 3.1 Pro", *[None] * 4, "SRC", "DS", "judged 47.2, recall 40.7, specificity 98.4"),
+        ("Kimi K2.5", *[None] * 4, "SRC", "DS", "judged 42.2, recall 36.4, specificity 87.2"),
+        ("Claude Opus 4.7", *[None] * 4, "SRC", "DS", "judged 38.9, recall 31.2, specificity 99.6"),
+        ("GPT-5.4", *[None] * 4, "SRC", "DS", "judged 38.3, recall 30.5, specificity 99.6"),
+        ("Qwen3-VL-30B-Instruct", *[None] * 4, "SRC", "DS", "judged 17.6, recall 9.3, specificity 82.0"),
+        ("InternVL3.5-30B-A3B", *[None] * 4, "SRC", "DS", "judged 15.0, recall 4.2, specificity 100.0"),
+        ("always no difference", *[None] * 4, "SRC", "DS", "judged 11.4"),
     ],
 }
 

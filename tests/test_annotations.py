@@ -11,6 +11,7 @@ from pathlib import Path
 
 import benchmark_contract
 import pytest
+from pyarrow import parquet
 
 from dataset_syned import BENCHMARKS, benchmark_builder
 from dataset_syned.__main__ import main
@@ -160,6 +161,8 @@ def test_annotations_without_an_entry_are_an_error_of_every_command(
         content = {".json": "[]" if path.read_text().startswith("[") else "{}", ".jsonl": "", ".txt": ""}
         header = path.read_text().splitlines(keepends=True)[0]
         path.write_text(content.get(path.suffix, header))
+    for path in (tmp_path / "raw").rglob("*.parquet"):
+        parquet.write_table(parquet.read_schema(path).empty_table(), path)
     for command, codes in (("check", (1, 2)), ("prepare", (2,))):
         assert main([command, name, "--data_dir", str(tmp_path / "raw")]) in codes
         assert "no problem found" not in capsys.readouterr().out

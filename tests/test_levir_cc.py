@@ -10,9 +10,10 @@ import datasets
 import pytest
 from PIL import Image
 
-from dataset_syned.benchmarks.levir_cc import ANNOTATIONS, LevirCc
+from dataset_syned.benchmarks.levir_cc import LevirCc
 from dataset_syned.pairs import DataError
 
+ANNOTATIONS = LevirCc.ANNOTATIONS
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "levir-cc"
 SAME = [
     "there is no difference",

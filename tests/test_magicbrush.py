@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from dataset_syned.benchmarks.magicbrush import MagicBrush, read_shard
+from dataset_syned.benchmarks.magicbrush import MagicBrush
 from dataset_syned.pairs import DataError, RawPair
+from dataset_syned.parquet_pairs import read_rows
 
 IMAGE = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
 NEW = {"before": "source_img", "after": "target_img"}
@@ -148,17 +149,17 @@ def test_memory_is_that_of_a_few_rows(tmp_path: Path) -> None:
     rows = [turn("1", index, 1) | {"before": large, "after": large} for index in range(160)]
     path = write_shard(tmp_path / "train-0.parquet", rows, group=20)
     before = pyarrow.total_allocated_bytes()
-    allocated = [pyarrow.total_allocated_bytes() - before for _ in read_shard(path)]
+    allocated = [pyarrow.total_allocated_bytes() - before for _ in read_rows(path, MagicBrush.COLUMNS)]
     assert len(allocated) == 160 and max(allocated) < 80 * len(large["bytes"])  # of 320 images
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"instruction": " "}, "pair '327-1': its instruction has no text"),
-        ({"instruction": None}, "pair '327-1': its instruction has no text"),
-        ({"before": None}, "pair '327-1': no image bytes in column 'source_img'"),
-        ({"after": {"bytes": None, "path": "x.png"}}, "pair '327-1': no image bytes in column 'target_img'"),
+        ({"instruction": " "}, "row 0: no text in 'instruction'"),
+        ({"instruction": None}, "row 0: no text in 'instruction'"),
+        ({"before": None}, "row 0: no image bytes in 'source_img'"),
+        ({"after": {"bytes": None, "path": "x.png"}}, "row 0: no image bytes in 'target_img'"),
     ],
 )
 def test_a_broken_row_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -180,7 +181,7 @@ def test_a_duplicate_turn_is_named(tmp_path: Path) -> None:
         ({"139306": [SESSION[0] | {"output": "../../../../etc/passwd"}]}, "'../../../../etc/passwd' leads out"),
         ({"../../..": SESSION}, "the name '../../..' leads out"),
         ({"139306": [SESSION[0], {"input": "a.png", "output": "b.png"}]}, "pair '139306-2': .* field 'instruction'"),
-        ({"139306": [SESSION[0] | {"instruction": ""}]}, "pair '139306-1': its instruction has no text"),
+        ({"139306": [SESSION[0] | {"instruction": ""}]}, "pair '139306-1': no text in 'instruction'"),
         ({"139306": [SESSION[0] | {"input": 7}]}, "pair '139306-1': a field has a wrong type"),
         ({"139306": SESSION[0]}, "image '139306': .*is not a list of turns"),
         ([SESSION], "edit_sessions.json' is not an object"),
@@ -197,7 +198,9 @@ def test_missing_and_unreadable_files_are_named(tmp_path: Path) -> None:
         build(tmp_path).raw_splits()
     columns = {"before": "source", "after": "target_img"}
     write_shard(tmp_path / "data" / "train-0.parquet", TURNS, columns)
-    with pytest.raises(DataError, match="train-0.parquet' has no column 'source_img', it has: img_id, .*source"):
+    with pytest.raises(
+        DataError, match="train-0.parquet' has no column 'source_img' .or 'input_img'., it has: img_id, .*source"
+    ):
         list(build(tmp_path).raw_pairs("train"))
     path = write_shard(tmp_path / "data" / "train-0.parquet", TURNS)
     path.write_bytes(path.read_bytes()[:-20])

@@ -24,13 +24,13 @@ from pyarrow.parquet import ParquetFile
 from ..annotations import read_json, reading_parquet
 from ..pair_builder import Mirror, PairBuilder
 from ..pairs import CHANGE_TYPES, BrokenEntry, DataError, RawPair
+from ..parquet_pairs import named_image
 
 SOURCE = "facebook/emu_edit_test_set_generations"
 SPLITS = {"train": "validation", "validation": "validation", "test": "test"}  # our name -> the authors'
 SPLITS_FILE = "splits.json"
 COLUMNS = ["instruction", "image", "task", "idx", "hash", "input_caption", "output_caption", "edited_image"]
 BATCH = 16  # rows of about 250 kB each
-SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp"}
 
 
 @dataclass(frozen=True)
@@ -112,14 +112,10 @@ def read_edits(paths: list[Path], wanted: Collection[int]) -> Iterator[Edit]:
                 )
 
 
-def named(stem: str, data: bytes) -> tuple[str, bytes]:
-    """Return an image under a new name: the files' own paths may be empty, or equal for both images of a pair."""
-    return stem + next((suffix for magic, suffix in SUFFIXES.items() if data.startswith(magic)), ""), data
-
-
 def edit_pair(pair_id: str, edit: Edit, captions: list[str]) -> RawPair:
     """Return the pair of an edit."""
-    before, after = named(f"{pair_id}-before", edit.before), named(f"{pair_id}-after", edit.after)
+    # The files' own paths may be empty, or equal for both images of a pair.
+    before, after = named_image(f"{pair_id}-before", edit.before), named_image(f"{pair_id}-after", edit.after)
     return RawPair(pair_id, before, after, captions, edit.change_type, edit.provenance)
 
 

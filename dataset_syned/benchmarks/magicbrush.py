@@ -16,74 +16,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pyarrow.parquet import ParquetFile, read_metadata
-
-from ..annotations import inside, read_each, read_json, reading_parquet
-from ..pair_builder import Mirror, PairBuilder
+from ..annotations import inside, read_each, read_json, required_text
+from ..pair_builder import Mirror
 from ..pairs import BrokenEntry, DataError, RawPair
+from ..parquet_pairs import ParquetPairs, Row
 
-SHARDS = {"train": ("train-*.parquet",), "validation": ("dev-*.parquet", "validation-*.parquet")}
 SESSIONS = "test/edit_sessions.json"
-# Our name -> the column, and the column of older revisions, which also lack mask_img (not read here).
-COLUMNS = {
-    "img_id": ("img_id",),
-    "turn_index": ("turn_index",),
-    "before": ("source_img", "input_img"),
-    "after": ("target_img", "output_img"),
-    "instruction": ("instruction",),
-}
-BATCH = 8  # rows of about 3 MB each
-
-
-def shard_columns(path: Path, names: list[str]) -> dict[str, str]:
-    """Return our name -> the column of this shard."""
-    columns = {ours: next((name for name in theirs if name in names), None) for ours, theirs in COLUMNS.items()}
-    absent = [ours for ours, name in columns.items() if name is None]
-    if absent:
-        raise DataError(f"{str(path)!r} has no column {COLUMNS[absent[0]][0]!r}, it has: {', '.join(names)}")
-    return columns
-
-
-def read_shard(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows under our names, a few at a time, so that memory is that of a batch and not that of a shard."""
-    with reading_parquet(path), ParquetFile(path) as file:
-        columns = shard_columns(path, file.schema_arrow.names)
-        for group in range(file.num_row_groups):
-            for batch in file.iter_batches(BATCH, row_groups=[group], columns=list(columns.values())):
-                for row in batch.to_pylist():
-                    yield {ours: row[name] for ours, name in columns.items()}
-
-
-def row_image(row: dict[str, Any], side: str, pair_id: str) -> tuple[str, bytes]:
-    """Return the base name and the bytes of an image of a row. Raises: DataError if it has none."""
-    data = row[side]["bytes"] if row[side] else None
-    if not data:
-        raise DataError(f"pair {pair_id!r}: no image bytes in column {COLUMNS[side][0]!r}")
-    return Path(row[side]["path"] or f"{pair_id}-{side}").name, data
-
-
-def instruction(text: Any, pair_id: str) -> list[str]:
-    """Return the instruction as the only caption. Raises: DataError if it has no text."""
-    if not isinstance(text, str) or not text.strip():
-        raise DataError(f"pair {pair_id!r}: its instruction has no text")
-    return [text.strip()]
-
-
-def row_pair(row: dict[str, Any]) -> RawPair:
-    """Return the pair of a row of train or validation."""
-    pair_id = f"{row['img_id']}-{row['turn_index']}"
-    images = row_image(row, "before", pair_id), row_image(row, "after", pair_id)
-    return RawPair(pair_id, *images, instruction(row["instruction"], pair_id))
 
 
 def turn_pair(images: Path, img_id: str, turn: int, fields: dict[str, Any]) -> RawPair:
     """Return the pair of a turn of test."""
     pair_id, folder = f"{img_id}-{turn}", inside(images, img_id)
     before, after = inside(folder, fields["input"]), inside(folder, fields["output"])
-    return RawPair(pair_id, before, after, instruction(fields["instruction"], pair_id))
+    return RawPair(pair_id, before, after, [required_text(fields["instruction"], "instruction")])
 
 
-class MagicBrush(PairBuilder):
+class MagicBrush(ParquetPairs):
     DESCRIPTION = "MagicBrush: photographs edited on request, in sessions of up to three turns, one instruction each."
     LICENSE = "CC-BY-4.0"
     HOMEPAGE = "https://osu-nlp-group.github.io/MagicBrush/"
@@ -100,32 +48,29 @@ class MagicBrush(PairBuilder):
         f"pass the pictures on): {SESSIONS} and test/images/."
     )
     EXPECTED = {"default": {"train": 8807, "validation": 528, "test": 1053}}
+    SHARDS = {"train": ("data/train-*.parquet",), "validation": ("data/dev-*.parquet", "data/validation-*.parquet")}
+    COLUMNS = {  # the second name is that of older revisions, which also lack mask_img (not read here)
+        "img_id": ("img_id",),
+        "turn_index": ("turn_index",),
+        "before": ("source_img", "input_img"),
+        "after": ("target_img", "output_img"),
+        "instruction": ("instruction",),
+    }
 
     def raw_splits(self) -> list[str]:
-        splits = [split for split in SHARDS if self.shards(split)]
-        splits += ["test"] if (self.root / SESSIONS).exists() else []
-        if not splits:
-            raise self.missing("data/train-*.parquet")
-        return splits
+        if not (self.root / SESSIONS).exists():
+            return super().raw_splits()
+        return [split for split in self.SHARDS if self.shards(split)] + ["test"]
 
     def entries(self, split: str) -> Iterator[RawPair | BrokenEntry]:
-        return self.test_pairs() if split == "test" else self.shard_pairs(split)
+        return self.test_pairs() if split == "test" else super().entries(split)
 
     def count_pairs(self, split: str) -> int:
-        if split == "test":
-            return super().count_pairs(split)
-        return sum(shard_length(path) for path in self.shards(split))
+        return sum(1 for _ in self.test_pairs()) if split == "test" else super().count_pairs(split)
 
-    def shards(self, split: str) -> list[Path]:
-        """Return the shards of the first name pattern that has any: two names of one split are two releases of it."""
-        found = (sorted((self.root / "data").glob(pattern)) for pattern in SHARDS[split])
-        return next(filter(None, found), [])
-
-    def shard_pairs(self, split: str) -> Iterator[RawPair | BrokenEntry]:
-        """Yield the pairs of train or validation."""
-        for path in self.shards(split):
-            rows = ((f"{str(path)!r}, row {index}", row) for index, row in enumerate(read_shard(path)))
-            yield from read_each(rows, row_pair)
+    def row_pair(self, row: Row, row_id: str) -> RawPair:
+        pair_id = f"{row['img_id']}-{row['turn_index']}"
+        return RawPair(pair_id, *self.row_images(row, pair_id), [required_text(row["instruction"], "instruction")])
 
     def test_pairs(self) -> Iterator[RawPair | BrokenEntry]:
         """Yield the pairs of test."""
@@ -143,9 +88,3 @@ class MagicBrush(PairBuilder):
                 for turn, fields in enumerate(turns, start=1)
             )
             yield from read_each(places, lambda entry: turn_pair(images, *entry))
-
-
-def shard_length(path: Path) -> int:
-    """Return the number of rows of a Parquet file, without reading them."""
-    with reading_parquet(path):
-        return read_metadata(path).num_rows

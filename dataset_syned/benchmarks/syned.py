@@ -25,13 +25,13 @@ from ..annotations import are_texts, inside, json_object, numbered_lines, open_t
 from ..caption_cleaning import clean, report
 from ..pair_builder import Mirror, PairBuilder, PairConfig
 from ..pairs import BrokenEntry, DataError, RawPair
+from ..parquet_pairs import named_image
 from .emu_edit import (
     SOURCE,
     SPLITS,
     SPLITS_FILE,
     Edit,
     edit_pair,
-    named,
     read_edits,
     read_ids,
     read_splits,
@@ -218,7 +218,7 @@ def further_pair(pair_id: str, edit: Edit, extra: FurtherEdit, captions: list[st
     """Return the pair of a train image and a further edit of it."""
     return RawPair(
         pair_id=pair_id,
-        before=named(f"{pair_id}-before", edit.before),
+        before=named_image(f"{pair_id}-before", edit.before),
         after=extra.after,
         captions=extra.captions or captions,
         change_type=edit.change_type,
