@@ -312,6 +312,20 @@ def default_workers(processes: int) -> int:
     return max(0, min(MOST_WORKERS, len(os.sched_getaffinity(0)) // processes - 1))
 
 
+def loading_options(config: TrainConfig, processes: int) -> dict[str, Any]:
+    """Return the keywords of `DataLoader` that say which processes load images.
+
+    Args:
+        processes: that train, on all machines.
+    """
+    workers = config.num_workers
+    if workers is None:
+        workers = default_workers(int(os.environ.get("LOCAL_WORLD_SIZE", processes)))
+    if workers and sys.platform == "linux":
+        return {"num_workers": workers, "multiprocessing_context": "fork"}  # Python 3.14 would start them anew
+    return {"num_workers": workers}
+
+
 def build_loaders(
     config: TrainConfig,
     rows: tuple[list[Any], list[float], Any],
@@ -326,12 +340,7 @@ def build_loaders(
         features: see `vision_features`.
     """
     parts, weights, held_out = rows
-    workers = config.num_workers
-    if workers is None:
-        workers = default_workers(int(os.environ.get("LOCAL_WORLD_SIZE", processes)))
-    options: dict[str, Any] = {"num_workers": workers}
-    if workers and sys.platform == "linux":
-        options["multiprocessing_context"] = "fork"  # Python 3.14 would start them anew
+    options = loading_options(config, processes)
     sizes = [len(part) for part in parts]
     batches = config.gradient_accumulation_steps
     order = PairOrder(sizes, weights, config.seed, config.batch_size, batches, process, processes)
@@ -405,8 +414,9 @@ def vision_features(
     for pairs in (*rows[0], rows[2]):
         key = features_key(rows_fingerprint(pairs), processor, model) if accelerator.is_main_process else None
         folder = Path(config.keep_vision_features) / broadcast_object_list([key])[0]
-        share = (config.num_workers, accelerator.process_index, accelerator.num_processes)
-        keep_features(folder, pairs, processor, model, accelerator.autocast(), config.batch_size, *share)
+        share = (accelerator.process_index, accelerator.num_processes)
+        loading = loading_options(config, accelerator.num_processes)
+        keep_features(folder, pairs, processor, model, accelerator.autocast(), config.batch_size, *share, **loading)
         accelerator.wait_for_everyone()
         kept.append(KeptFeatures(folder, len(pairs)))
     return ConcatDataset(kept[:-1]), kept[-1]

@@ -104,9 +104,9 @@ def keep_features(
     model: Any,
     autocast: AbstractContextManager,
     batch_size: int,
-    workers: int = 0,
     process: int = 0,
     processes: int = 1,
+    **loading: Any,
 ) -> None:
     """Compute and write the files that are missing in FOLDER/KEY, of which this process writes every P-th.
 
@@ -115,7 +115,7 @@ def keep_features(
         model: a `PeftModel`, on its device.
         autocast: the context of the run's steps.
         batch_size: canvases that are encoded together.
-        workers: processes that load images.
+        loading: keywords of `DataLoader` that say which processes load images.
 
     Raises: OSError if the disk has not enough space for all files; ImageError for an unreadable image.
     """
@@ -126,7 +126,7 @@ def keep_features(
         return
     base = model.get_base_model().eval()
     batches = [batch for number in own for batch in _batches(number, len(pairs), batch_size)]
-    loader = DataLoader(pairs, batch_sampler=batches, num_workers=workers, collate_fn=Canvases(processor))
+    loader = DataLoader(pairs, batch_sampler=batches, collate_fn=Canvases(processor), **loading)
     with torch.no_grad(), autocast, tqdm(total=0, unit="pair", desc="vision features", disable=process > 0) as bar:
         bar.total = sum(map(len, batches))
         encoded = (base.encode_vision(canvases.to(base.device)).cpu() for canvases in loader)
