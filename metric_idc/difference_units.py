@@ -17,7 +17,6 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from .change_type import stated_change_type
 from .content_statistics import NO_CHANGE
@@ -145,6 +144,8 @@ def count_matches(similarity: np.ndarray) -> int:
     """Return how many of [units, units] are matched by the one-to-one assignment with the largest sum."""
     if 1 in similarity.shape or 0 in similarity.shape:
         return int(similarity.size > 0 and similarity.max() >= LEAST_SIMILARITY)
+    from scipy.optimize import linear_sum_assignment  # only here: it takes longer to import than all else together
+
     return int((similarity[linear_sum_assignment(similarity, maximize=True)] >= LEAST_SIMILARITY).sum())
 
 
