@@ -3,7 +3,6 @@
 import argparse
 import codecs
 import contextlib
-import hashlib
 import sys
 import warnings
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from modeling_blip2idc.image_fusion import ImageError, check_file
 from .adapters import merged
 from .bulk import Captioner, Counts, caption_into, caption_records, check_output, get_workers, record_line
 from .captioning import caption, describe_empty, length_limit
-from .loading import SHIPPED, load, load_processor, processor_fingerprint
+from .loading import SHIPPED, load, load_processor, processor_fingerprint, weights_sha256
 from .pair_lists import PairList
 from .server_client import API_KEY_ENV, PairRefused, Server, ServerError, ask_server, connect
 
@@ -133,7 +132,7 @@ def _captioner(arguments: argparse.Namespace, settings: dict[str, Any]) -> Capti
     generation.pop("transformers_version", None)
     chosen = {name: value for name, value in settings.items() if name not in ("batch_size", "text")}
     fingerprint = {
-        "model": _weights_sha256(model),
+        "model": weights_sha256(model),
         "processor": processor_fingerprint(processor),
         "dtype": str(model.dtype),
         "prompt": settings["text"],
@@ -149,15 +148,6 @@ def _remote_captioner(server: Server, settings: dict[str, Any]) -> Captioner:
         **{"prompt": settings["text"], "max_new_tokens": settings.get("max_new_tokens")},
     }
     return Captioner(server.processor.load_pair, lambda pairs: ask_server(server, pairs, **settings), fingerprint)
-
-
-def _weights_sha256(model: Any) -> str:
-    """Return the SHA-256 of all weights: a folder may have the name of another one, or other weights than before."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).cpu().numpy())
-    return digest.hexdigest()
 
 
 def _print_records(pairs: PairList, captioner: Captioner, batch_size: int) -> Counts:

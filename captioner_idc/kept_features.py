@@ -24,7 +24,7 @@ from tqdm import tqdm
 from common_idc.atomic_files import write_atomically
 
 from .families import FAMILIES, family_of
-from .loading import processor_fingerprint
+from .loading import processor_fingerprint, weights_sha256
 
 PAIRS_PER_FILE = 512  # 370 MB of the largest BLIP-2's vision encoder in bfloat16
 NAME = "features"  # of the only tensor in a file
@@ -89,12 +89,9 @@ def features_key(pairs: str, processor: Any, model: Any) -> str:
         pairs: a fingerprint of their images.
         model: a `PeftModel`.
     """
-    hashed = hashlib.sha256(f"{pairs} {processor_fingerprint(processor)}".encode())
     encoder = model.get_base_model().get_submodule(family_of(model).vision_encoder)
-    for name, tensor in sorted(encoder.state_dict().items()):
-        hashed.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        hashed.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return hashed.hexdigest()[:32]
+    shown = f"{pairs} {processor_fingerprint(processor)} {weights_sha256(encoder)} {model.dtype}"
+    return hashlib.sha256(shown.encode()).hexdigest()[:32]
 
 
 def keep_features(

@@ -162,6 +162,15 @@ def processor_fingerprint(processor: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def weights_sha256(module: torch.nn.Module) -> str:
+    """Return the SHA-256 of all weights: a folder may have the name of another one, or other weights than before."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).cpu().numpy())
+    return digest.hexdigest()
+
+
 @contextlib.contextmanager
 def _access_to(*names: str | None) -> Iterator[None]:
     """Ask whether the Hub can be reached, if a name is not a folder."""

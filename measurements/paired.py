@@ -8,7 +8,6 @@ import argparse
 import gc
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -113,7 +112,3 @@ def run_measurement(measure: Callable[[argparse.Namespace], list[Row]], parser: 
     if arguments.output:
         arguments.output.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit("this is a module of the measurements, not one of them")
