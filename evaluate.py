@@ -69,6 +69,7 @@ from metric_idc import (
     best_constant_caption,
     check_scoring,
     describe_change_probability,
+    describe_chats,
     describe_controls,
     input_controls,
     remove_results,
@@ -136,6 +137,15 @@ class EvaluateConfig:
     clip_model: str | None = option(
         None, "folder of a CLIP model: adds CLIPScore and RefCLIPScore of the images after"
     )
+    judge: str | None = option(
+        None,
+        "chat model that judges the predictions: a folder, or the address of a server, whose key is read from the "
+        "environment variable OPENAI_API_KEY",
+    )
+    unit_parser: str | None = option(None, "chat model that reads difference units in place of rules: as for --judge")
+    judge_model: str | None = option(
+        None, "name of the model at the server of --judge or --unit_parser; default: the first that it lists"
+    )
     push_to_hub: bool = option(False, "push the run of --output_dir RUN/eval/NAME again")
     hub_model_id: str | None = option(None, "repository to push to, <user>/<name>")
     hub_private: bool = option(False, "create the repository as private")
@@ -179,7 +189,7 @@ class EvaluateConfig:
 
     def scoring(self) -> dict[str, Any]:
         """Return the keywords that `score_rows` and `check_scoring` share."""
-        names = ("protocol", "sentence_model", "clip_model")
+        names = ("protocol", "sentence_model", "clip_model", "judge", "unit_parser", "judge_model")
         return {name: getattr(self, name) for name in names} | ({"metrics": self.metrics} if self.metrics else {})
 
 
@@ -474,6 +484,7 @@ def score(
         constant_caption=best_constant_caption(training) if training else None,
         same_image_twice=[row["prediction"] for row in controls["identical"]] if controls else None,
         images=(image for (image,) in images_of(rows, "after")) if config.clip_model else None,
+        chat_answers=folder / paths.CHAT_ANSWERS,
         **config.scoring(),
     )
     result["controls"] |= input_controls(predicted, **controls) if controls else {}
@@ -576,7 +587,11 @@ def run_program(argv: list[str]) -> None:
     if result is None:
         return
     print(results_table({config.adapter or config.model: result}))
-    for described in (describe_controls(result["controls"]), describe_change_probability(result)):
+    for described in (
+        describe_controls(result["controls"]),
+        describe_change_probability(result),
+        describe_chats(result),
+    ):
         if described:
             print(described)
     if config.push_to_hub:

@@ -14,12 +14,14 @@ from typing import Any
 
 from .agreement import EXAMPLES, agreement, agreement_table
 from .change_probability import describe_change_probability
-from .comparison import compare, describe_controls, renew_table, results_table
+from .comparison import compare, describe_chats, describe_controls, renew_table, results_table
 from .controls import EarlierResult, earlier_result
 from .predictions import read_coco, read_predictions
 from .protocols import PROTOCOLS
-from .results import PREDICTIONS, control_predictions, remove_results, write_predictions, write_results
+from .results import CHAT_ANSWERS, PREDICTIONS, control_predictions, remove_results, write_predictions, write_results
 from .scoring import METRICS, score_rows
+
+CHAT_PLACE = "a folder, or the address of a server (its key is read from OPENAI_API_KEY)"
 
 
 def score_file(file: Path, folder: Path, references: Path | None = None, **scoring: Any) -> dict[str, Any]:
@@ -35,7 +37,11 @@ def score_file(file: Path, folder: Path, references: Path | None = None, **scori
     rows = read_coco(file, references) if references else read_predictions(file)
     earlier = EarlierResult() if references else earlier_result(file.parent, rows)
     result = score_rows(
-        rows, constant_caption=earlier.constant_caption, same_image_twice=earlier.same_image_twice, **scoring
+        rows,
+        constant_caption=earlier.constant_caption,
+        same_image_twice=earlier.same_image_twice,
+        chat_answers=folder / CHAT_ANSWERS,
+        **scoring,
     )
     result["controls"] |= earlier.controls_for(rows, result)
     result["signature"] |= earlier.facts_beyond(result["signature"]) or {"predictions": file.name}
@@ -69,6 +75,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     score.add_argument(
         "--paper_batch_size", type=int, default=16, help="batch size of the paper protocol (default: %(default)s)"
     )
+    score.add_argument("--judge", help=f"chat model that judges the predictions: {CHAT_PLACE}")
+    score.add_argument("--unit_parser", help=f"chat model that reads difference units in place of rules: {CHAT_PLACE}")
+    score.add_argument("--judge_model", help="name of the model at that server; default: the first that it lists")
     comparison = commands.add_parser("compare", help="print one table of several results", allow_abbrev=False)
     comparison.add_argument("folders", nargs="+", type=Path, help="results folders")
     comparison.add_argument("--names", nargs="+", help="a name per folder; default: the folders")
@@ -99,11 +108,15 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.command == "agreement":
         print(agreement_table(agreement(arguments.file, arguments.metrics, arguments.sentence_model)))
         return
-    names = ("metrics", "protocol", "paper_batch_size", "sentence_model")
+    names = ("metrics", "protocol", "paper_batch_size", "sentence_model", "judge", "unit_parser", "judge_model")
     scoring = {name: getattr(arguments, name) for name in names}
     result = score_file(arguments.file, arguments.output_dir, arguments.references, **scoring)
     print(results_table({str(arguments.file): result}))
-    for described in (describe_controls(result["controls"]), describe_change_probability(result)):
+    for described in (
+        describe_controls(result["controls"]),
+        describe_change_probability(result),
+        describe_chats(result),
+    ):
         if described:
             print(described)
     print(f"For a page to look at: python -m run_idc.report {arguments.output_dir}")

@@ -8,6 +8,7 @@ from .predictions import read_predictions
 from .published_scores import published
 from .results import METRICS, PREDICTIONS, read_result, write_text
 from .scoring import HEADLINE, paired_differences, predictions_hash
+from .unit_rules import NAME as RULES
 
 WITH_INTERVAL = ("CIDEr", "Unit-Action-F1")  # in the table; metrics.json has all intervals
 TABLE_MARKS = ("<!-- results: generated -->", "<!-- results: end -->")
@@ -74,6 +75,23 @@ def describe_controls(controls: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def describe_chats(result: Result) -> str:
+    """Return a line for each chat model that judged or read units; "" if there is none."""
+    lines = []
+    if judge := result.get("judge"):
+        failed = len(judge["failed_pairs"])
+        lines.append(
+            f"judge: {judge['judged_pairs']} pairs judged, {failed} without a usable answer and in no Judge score, "
+            f"{judge['retries']} answers asked for again"
+        )
+    if parser := result.get("unit_parser"):
+        lines.append(
+            f"units: {parser['sentences']} sentences read by the chat model, {parser['read_by_rules']} without a "
+            f"usable answer read by rules, {parser['retries']} answers asked for again"
+        )
+    return "\n".join(lines)
+
+
 def format_gain(score: str, gain: dict[str, float]) -> str:
     """Return a list item with one entry of `paired_differences`."""
     interval = f"[{gain['low']:+.3f}, {gain['high']:+.3f}]"
@@ -94,8 +112,8 @@ def renew_table(file: Path, table: str, marks: tuple[str, str] = TABLE_MARKS) ->
 
 
 def _columns(scores: list[dict[str, float]]) -> list[str]:
-    """Return the headline scores, those of units only if at least one of several results has them."""
-    return [name for name in HEADLINE if not name.startswith("Unit") or any(name in own for own in scores)]
+    """Return the headline scores, those of units and judges only if at least one of several results has them."""
+    return [name for name in HEADLINE if not name.startswith(("Unit", "Judge")) or any(name in own for own in scores)]
 
 
 def _table_row(
@@ -134,6 +152,9 @@ def _protocol_warnings(results: dict[str, Result]) -> list[str]:
     if len(set(protocols.values())) > 1:
         described = ", ".join(f"{name}: {protocol}" for name, protocol in protocols.items())
         lines.append(f"\nThese scores cannot be compared, their protocols differ ({described}).")
+    readers = [result["signature"].get("metrics", {}).get("DifferenceUnits", RULES) for result in results.values()]
+    if len(results) > 1 and not all(RULES in reader for reader in readers):
+        lines.append("\nThe gains of units below are those of units read by rules, whatever read them for the table.")
     if len(results) > 1 and set(protocols.values()) != {"standard"}:
         lines.append("\nThe gains below use the standard protocol, whatever the protocol of the scores above.")
     return lines

@@ -101,6 +101,7 @@ def earlier_result(folder: Path, rows: list[Row]) -> EarlierResult:
         return EarlierResult()
     controls = recorded["controls"]
     constant = controls.pop("constant_caption")
+    controls.pop("no_change", None)  # always computed again
     files = {name: folder / control_predictions(name) for name in CONTROLS}
     complete = all(file.is_file() for file in files.values())
     return EarlierResult(

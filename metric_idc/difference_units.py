@@ -26,7 +26,7 @@ from .unit_rules import NAME as RULES
 from .unit_rules import Unit, stated_units
 
 LEAST_SIMILARITY = 0.5
-LOWER_IS_BETTER = ("Unit-HR",)
+LOWER_IS_BETTER = ("Unit-HR", "Judge-Hallucinations")
 NO_CHANGE_SENTENCE = "nothing has changed"  # the control's answer to every pair
 # Other names of actions, as data sets have them in their true units.
 ACTION_NAMES = {
@@ -107,12 +107,19 @@ class DifferenceUnits:
 
     def _alternatives(self, row: Row, references: list[str]) -> list[Units] | None:
         """Return the units of each reference that states any, or the true units alone; None for an unchanged pair."""
-        if "units" in row:
-            return [true_units(row["units"])] if row["units"] else None
-        change_type = row.get("change_type", "")
-        if change_type == NO_CHANGE or not change_type and all(stated_change_type(t) == NO_CHANGE for t in references):
+        if is_unchanged(row, references):
             return None
+        if "units" in row:
+            return [true_units(row["units"])]
         return [units for units in dict.fromkeys(tuple(self.parser(text)) for text in references) if units]
+
+
+def is_unchanged(row: Row, references: list[str]) -> bool:
+    """Return whether a pair has not changed: by its true units, its change type or, without both, its references."""
+    if "units" in row:
+        return not row["units"]
+    change_type = row.get("change_type", "")
+    return change_type == NO_CHANGE or not change_type and all(stated_change_type(t) == NO_CHANGE for t in references)
 
 
 def true_units(units: Iterable[dict[str, str]]) -> tuple[Unit, ...]:

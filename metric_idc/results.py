@@ -15,6 +15,7 @@ from typing import Any
 from .predictions import as_json_lines
 
 PREDICTIONS, PAIRS, METRICS, REPORT = "predictions.jsonl", "pairs.jsonl", "metrics.json", "report.html"
+CHAT_ANSWERS = "chat_answers.jsonl"  # what judges and parsers answered; lines are appended
 # The input controls: predictions for exchanged images, and for the image before given twice.
 CONTROLS = ("swapped", "identical")
 

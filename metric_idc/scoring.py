@@ -9,7 +9,7 @@ import platform
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,14 @@ import numpy as np
 from . import bleu, cider, meteor, ptb_tokenizer, rouge_l, spice
 from .change_probability import change_probability
 from .change_type import CHANGE_TYPES, stated_change_type
+from .chat_answers import ChatAnswers
+from .chat_client import Chat, connect_chat
+from .chat_units import ChatUnits
 from .clip_score import ClipScore
 from .content_statistics import change_detection, change_type_accuracy, length_and_diversity, said_unchanged
 from .difference_units import NO_CHANGE_SENTENCE, DifferenceUnits
 from .java import java_command
+from .judge import Judge
 from .protocols import apply_protocol
 from .resampling import interval, p_value, permuted_differences, resampled_scores
 from .sentence_similarity import SentenceSimilarity
@@ -34,6 +38,7 @@ METRICS = {
     "DifferenceUnits": DifferenceUnits,
 }
 HEADLINE = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "Unit-F1", "Unit-Action-F1", "Unit-TNR")
+HEADLINE += ("Judge-Overall", "Judge-Recall", "Judge-Specificity")
 
 Row = dict[str, Any]
 Metrics = dict[str, Any]
@@ -52,6 +57,10 @@ def score_rows(
     sentence_model: str | Path | None = None,
     clip_model: str | Path | None = None,
     images: Iterable[Any] | None = None,
+    judge: str | Path | None = None,
+    unit_parser: str | Path | None = None,
+    judge_model: str | None = None,
+    chat_answers: Path | None = None,
 ) -> dict[str, Any]:
     """Return the content of metrics.json for one set of predictions, and under "pairs" that of pairs.jsonl.
 
@@ -67,11 +76,16 @@ def score_rows(
         sentence_model: folder of a sentence-embedding model; adds SentenceSimilarity, and difference units whose
             things are compared by it.
         clip_model: folder of a CLIP model; with `images`, the RGB images after, adds CLIPScore and RefCLIPScore.
+        judge: a chat model that judges the predictions, see judge.py: a folder, or the address of a server.
+        unit_parser: a chat model that reads difference units in place of the rules.
+        judge_model: name of the model at the server of `judge` or `unit_parser`; by default the first listed there.
+        chat_answers: file in which the answers of both are kept, and from which an interrupted call continues.
 
     Raises: ValueError for rows or options that cannot be scored; ImportError or FileNotFoundError for what is not
         installed.
     """
     _check_rows(rows)
+    chats = _connect(metrics, protocol, judge, unit_parser, judge_model)
     if same_image_twice is not None and len(same_image_twice) != len(rows):
         raise ValueError(
             f"{len(same_image_twice)} captions in same_image_twice for {len(rows)} rows; give one per row"
@@ -81,17 +95,24 @@ def score_rows(
     chosen, left_out = _choose_metrics(metrics)
     if images is not None and scored is not rows:
         images = islice(images, len(scored))  # those of pairs that the paper protocol drops are not read
-    on_tokens, on_text = _by_input(chosen, scored)
-    on_text |= _model_metrics(scored, on_text.keys(), sentence_model, clip_model, images)
+    parser = ChatUnits(ChatAnswers(chats[str(unit_parser)], chat_answers)) if unit_parser is not None else None
+    on_tokens, on_text = _by_input(chosen, scored, parser)
+    on_text |= _model_metrics(scored, on_text.keys(), sentence_model, clip_model, images, parser)
     tokens, written, references = _systems(scored, twice, constant_caption)
     texts = [row["references"] for row in scored]
+    if parser:
+        parser.read(chain(*written.values(), *texts, [NO_CHANGE_SENTENCE]))
     statistics = _segment_statistics(on_tokens, tokens, references)
     statistics |= _segment_statistics(on_text, written, texts, threads=1)  # two cannot import transformers at once
     if "DifferenceUnits" in on_text:  # the wording does not matter to it
         denials = {"no_change": [NO_CHANGE_SENTENCE] * len(scored)}
         units = _segment_statistics({"DifferenceUnits": on_text["DifferenceUnits"]}, denials, texts)
         statistics["DifferenceUnits"] |= units["DifferenceUnits"]
-    used = on_tokens | on_text
+    judges = {"Judge": Judge(scored, ChatAnswers(chats[str(judge)], chat_answers))} if judge is not None else {}
+    for name, metric in judges.items():  # not in a thread, so that Ctrl-C ends it; other sentences would cost as much
+        own_verdicts = metric.segment_statistics([written["own"]], texts)[0]
+        statistics[name] = {"own": own_verdicts, "no_change": metric.no_change_statistics(texts)}
+    used = on_tokens | on_text | judges
 
     def scores(system: str, pairs: Any = slice(None)) -> dict[str, float]:
         known = {name: arrays[system][pairs] for name, arrays in statistics.items() if system in arrays}
@@ -101,7 +122,7 @@ def score_rows(
     source = "references" if constant_caption is None else "train"
     constant = {"caption": written["constant"][0], "chosen_from": source, "scores": scores("constant")}
     controls = {"constant_caption": constant}
-    if "DifferenceUnits" in used:
+    if {"DifferenceUnits", "Judge"} & used.keys():
         controls["no_change"] = {"caption": NO_CHANGE_SENTENCE, "scores": scores("no_change")}
     if twice:
         controls["same_image_twice"] = {"scores": scores("same_image_twice"), "said_unchanged": said_unchanged(twice)}
@@ -115,6 +136,8 @@ def score_rows(
         **change_type_accuracy(scored),
         **change_detection(scored),
         **change_probability(scored),
+        **{name.lower(): metric.facts() for name, metric in judges.items()},
+        **({"unit_parser": parser.facts()} if parser else {}),
         "captions": {name: length_and_diversity(sentences) for name, sentences in lengths.items()},
         "intervals": _intervals(used, own, resamples, seed),
         "signature": protocol_facts | facts | _signature(scored, used, left_out, source, resamples, seed),
@@ -131,10 +154,14 @@ def check_scoring(
     paper_batch_size: int = 16,
     sentence_model: str | Path | None = None,
     clip_model: str | Path | None = None,
+    judge: str | Path | None = None,
+    unit_parser: str | Path | None = None,
+    judge_model: str | None = None,
 ) -> None:
     """Raise what `score_rows` would raise for so many rows, e.g. for unknown names, or without a JVM or model."""
     _choose_metrics(metrics)
     java_command()
+    _connect(metrics, protocol, judge, unit_parser, judge_model)
     _model_metrics([], (), sentence_model, clip_model, ())
     apply_protocol([{"pair_id": "", "prediction": "", "references": [""]}] * pairs, protocol, paper_batch_size, 0)
 
@@ -227,10 +254,38 @@ def _choose_metrics(names: list[str] | None) -> tuple[Metrics, dict[str, str]]:
     }, left_out
 
 
-def _by_input(metrics: Metrics, rows: list[Row]) -> tuple[Metrics, Metrics]:
+def _connect(
+    metrics: list[str] | None,
+    protocol: str,
+    judge: str | Path | None,
+    unit_parser: str | Path | None,
+    judge_model: str | None,
+) -> dict[str, Chat]:
+    """Return the chat models by their places; one that is both is loaded once."""
+    if judge is unit_parser is None and judge_model is not None:
+        raise ValueError(f"judge_model {judge_model!r} needs judge or unit_parser, the address of its server")
+    if unit_parser is not None and "DifferenceUnits" not in (metrics or METRICS):
+        raise ValueError("unit_parser reads difference units: add DifferenceUnits to the metrics")
+    if unit_parser is not None and protocol != "standard":
+        raise ValueError(
+            f"unit_parser needs the standard protocol, got {protocol!r}: the pairs' units are read by rules"
+        )
+    places = dict.fromkeys(str(place) for place in (judge, unit_parser) if place is not None)
+    return {place: connect_chat(place, judge_model) for place in places}
+
+
+def _by_input(metrics: Metrics, rows: list[Row], parser: ChatUnits | None = None) -> tuple[Metrics, Metrics]:
     """Return the metrics that read tokens, and those that read captions as they were written, made from the rows."""
-    on_text = {name: metric(rows) for name, metric in metrics.items() if isinstance(metric, type)}
+    read_by = {"DifferenceUnits": _parsed_by(parser)}
+    on_text = {
+        name: metric(rows, **read_by.get(name, {})) for name, metric in metrics.items() if isinstance(metric, type)
+    }
     return {name: metric for name, metric in metrics.items() if name not in on_text}, on_text
+
+
+def _parsed_by(parser: ChatUnits | None) -> dict[str, Any]:
+    """Return the keywords of DifferenceUnits for a parser; none for the rules."""
+    return {"parser": parser, "parser_name": parser.name} if parser else {}
 
 
 def _model_metrics(
@@ -239,13 +294,14 @@ def _model_metrics(
     sentence_model: str | Path | None,
     clip_model: str | Path | None,
     images: Iterable[Any] | None,
+    parser: ChatUnits | None = None,
 ) -> Metrics:
     """Return the metrics that read untokenized captions, by neural networks."""
     models: Metrics = {}
     if sentence_model is not None:
         models["SentenceSimilarity"] = SentenceSimilarity(sentence_model)
         if "DifferenceUnits" in chosen:
-            models["EmbeddedUnits"] = DifferenceUnits(rows, models["SentenceSimilarity"])
+            models["EmbeddedUnits"] = DifferenceUnits(rows, models["SentenceSimilarity"], **_parsed_by(parser))
     if clip_model is not None:
         models["CLIPScore"] = ClipScore(clip_model, images)
     return models

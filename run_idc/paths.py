@@ -24,6 +24,7 @@ TRAINED_WEIGHTS, OPTIMIZER, PROGRESS = "adapter.safetensors", "optimizer.safeten
 
 # of an evaluation; metric_idc, which imports no other package of ours, uses the same three names first (tested)
 PREDICTIONS, PAIRS, METRICS, REPORT = "predictions.jsonl", "pairs.jsonl", "metrics.json", "report.html"
+CHAT_ANSWERS = "chat_answers.jsonl"
 
 
 def control_predictions(control: str) -> str:

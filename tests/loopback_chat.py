@@ -151,6 +151,8 @@ def understood(body: dict[str, Any]) -> tuple[list[Image.Image], str]:
     [message] = body["messages"]
     if message["role"] != "user":
         raise ValueError("the only turn is the user's")
+    if isinstance(message["content"], str):  # a question without pictures
+        return [], message["content"]
     pictures, texts = [], []
     for part in message["content"]:
         if part["type"] == "text":

@@ -43,6 +43,7 @@ RUN_FILES = {
     "predictions.jsonl": ("run_idc/paths.py", "metric_idc/results.py"),
     "pairs.jsonl": ("run_idc/paths.py", "metric_idc/results.py"),
     "metrics.json": ("run_idc/paths.py", "metric_idc/results.py"),
+    "chat_answers.jsonl": ("run_idc/paths.py", "metric_idc/results.py"),
     "report.html": ("run_idc/paths.py", "run_idc/report.py", "metric_idc/results.py"),  # the template too
 }
 # Files that may rename unfinished files: the common functions, metric_idc's own, and downloads with their archives.
@@ -180,7 +181,7 @@ def test_the_names_that_the_metric_writes_are_those_of_the_run_folder() -> None:
     from metric_idc import results
     from run_idc import paths
 
-    for name in ("PREDICTIONS", "PAIRS", "METRICS", "REPORT"):
+    for name in ("PREDICTIONS", "PAIRS", "METRICS", "REPORT", "CHAT_ANSWERS"):
         assert getattr(results, name) == getattr(paths, name)
     assert results.control_predictions("x") == paths.control_predictions("x")
 
