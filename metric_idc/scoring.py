@@ -37,8 +37,11 @@ METRICS = {
     **{"BLEU": bleu, "METEOR": meteor, "ROUGE-L": rouge_l, "CIDEr": cider, "SPICE": spice},
     "DifferenceUnits": DifferenceUnits,
 }
-HEADLINE = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "Unit-F1", "Unit-Action-F1", "Unit-TNR")
-HEADLINE += ("Judge-Overall", "Judge-Recall", "Judge-Specificity")
+HEADLINE = (
+    *("BLEU-4", "METEOR", "ROUGE-L", "CIDEr"),
+    *("Unit-F1", "Unit-Action-F1", "Unit-TNR"),
+    *("Judge-Overall", "Judge-Recall", "Judge-Specificity"),
+)
 
 Row = dict[str, Any]
 Metrics = dict[str, Any]

@@ -132,7 +132,7 @@ def test_a_gain_is_printed_with_its_interval_and_p_value(
     assert "a minus b (95 % interval of a paired bootstrap, p-value of a paired permutation test):" in table
     gains = paired_differences(*(read_predictions(folder / "predictions.jsonl") for folder in results))
     printed = re.findall(r"^- (\S+) (\S+) \[(\S+), (\S+)\], p = (\S+)$", table, re.MULTILINE)
-    assert [line[0] for line in printed] == list(HEADLINE)
+    assert [line[0] for line in printed] == [name for name in HEADLINE if not name.startswith("Judge")]
     for score, *numbers in printed:
         expected = [gains[score][name] for name in ("difference", "low", "high", "p_value")]
         assert [float(number) for number in numbers] == pytest.approx(expected, abs=6e-4)

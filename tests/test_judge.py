@@ -264,10 +264,6 @@ def test_damaged_lines_are_asked_for_again(tmp_path: Path) -> None:
 
 
 def test_overloaded_server_is_asked_again() -> None:
-    faults = iter([Fault(503), Fault(429, headers={"Retry-After": "0"}), Fault(0)])
-    with LoopbackChat(judged, fault=lambda body: next(faults, None)) as server:
-        result = score_rows(ROWS[:1], ONE_METRIC, judge=server.url)
-        assert result["judge"]["failed_pairs"] == ["found"] or len(server.attempts) > 1
     faults = iter([Fault(503), Fault(429, headers={"Retry-After": "0"})])
     with LoopbackChat(judged, fault=lambda body: next(faults, None)) as server:
         assert score_rows(ROWS[:1], ONE_METRIC, judge=server.url)["scores"]["Judge-Recall"] == 1
@@ -379,7 +375,6 @@ def save_tiny_judge(folder: Path, template: bool = True) -> Path:
             "{% for m in messages %}<|im_start|>{{ m['role'] }} {{ m['content'] }}<|im_end|>{% endfor %}<|im_start|>"
         )
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **TEXT | {"max_position_embeddings": 2048}, **ids)).eval()
     config = LlamaConfig(vocab_size=len(tokenizer), **TEXT | {"max_position_embeddings": 160}, **ids)
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
