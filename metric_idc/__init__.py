@@ -4,7 +4,7 @@ from metric_idc import read_predictions, score_rows
 score_rows(read_predictions("predictions.jsonl"))["scores"]["CIDEr"]
 
 Commands: `python -m metric_idc score FILE --output_dir FOLDER`, `python -m metric_idc compare A B`,
-`python -m metric_idc agreement FILE`.
+`python -m metric_idc agreement FILE`, `python -m metric_idc lmms_task NAME`.
 """
 
 from .agreement import agreement

@@ -1,8 +1,9 @@
-"""Score files of predictions, compare results, and compare scores with people, without model and images.
+"""Score files of predictions, compare results and scores, write tasks for lmms-eval; without model and images.
 
 python -m metric_idc score predictions.jsonl --output_dir scores
 python -m metric_idc score results.json --references references.json --output_dir scores      (COCO files)
 python -m metric_idc agreement judged.jsonl             (sentences that people judged)
+python -m metric_idc lmms_task spot_the_diff --data ./spot_the_diff     (a task for lmms-eval)
 python -m metric_idc compare runs/mine/eval/photo_edits-test runs/base/eval/photo_edits-test --names ours base
 """
 
@@ -16,6 +17,7 @@ from .agreement import EXAMPLES, agreement, agreement_table
 from .change_probability import describe_change_probability
 from .comparison import compare, describe_chats, describe_controls, renew_table, results_table
 from .controls import EarlierResult, earlier_result
+from .lmms_task import write_task
 from .predictions import read_coco, read_predictions
 from .protocols import PROTOCOLS
 from .results import CHAT_ANSWERS, PREDICTIONS, control_predictions, remove_results, write_predictions, write_results
@@ -55,7 +57,7 @@ def score_file(file: Path, folder: Path, references: Path | None = None, **scori
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Return the arguments of one of the commands, `score`, `compare` or `agreement`."""
+    """Return the arguments of one of the commands, `score`, `compare`, `agreement` or `lmms_task`."""
     parser = argparse.ArgumentParser(
         prog="python -m metric_idc", description=__doc__.split("\n")[0], allow_abbrev=False
     )
@@ -86,10 +88,17 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     people = commands.add_parser("agreement", help="compare scores with people's judgements", allow_abbrev=False)
     people.add_argument("file", type=Path, help=f"JSON lines such as {EXAMPLES[0]} or {EXAMPLES[1]}")
-    for command in (score, people):
+    task = commands.add_parser("lmms_task", help="write a benchmark as a task for lmms-eval", allow_abbrev=False)
+    task.add_argument("name", help="of the benchmark; the task is idc_NAME")
+    task.add_argument("--data", help="folder or Hub id of its Parquet export; default: NAME, as prepared there")
+    task.add_argument("--config", help="of the data, if it has several")
+    task.add_argument("--split", default="test", help="default: %(default)s")
+    task.add_argument("--output_dir", type=Path, help="default: lmms_tasks/idc_NAME")
+    for command in (score, people, task):
         command.add_argument(
             "--metrics", nargs="+", metavar="NAME", help=f"some of {' '.join(METRICS)}; default: all available"
         )
+    for command in (score, people):
         command.add_argument(
             "--sentence_model",
             help="folder of a sentence-embedding model: adds similarities of sentences and of the things that changed",
@@ -107,6 +116,11 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if arguments.command == "agreement":
         print(agreement_table(agreement(arguments.file, arguments.metrics, arguments.sentence_model)))
+        return
+    if arguments.command == "lmms_task":
+        options = (arguments.output_dir, arguments.data, arguments.config, arguments.split, arguments.metrics)
+        folder = write_task(arguments.name, *options)
+        print(f"{folder}: lmms-eval --include_path {folder.parent} --tasks idc_{arguments.name} --model ...")
         return
     names = ("metrics", "protocol", "paper_batch_size", "sentence_model", "judge", "unit_parser", "judge_model")
     scoring = {name: getattr(arguments, name) for name in names}
