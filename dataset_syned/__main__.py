@@ -179,11 +179,13 @@ def run_push(arguments: argparse.Namespace) -> int:
 
 def run_synthesize(arguments: argparse.Namespace) -> int:
     """Synthesize training pairs with the settings that are left over from the other options."""
+    from metric_idc import stated_units
+
     from .synthesis.settings import parse_config
     from .synthesis.stages import synthesize
 
     config = parse_config(arguments.settings)
-    if synthesize(config):
+    if synthesize(config, stated_units):
         print(f"{config.output_dir}/dataset: written")
     elif config.stage == "all":
         print(f"{config.output_dir}: this process's share is done; the last process writes the data set")

@@ -16,6 +16,8 @@ from PIL import Image
 from tiny_synthesis_models import save_chat_model, save_clip, save_pipeline
 
 from dataset_syned import benchmark_builder
+from dataset_syned.__main__ import main
+from dataset_syned.synthesis import stages
 from dataset_syned.synthesis.chat import ChatModel
 from dataset_syned.synthesis.diffusion_editor import PIPELINES, PipelineEditor, guidances_of, working_size
 from dataset_syned.synthesis.editors import Candidate, Task
@@ -26,6 +28,7 @@ from dataset_syned.synthesis.scores import Clip, Scores, difference
 from dataset_syned.synthesis.selection import Selection, reject
 from dataset_syned.synthesis.settings import STAGE_NAMES, SettingsError, SynthesisConfig
 from dataset_syned.synthesis.stages import synthesize
+from metric_idc import stated_units
 
 needs_diffusers = pytest.mark.skipif(
     importlib.util.find_spec("diffusers") is None, reason='diffusers is not installed: pip install -e ".[synthesis]"'
@@ -317,8 +320,8 @@ class Scripted:
         return [(text, True) for text in self.script[start : self.used]]
 
 
-def paraphrased(answers: list[str], **changes: Any) -> tuple[dict[str, Any], Scripted]:
-    stage = Paraphrases(SynthesisConfig(output_dir="x", **changes))
+def paraphrased(answers: list[str], parser: Any = None, **changes: Any) -> tuple[dict[str, Any], Scripted]:
+    stage = Paraphrases(SynthesisConfig(output_dir="x", **changes), parser)
     stage.chat = Scripted(answers)
     inputs = {
         "sources": {"pair_id": "7"},
@@ -348,6 +351,25 @@ def test_failed_paraphrases_are_counted_and_asked_again_with_another_seed() -> N
         *("kept", "empty", "cut_single_word"),
     ]
     assert len(set(chat.seeds)) == 7
+
+
+def test_paraphrases_that_state_another_change_or_color_are_not_kept() -> None:
+    answers = ["Turn the sky purple.", "Remove the red sky.", "Turn the red sea red.", "Change the sky to red."]
+    row, _ = paraphrased(answers, stated_units, paraphrases=4, paraphrase_rounds=1)
+    assert [tried["rule"] for tried in row["tries"]] == ["other_words", "other_change", "other_change", "kept"]
+    assert row["captions"] == ["make the sky red", "Change the sky to red."]
+
+
+def test_the_command_compares_paraphrases_by_the_rules_for_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = {}
+    monkeypatch.setattr(stages, "run_stage", lambda config, name, share, **options: seen.update({name: options}))
+    monkeypatch.setattr(stages, "run_rows", lambda config, share: True)
+    assert (
+        main(["synthesize", "--benchmark", "toy", "--editor", "drawing", "--output_dir", str(tmp_path / "out")]) == 0
+    )
+    assert seen.pop("paraphrases") == {"parser": stated_units} and not any(seen.values())
 
 
 def test_a_line_that_was_cut_by_the_limit_is_not_used() -> None:

@@ -75,9 +75,7 @@ class FixedEmbedding:
 def paraphrased(config: SynthesisConfig, _: Any) -> Any:
     """Return the captions of one pair from scripted answers, of which one in four means something else."""
     stage = Paraphrases(config)
-    stage.chat = Scripted(
-        ["Turn the sky red.", "Colour it all red now.", "Paint the sky red.", "Dye the sky red."] * 3
-    )
+    stage.chat = Scripted(["Turn the sky red.", "Make it red, the sky.", "Paint the sky red.", "Dye the sky red."] * 3)
     stage.embed = FixedEmbedding()
     sources, instruction = {"pair_id": "7"}, {"instruction": "make the sky red", "given": []}
     (row,) = stage.work([{"sources": sources, "instructions": instruction}])

@@ -6,6 +6,7 @@ import torch
 
 from ..caption_cleaning import CUT_AT_LIMIT, DUPLICATE, clean, comparable
 from .chat import Chat, ChatModel, pick_device
+from .meaning import Parser, rule_against
 from .settings import SynthesisConfig, describe_model
 from .shards import Row, batched, seed_of
 
@@ -73,12 +74,16 @@ class Wordings:
 
 
 class Paraphrases:
-    """Stage whose rows have captions (instruction first), tries (answers with seed, rule, similarity) and models."""
+    """Stage whose rows have captions (instruction first), tries (answers with seed, rule, similarity) and models.
+
+    Args:
+        parser: reads the changes that a sentence states; those of a paraphrase must be those of its instruction.
+    """
 
     inputs, reads_images = ("sources", "instructions", "selection"), False
 
-    def __init__(self, config: SynthesisConfig):
-        self.config, self.batch_size = config, config.batch_size
+    def __init__(self, config: SynthesisConfig, parser: Parser | None = None):
+        self.config, self.batch_size, self.parser = config, config.batch_size, parser
         self.chat = self.embed = None
         if config.chat_model and config.paraphrases:
             self.chat = ChatModel(config)
@@ -114,6 +119,7 @@ class Paraphrases:
     def take(self, pair: Wordings, seed: int, answer: str, ended: bool) -> None:
         text, rule = pair.clean_answer(answer, ended)
         tried: Row = {"answer": answer, "seed": seed}
+        rule = rule or rule_against(pair.instruction, text, self.parser)
         if not rule and self.embed:
             of_instruction, of_text = self.embed([pair.instruction, text])
             tried["meaning"] = round(float(of_instruction @ of_text), 6)

@@ -29,6 +29,7 @@ from common_idc.folder_lock import LOCK, folder_lock
 from common_idc.provenance import file_sha256
 from common_idc.settings import as_yaml
 
+from .meaning import Parser
 from .schemas import SCHEMAS
 from .settings import STAGE_NAMES, STAGES, SettingsError, SynthesisConfig
 from .shards import Row, ShardReader, Share, StageFolder, batched
@@ -158,7 +159,12 @@ def my_shards(config: SynthesisConfig, share: Share) -> list[int]:
     return [shard for shard in range(-(-total // config.shard_pairs)) if shard in share]
 
 
-def run_stage(config: SynthesisConfig, name: str, share: Share) -> None:
+def run_stage(config: SynthesisConfig, name: str, share: Share, **options: Any) -> None:
+    """Make the missing shards of a share.
+
+    Args:
+        options: of the stage's class.
+    """
     check_settings_unchanged(config, name)
     if name == "instructions":
         write_sources(config, folder_of(config, "sources"), share)
@@ -167,7 +173,7 @@ def run_stage(config: SynthesisConfig, name: str, share: Share) -> None:
     waiting = [shard for shard in my_shards(config, share) if not folder.has(shard)]
     if not waiting:
         return
-    stage = stage_class(name)(config)
+    stage = stage_class(name)(config, **options)
     attempts = Attempts(stage.work)
     total, size = count_pairs(folder_of(config, "sources")), config.shard_pairs
     pairs = sum(min(size, total - shard * size) for shard in waiting)
@@ -232,8 +238,11 @@ def write_config(config: SynthesisConfig) -> None:
     write_text(Path(config.output_dir) / "synthesis_config.yaml", as_yaml(config))
 
 
-def synthesize(config: SynthesisConfig) -> bool:
+def synthesize(config: SynthesisConfig, parser: Parser | None = None) -> bool:
     """Run all stages, or the one that the config names, for this process's share of the pairs.
+
+    Args:
+        parser: reads the changes that a sentence states; without one, only the words of paraphrases are checked.
 
     Returns: whether the data set is there now; False while other processes are at work, or after an earlier stage.
 
@@ -249,5 +258,5 @@ def synthesize(config: SynthesisConfig) -> bool:
             if name == "rows":
                 complete = run_rows(config, share)
             else:
-                run_stage(config, name, share)
+                run_stage(config, name, share, **({"parser": parser} if name == "paraphrases" else {}))
     return complete
