@@ -25,6 +25,7 @@ TRAIN += ["pyyaml>=6.0.1"]
 SYNTHESIS = [*DATA, "diffusers>=0.42; python_version >= '3.11'", "gguf>=0.17", "accelerate>=1.10"]
 SYNTHESIS += ["jinja2>=3.1.2", "pyyaml>=6.0.1"]
 DEMO = ["gradio>=6.31"]  # for both pages; requires Pillow below 13
+JUDGE = ["jinja2>=3.1.2", "openai>=3.57"]  # chat templates of folders; servers of chat models
 DEV = [*PHOTOS, "pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.17", "evaluate>=0.4.6"]
 DEV += ["playwright>=1.65"]  # drives the Chromium of the system; it need not download one
 DEV += ["trl>=1.16; python_version >= '3.11'"]  # reads what is exported for it; itself asks for Python 3.11
@@ -73,8 +74,9 @@ setup(
         "train": TRAIN,
         "metrics": METRICS,
         "synthesis": SYNTHESIS,
+        "judge": JUDGE,
         "demo": DEMO,
         "dev": DEV,
-        "all": sorted({*TRAIN, *SYNTHESIS, *DEMO, *DEV}),
+        "all": sorted({*TRAIN, *SYNTHESIS, *JUDGE, *DEMO, *DEV}),
     },
 )

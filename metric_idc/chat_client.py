@@ -7,15 +7,10 @@ Both are asked at temperature 0. The key of a server is read from the environmen
 """
 
 import hashlib
-import http.client
-import json
 import os
-import re
 import threading
-import time
-import urllib.error
 import urllib.parse
-import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,12 +18,11 @@ from typing import Any
 
 API_KEY_ENV = "OPENAI_API_KEY"
 MAX_TOKENS = 4096  # of an answer; models that think first need many
-DELAYS = (2.0, 8.0)  # seconds before the second and the third attempt
+RETRIES = 4  # of a request, after 0.5, 1, 2 and 4 seconds or as long as the server asks for
 TIMEOUT = 300.0  # seconds without a byte from the server
-REPEATED = (408, 429, 500, 502, 503, 504)  # an overloaded server, or one that is just starting
 OF_THE_QUESTION = (400, 413, 422, 500)  # other questions may get an answer
-LONGEST_WAIT = 60.0  # seconds that a server may ask for before the next attempt
-LARGEST_ANSWER = 2**22  # bytes
+ADVICE = {401: f"; set the key in {API_KEY_ENV}", 404: "; check the address, and the name of the model"}
+NO_KEY = "no-key"  # a local server needs no key, and openai's client always sends one
 
 
 class ChatError(OSError):
@@ -137,14 +131,12 @@ class ChatServer:
     """A model of a server of OpenAI's interface; `connect_chat` returns one.
 
     Args:
-        url: up to "/v1".
+        client: of the package openai, which repeats requests that may succeed later.
         model: name of the model there.
-        api_key: sent to this server only, and never shown.
     """
 
-    url: str
+    client: Any = field(repr=False)
     model: str
-    api_key: str | None = field(default=None, repr=False)
 
     @property
     def description(self) -> str:
@@ -175,85 +167,50 @@ class ChatServer:
                 raise answer
         return found
 
+    def first_model(self) -> str:
+        """Return the name of the first model that the server lists. Raises: ChatError."""
+        try:
+            return self._request(lambda: self.client.models.list().data[0].id)
+        except NoAnswer as reason:
+            raise ChatError(f"{self._url} lists no model ({reason}): name one") from reason
+
     def _answer(self, prompt: str) -> str:
         message = {"role": "user", "content": prompt}
-        body = {"model": self.model, "messages": [message], "max_tokens": MAX_TOKENS, "temperature": 0}
-        content = self.request("chat/completions", body)
+        asked = {"model": self.model, "messages": [message], "max_tokens": MAX_TOKENS, "temperature": 0}
+        return self._request(lambda: self.client.chat.completions.create(**asked).choices[0].message.content)
+
+    def _request(self, request: Callable[[], Any]) -> str:
+        """Return the text that a request finds in the answer. Raises: NoAnswer or ChatError."""
+        import openai
+
         try:
-            text = content["choices"][0]["message"]["content"]
-        except (LookupError, TypeError):
+            text = request()
+        except openai.APITimeoutError as error:
+            raise NoAnswer(f"the server did not answer within {TIMEOUT:g} seconds") from error
+        except openai.APIStatusError as error:
+            status = error.status_code
+            message = self._without_key(error.message.removeprefix(f"Error code: {status} - "))
+            if status in OF_THE_QUESTION:
+                raise NoAnswer(f"the server answered with status {status} ({message})") from error
+            raise ChatError(
+                f"{self._url} answered with status {status} ({message}){ADVICE.get(status, '')}"
+            ) from error
+        except openai.APIConnectionError as error:
+            reason = self._without_key(str(error.__cause__ or error))
+            raise ChatError(f"{self._url} cannot be reached ({reason})") from error
+        except (LookupError, AttributeError, TypeError, ValueError):  # not the JSON of this interface
             text = None
         if not isinstance(text, str):
             raise NoAnswer("the server answered without a text")
         return text
 
-    def request(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Return the JSON content of an answer; a request that may succeed later is repeated after each of DELAYS.
+    @property
+    def _url(self) -> str:
+        return str(self.client.base_url).rstrip("/")
 
-        Raises: NoAnswer or ChatError.
-        """
-        for delay in (*DELAYS, None):
-            try:
-                return self._send(path, body)
-            except _Failure as failure:
-                if delay is None or not failure.is_temporary:
-                    if failure.concerns_question:
-                        raise NoAnswer(f"the server {failure}") from failure
-                    raise ChatError(f"{self.url}/{path} {failure}") from failure
-                time.sleep(delay if failure.wait is None else failure.wait)
-        raise AssertionError("the last attempt returns or raises")
-
-    def _send(self, path: str, body: dict[str, Any] | None) -> Any:
-        headers = {"Content-Type": "application/json", "User-Agent": "metric_idc"}
-        if self.api_key is not None:
-            headers["Authorization"] = f"Bearer {self.api_key}"
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/{path}", data, headers)
-        try:
-            with urllib.request.build_opener(_NoRedirects).open(request, timeout=TIMEOUT) as response:
-                return json.loads(response.read(LARGEST_ANSWER))
-        except urllib.error.HTTPError as error:
-            raise self._refusal(error) from error
-        except TimeoutError as error:
-            raise _Failure(f"did not answer within {TIMEOUT:g} seconds", True, concerns_question=True) from error
-        except (OSError, http.client.HTTPException) as error:
-            reason = _one_line(str(getattr(error, "reason", error))) or type(error).__name__
-            raise _Failure(f"cannot be reached ({reason})", True) from error
-        except ValueError as error:
-            raise _Failure("did not answer with JSON", True, concerns_question=True) from error
-
-    def _refusal(self, error: urllib.error.HTTPError) -> "_Failure":
-        with error:
-            try:
-                text = error.read(LARGEST_ANSWER).decode(errors="replace")
-            except (OSError, http.client.HTTPException):
-                text = ""
-        reason = _message_in(text) or str(error.reason)
-        if self.api_key is not None:
-            reason = reason.replace(self.api_key, "(key)")  # a server may quote it
-        advice = {
-            401: f"; set the key in {API_KEY_ENV}",
-            404: "; check the address, and the name of the model",
-        }
-        asked = error.headers.get("Retry-After", "")
-        wait = min(float(asked), LONGEST_WAIT) if asked.isdecimal() else None
-        text = f"answered with status {error.code} ({_one_line(reason)}{advice.get(error.code, '')})"
-        return _Failure(text, error.code in REPEATED, error.code in OF_THE_QUESTION, wait)
-
-
-class _Failure(Exception):
-    """One failed attempt."""
-
-    def __init__(self, reason: str, is_temporary: bool, concerns_question: bool = False, wait: float | None = None):
-        super().__init__(reason)
-        self.is_temporary, self.concerns_question, self.wait = is_temporary, concerns_question, wait
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Lets a redirect be an error: another server must get neither key nor questions."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
+    def _without_key(self, message: str) -> str:
+        """Return a message in one line; a server may quote the key."""
+        return " ".join(message.replace(self.client.api_key, "(key)").split())[:300]
 
 
 Chat = ChatFolder | ChatServer
@@ -267,62 +224,51 @@ def connect_chat(place: str | Path, model: str | None = None) -> Chat:
             in the environment variable OPENAI_API_KEY.
         model: its name at the server; None for the first that the server lists.
 
-    Raises: ValueError for an address, a name or a key that cannot be used; FileNotFoundError for a folder without a
-        model; ChatError if the server does not list its models.
+    Raises: ImportError without openai, for a server; ValueError for an address, a name or a key that cannot be used;
+        FileNotFoundError for a folder without a model; ChatError if the server does not list its models.
     """
     if not str(place).startswith(("http://", "https://")):
         if model is not None:
             raise ValueError(f"{model!r} names a model of a server, but {str(place)!r} is a folder: give one of both")
         return ChatFolder(place)
-    server = ChatServer(_base_of(str(place)), model or "", _read_key())
-    if model is not None:
-        return server
+    client = _client(str(place))
+    return ChatServer(client, model or ChatServer(client, "").first_model())
+
+
+def _client(address: str) -> Any:
+    """Return openai's client of a server; redirects are errors, since no other server must get the questions."""
     try:
-        found = server.request("models")["data"][0]["id"]
-    except (LookupError, TypeError, NoAnswer):
-        found = None
-    if not isinstance(found, str):
-        raise ChatError(f"{server.url}/models lists no model: name one")
-    return ChatServer(server.url, found, server.api_key)
+        import openai
+    except ImportError as error:
+        raise ImportError(f'{error}; a server is asked with openai: pip install "blip2idc[judge]"') from error
+    return openai.OpenAI(
+        base_url=_base_of(address),
+        api_key=_read_key(),
+        timeout=TIMEOUT,
+        max_retries=RETRIES,
+        http_client=openai.DefaultHttpxClient(follow_redirects=False),
+    )
 
 
-def _base_of(url: str) -> str:
+def _base_of(address: str) -> str:
     """Return the address of the interface, to which e.g. "/chat/completions" is added."""
     try:
-        parts = urllib.parse.urlsplit(url)
-        usable = bool(parts.hostname) and (parts.port or 0) >= 0
+        parts = urllib.parse.urlsplit(address)
+        usable = bool(parts.hostname) and (parts.port or 0) >= 0 and " " not in address
     except ValueError:  # e.g. a port that is not a number
         usable = False
-    if not usable or not url.isascii() or not url.isprintable() or " " in url:
-        raise ValueError(f"{url!r} is not the address of a server: write e.g. http://127.0.0.1:8000/v1")
-    if "@" in parts.netloc or parts.query or parts.fragment:
+    if not usable:
+        raise ValueError(f"{address!r} is not the address of a server: write e.g. http://127.0.0.1:8000/v1")
+    if "@" in parts.netloc or parts.query:
         raise ValueError(
             f"the address of the server {parts.hostname!r} must contain neither a password nor a query: put the key "
             f"into the environment variable {API_KEY_ENV}"
         )
-    path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
-    return f"{parts.scheme}://{parts.netloc}{path}"
+    return address if parts.path.strip("/") else f"{address.rstrip('/')}/v1"
 
 
-def _read_key() -> str | None:
+def _read_key() -> str:
     key = os.environ.get(API_KEY_ENV, "").strip()
     if not (key.isascii() and key.isprintable()):
         raise ValueError(f"the environment variable {API_KEY_ENV} contains a character that no key has: correct it")
-    return key or None
-
-
-def _message_in(text: str) -> str:
-    """Return the message of OpenAI's, vLLM's or FastAPI's JSON for errors; other texts as they are."""
-    try:
-        content = json.loads(text)
-    except ValueError:
-        return text
-    if isinstance(content, dict):
-        found = content.get("error", content)
-        found = found.get("message") if isinstance(found, dict) else found
-        return str(found or content.get("detail") or text)
-    return text
-
-
-def _one_line(text: str) -> str:
-    return re.sub(r"[^\x20-\x7e\xa0-\U0010ffff]+", " ", text).strip()[:300].rstrip(".")
+    return key or NO_KEY

@@ -13,7 +13,7 @@ from .bleu import IMPLEMENTATION as _bleu
 from .change_probability import BINS as _change_probability
 from .change_type import CHANGE_TYPES as _change_type
 from .chat_answers import ATTEMPTS as _chat_answers
-from .chat_client import DELAYS as _chat_client
+from .chat_client import RETRIES as _chat_client
 from .chat_units import PROMPT as _chat_units
 from .cider import IMPLEMENTATION as _cider
 from .clip_score import PREFIX as _clip

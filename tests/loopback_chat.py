@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -43,7 +44,7 @@ class Question:
     pictures: list[Image.Image]
     text: str
     body: dict[str, Any]
-    headers: dict[str, str]
+    headers: Message
 
 
 class LoopbackChat:
@@ -62,7 +63,7 @@ class LoopbackChat:
         self.answer, self.fault = answer, fault
         self.questions: list[Question] = []
         self.attempts: list[str] = []
-        self.headers: list[dict[str, str]] = []
+        self.headers: list[Message] = []
         self.lock, self.running, self.most_running = threading.Lock(), 0, 0
 
     def __enter__(self) -> "LoopbackChat":
@@ -86,7 +87,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.server.chat
 
     def do_GET(self) -> None:
-        self.chat.headers.append(dict(self.headers))
+        self.chat.headers.append(self.headers)
         if self.path == "/v1/models":
             return self.reply(200, {"object": "list", "data": [{"id": MODEL, "object": "model"}]})
         self.reply(404, {"detail": "Not Found"})
@@ -95,7 +96,7 @@ class Handler(BaseHTTPRequestHandler):
         sent = self.rfile.read(int(self.headers["Content-Length"]))
         with self.chat.lock:
             self.chat.attempts.append(self.path)
-            self.chat.headers.append(dict(self.headers))
+            self.chat.headers.append(self.headers)
             self.chat.running += 1
             self.chat.most_running = max(self.chat.most_running, self.chat.running)
         try:
@@ -121,7 +122,7 @@ class Handler(BaseHTTPRequestHandler):
         if body.get("model") != MODEL:
             return self.reply(404, {"error": {"message": f"The model `{body.get('model')}` does not exist."}})
         try:
-            question = Question(*understood(body), body, dict(self.headers))
+            question = Question(*understood(body), body, self.headers)
         except (KeyError, ValueError, TypeError) as error:
             return self.reply(400, {"error": {"message": f"{type(error).__name__}: {error}"}})
         sentence = self.chat.answer(question)

@@ -69,9 +69,9 @@ def judged_by(answer: Callable[[Question], str], rows: list[dict[str, Any]] = RO
 
 
 @pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_key_and_short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(chat_client.API_KEY_ENV, raising=False)
-    monkeypatch.setattr(chat_client, "DELAYS", (0.0, 0.0))
+    monkeypatch.setattr(chat_client, "RETRIES", 2)
 
 
 # ---- scores
