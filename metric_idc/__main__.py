@@ -77,9 +77,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     score.add_argument(
         "--paper_batch_size", type=int, default=16, help="batch size of the paper protocol (default: %(default)s)"
     )
-    score.add_argument("--judge", help=f"chat model that judges the predictions: {CHAT_PLACE}")
     score.add_argument("--unit_parser", help=f"chat model that reads difference units in place of rules: {CHAT_PLACE}")
-    score.add_argument("--judge_model", help="name of the model at that server; default: the first that it lists")
     comparison = commands.add_parser("compare", help="print one table of several results", allow_abbrev=False)
     comparison.add_argument("folders", nargs="+", type=Path, help="results folders")
     comparison.add_argument("--names", nargs="+", help="a name per folder; default: the folders")
@@ -103,6 +101,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
             "--sentence_model",
             help="folder of a sentence-embedding model: adds similarities of sentences and of the things that changed",
         )
+        command.add_argument("--judge", help=f"chat model that judges the predictions: {CHAT_PLACE}")
+        command.add_argument("--judge_model", help="name of the model at that server; default: the first listed there")
     return parser.parse_args(argv)
 
 
@@ -115,7 +115,9 @@ def run(arguments: argparse.Namespace) -> None:
         print(table)
         return
     if arguments.command == "agreement":
-        print(agreement_table(agreement(arguments.file, arguments.metrics, arguments.sentence_model)))
+        options = {name: getattr(arguments, name) for name in ("metrics", "sentence_model", "judge", "judge_model")}
+        kept = arguments.file.with_suffix(f".{CHAT_ANSWERS}")
+        print(agreement_table(agreement(arguments.file, chat_answers=kept, **options)))
         return
     if arguments.command == "lmms_task":
         options = (arguments.output_dir, arguments.data, arguments.config, arguments.split, arguments.metrics)

@@ -31,6 +31,10 @@ def agreement(
     sentence_model: str | Path | None = None,
     resamples: int = 1000,
     seed: int = 0,
+    *,
+    judge: str | Path | None = None,
+    judge_model: str | None = None,
+    chat_answers: Path | None = None,
 ) -> Agreement:
     """Return per score Kendall's tau-b with people, its 95 % interval, and the number of lines that have the score.
 
@@ -41,7 +45,8 @@ def agreement(
 
     Args:
         path: of JSON lines, all in one of the forms of EXAMPLES; `change_type` and `units` may be there too.
-        metrics, sentence_model: see `score_rows`.
+        metrics, sentence_model, judge, judge_model, chat_answers: see `score_rows`. Sentences without a usable
+            answer of the judge are left out of the lines of its scores.
 
     Raises: ValueError with file and line for what cannot be used; OSError if the file cannot be read.
     """
@@ -56,9 +61,9 @@ def agreement(
         tau = tau_of_ratings
     if len(np.unique(judged)) == 1 and (tau is tau_of_ratings or not judged[0]):
         raise ValueError(f"{path}: all lines have the same judgement, so that nothing can agree with it")
-    scored = [
-        pair["scores"] for pair in score_rows(rows, metrics, resamples=1, sentence_model=sentence_model)["pairs"]
-    ]
+    models = {"sentence_model": sentence_model, "judge": judge, "judge_model": judge_model}
+    result = score_rows(rows, metrics, resamples=1, chat_answers=chat_answers, **models)
+    scored = [pair["scores"] for pair in result["pairs"]]
     found = {}
     for name in dict.fromkeys(name for scores in scored for name in scores):
         sign = -1 if name in LOWER_IS_BETTER else 1

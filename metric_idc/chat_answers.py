@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from .chat_client import Chat, NoAnswer
 
 ATTEMPTS = 3
@@ -57,11 +59,13 @@ class ChatAnswers:
         keyed = {self._key(question): question for question in questions}
         found = {key: answer for key, question in keyed.items() if (answer := self._kept(key, question))}
         left = [(key, question) for key, question in keyed.items() if key not in found]
-        for first in range(0, len(left), BATCH):
-            batch = dict(left[first : first + BATCH])
-            answers = dict(self._ask_batch(batch))
-            self._append(batch, answers)
-            found |= answers
+        with tqdm(total=len(left), unit="question", desc=self.chat.name, disable=not left) as bar:
+            for first in range(0, len(left), BATCH):
+                batch = dict(left[first : first + BATCH])
+                answers = dict(self._ask_batch(batch))
+                self._append(batch, answers)
+                found |= answers
+                bar.update(len(batch))
         self.retries += sum(attempts - 1 for _, attempts in found.values())
         return [found.get(self._key(question), (None, 0))[0] for question in questions]
 

@@ -54,6 +54,11 @@ class ChatFolder:
             )
         self.weights = weights
 
+    @property
+    def name(self) -> str:
+        """The name of the folder."""
+        return self.folder.resolve().name
+
     @cached_property
     def description(self) -> str:
         """The name of the folder and the SHA-256 of its weights, for signatures."""
@@ -62,7 +67,7 @@ class ChatFolder:
             with path.open("rb") as file:
                 while block := file.read(2**24):
                     hashed.update(block)
-        return f"{self.folder.resolve().name} with weights {hashed.hexdigest()[:16]}"
+        return f"{self.name} with weights {hashed.hexdigest()[:16]}"
 
     def answers(self, prompts: list[str]) -> list[str | NoAnswer]:
         """Return for each prompt the most likely answer, or why there is none.
@@ -132,16 +137,16 @@ class ChatServer:
 
     Args:
         client: of the package openai, which repeats requests that may succeed later.
-        model: name of the model there.
+        name: of the model there.
     """
 
     client: Any = field(repr=False)
-    model: str
+    name: str
 
     @property
     def description(self) -> str:
         """The name of the model, for signatures."""
-        return f"{self.model} of a server"
+        return f"{self.name} of a server"
 
     def answers(self, prompts: list[str]) -> list[str | NoAnswer]:
         """Return for each prompt its answer, or why there is none; all are asked at the same time.
@@ -176,7 +181,7 @@ class ChatServer:
 
     def _answer(self, prompt: str) -> str:
         message = {"role": "user", "content": prompt}
-        asked = {"model": self.model, "messages": [message], "max_tokens": MAX_TOKENS, "temperature": 0}
+        asked = {"model": self.name, "messages": [message], "max_tokens": MAX_TOKENS, "temperature": 0}
         return self._request(lambda: self.client.chat.completions.create(**asked).choices[0].message.content)
 
     def _request(self, request: Callable[[], Any]) -> str:

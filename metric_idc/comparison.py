@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from .judge import judged_differences
 from .predictions import read_predictions
 from .published_scores import published
-from .results import METRICS, PREDICTIONS, read_result, write_text
+from .results import METRICS, PAIRS, PREDICTIONS, read_pair_scores, read_result, write_text
 from .scoring import HEADLINE, paired_differences, predictions_hash
 from .unit_rules import NAME as RULES
 
@@ -29,11 +30,15 @@ def compare(folders: list[Path], names: list[str]) -> str:
         raise ValueError(f"{len(names)} names for {len(folders)} folders: give one name per folder")
     if len(set(names)) < len(names):
         raise ValueError(f"names must differ, got {' '.join(names)}")
-    results = {name: read_result(folder) for name, folder in zip(names, folders, strict=True)}
-    scored = {name: _scored_rows(folder, results[name]) for name, folder in zip(names, folders, strict=True)}
+    folder_of = dict(zip(names, folders, strict=True))
+    results = {name: read_result(folder) for name, folder in folder_of.items()}
+    scored = {name: _scored_rows(folder, results[name]) for name, folder in folder_of.items()}
     lines = [results_table(results), *_protocol_warnings(results)]
     for name in names[1:]:
         gains = paired_differences(scored[names[0]], scored[name])
+        if _judge(results[name]) == _judge(results[names[0]]) != "":
+            pair_ids = [row["pair_id"] for row in scored[name]]
+            gains |= judged_differences(*(_pair_scores(folder_of[each], pair_ids) for each in (names[0], name)))
         lines.append(
             f"\n{names[0]} minus {name} (95 % interval of a paired bootstrap, p-value of a paired permutation test):\n"
         )
@@ -145,6 +150,19 @@ def _scored_rows(folder: Path, result: Result) -> list[dict[str, Any]]:
     return rows
 
 
+def _judge(result: Result) -> str:
+    """Return what the signature says of the judge; "" if there was none."""
+    return result["signature"].get("metrics", {}).get("Judge", "")
+
+
+def _pair_scores(folder: Path, pair_ids: list[str]) -> list[dict[str, float]]:
+    scores = read_pair_scores(folder)
+    missing = [pair_id for pair_id in pair_ids if pair_id not in scores]
+    if missing:
+        raise ValueError(f"{str(folder / PAIRS)!r} has no pair {missing[0]!r}: score the folder again")
+    return [scores[pair_id] for pair_id in pair_ids]
+
+
 def _protocol_warnings(results: dict[str, Result]) -> list[str]:
     """Return warnings if protocols differ, or if the gains are not those of the scores in the table."""
     protocols = {name: result["signature"].get("protocol", "standard") for name, result in results.items()}
@@ -152,6 +170,10 @@ def _protocol_warnings(results: dict[str, Result]) -> list[str]:
     if len(set(protocols.values())) > 1:
         described = ", ".join(f"{name}: {protocol}" for name, protocol in protocols.items())
         lines.append(f"\nThese scores cannot be compared, their protocols differ ({described}).")
+    if len({*map(_judge, results.values())} - {""}) > 1:
+        lines.append(
+            "\nJudge scores cannot be compared: the judges' models or prompts, or what counts as true, differ."
+        )
     readers = [result["signature"].get("metrics", {}).get("DifferenceUnits", RULES) for result in results.values()]
     if len(results) > 1 and not all(RULES in reader for reader in readers):
         lines.append("\nThe gains of units below are those of units read by rules, whatever read them for the table.")

@@ -19,9 +19,11 @@ from .change_type import stated_change_type
 from .chat_answers import ChatAnswers, Question, fill, read_prompt
 from .content_statistics import NO_CHANGE
 from .difference_units import is_unchanged
+from .resampling import differences
 
 VERDICTS = ("correct", "partial", "missed")
 PROMPT = "judge_prompt.txt"
+DIFFSPOT = ("Judge-Overall", "Judge-Recall", "Judge-Specificity")  # of one pair 0 or 1; the score is their mean
 
 Row = dict[str, Any]
 
@@ -34,10 +36,7 @@ class Judge:
         answers: of the chat model.
     """
 
-    SCORES = (
-        *("Judge-Overall", "Judge-Recall", "Judge-Specificity"),
-        *("Judge-Correct", "Judge-Partial", "Judge-Hallucinations"),
-    )
+    SCORES = (*DIFFSPOT, "Judge-Correct", "Judge-Partial", "Judge-Hallucinations")
 
     def __init__(self, rows: list[Row], answers: ChatAnswers) -> None:
         self.rows, self.answers = rows, answers
@@ -119,6 +118,26 @@ def true_changes(row: Row, references: list[str]) -> list[Any] | None:
     if "units" in row:
         return row["units"]
     return [text for text in dict.fromkeys(references) if stated_change_type(text) != NO_CHANGE] or None
+
+
+def judged_differences(
+    scores_a: list[dict[str, float]], scores_b: list[dict[str, float]], resamples: int = 1000, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """Return a minus b of the scores of DiffSpot, as `differences` does, over the pairs that both have a verdict on.
+
+    Args:
+        scores_a, scores_b: of the same pairs in the same order, as pairs.jsonl has them.
+    """
+    nan = float("nan")
+    values = [np.array([[pair.get(name, nan) for name in DIFFSPOT] for pair in side]) for side in (scores_a, scores_b)]
+    known = ~np.isnan(values[0] - values[1])  # [pairs, scores]
+    sides = [{"Judge": np.hstack([np.where(known, side, 0), known])} for side in values]
+
+    def reduce(sums: dict[str, np.ndarray]) -> dict[str, float]:
+        right, pairs = np.split(sums["Judge"], 2)
+        return dict(zip(DIFFSPOT, map(_share, right, pairs), strict=True))
+
+    return differences(*sides, reduce, resamples, seed)
 
 
 def checked_verdicts(answer: dict[str, Any], changes: int) -> dict[str, Any]:

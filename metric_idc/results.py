@@ -70,6 +70,19 @@ def read_result(folder: Path) -> dict[str, Any]:
     return result
 
 
+def read_pair_scores(folder: Path) -> dict[str, dict[str, float]]:
+    """Return the scores of each pair of a folder, by its pair_id.
+
+    Raises: ValueError if pairs.jsonl has another form; OSError if it cannot be read.
+    """
+    path = folder / PAIRS
+    try:
+        pairs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return {str(pair["pair_id"]): pair["scores"] for pair in pairs}
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{str(path)!r} has no scores of pairs ({error}): score the folder again") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all; remove what killed processes left of it.
 

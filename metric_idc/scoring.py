@@ -27,7 +27,7 @@ from .difference_units import NO_CHANGE_SENTENCE, DifferenceUnits
 from .java import java_command
 from .judge import Judge
 from .protocols import apply_protocol
-from .resampling import interval, p_value, permuted_differences, resampled_scores
+from .resampling import differences, interval, resampled_scores
 from .sentence_similarity import SentenceSimilarity
 from .unit_rules import UNITS_EXAMPLE, are_units
 
@@ -189,9 +189,6 @@ def paired_differences(
 ) -> dict[str, dict[str, float]]:
     """Return a minus b per score, with the 95 % interval of a paired bootstrap over pairs and a two-sided p-value.
 
-    The p-value is that of a permutation test: how often is the difference as large when each pair's two predictions
-    change sides at random? (Approximate randomization, Noreen 1989; a bootstrap's is too small with few pairs.)
-
     Raises: ValueError if the two files contain different pairs or references.
     """
     _check_rows(rows_a)
@@ -200,20 +197,7 @@ def paired_differences(
     sentences = {name: [row["prediction"] for row in rows] for name, rows in both.items()}
     chosen, statistics = _statistics(rows_a, metrics, sentences)
     sides = [{name: arrays[system] for name, arrays in statistics.items()} for system in ("a", "b")]
-
-    def reduce(sums: dict[str, np.ndarray]) -> dict[str, float]:
-        return _reduce_sums(chosen, sums, len(rows_a))
-
-    whole_a, whole_b = (_reduce(chosen, side) for side in sides)
-    draws_a, draws_b = (resampled_scores(side, reduce, resamples, seed) for side in sides)
-    permuted = permuted_differences(*sides, reduce, resamples, seed)
-    result = {}
-    for name in whole_a:
-        difference = whole_a[name] - whole_b[name]
-        low, high = interval(draws_a[name] - draws_b[name])
-        p = p_value(difference, permuted[name])
-        result[name] = {"difference": difference, "low": low, "high": high, "p_value": p}
-    return result
+    return differences(*sides, lambda sums: _reduce_sums(chosen, sums, len(rows_a)), resamples, seed)
 
 
 def _check_rows(rows: list[Row]) -> None:

@@ -18,7 +18,7 @@ from metric_idc.chat_answers import ChatAnswers, fill, json_object, read_prompt
 from metric_idc.chat_client import ChatError, ChatFolder, NoAnswer, connect_chat
 from metric_idc.chat_units import ACTION_NAMES, ChatUnits, checked_units
 from metric_idc.difference_units import DifferenceUnits
-from metric_idc.judge import Judge, checked_verdicts, true_changes
+from metric_idc.judge import Judge, checked_verdicts, judged_differences, true_changes
 from metric_idc.unit_rules import Unit, stated_units
 
 KEY = "sk-secret-of-this-test"
@@ -344,8 +344,8 @@ def test_addresses_that_cannot_be_used(place: str, message: str) -> None:
 
 def test_the_model_of_a_server_may_be_named() -> None:
     with LoopbackChat(judged) as server:
-        assert connect_chat(server.url).model == connect_chat(server.url.removesuffix("/v1")).model == MODEL
-        assert connect_chat(server.url, "other").model == "other"
+        assert connect_chat(server.url).name == connect_chat(server.url.removesuffix("/v1")).name == MODEL
+        assert connect_chat(server.url, "other").name == "other"
         with pytest.raises(ChatError, match="status 404"):
             score_rows(ROWS[:1], ONE_METRIC, judge=server.url, judge_model="other")
 
@@ -498,20 +498,104 @@ def test_the_command_prints_scores_and_failures(tmp_path: Path, capsys: pytest.C
     assert main([*arguments]) == 0 and "Judge" not in capsys.readouterr().out
 
 
+def test_judged_differences_by_hand() -> None:
+    a = [{"Judge-Overall": 1, "Judge-Recall": 1}, {"Judge-Overall": 1, "Judge-Recall": 1}, {}, {"Judge-Overall": 1}]
+    b = [{"Judge-Overall": 0, "Judge-Recall": 0}, {"Judge-Overall": 1, "Judge-Recall": 1}, {"Judge-Overall": 1}, {}]
+    found = judged_differences(a, b)
+    assert list(found) == ["Judge-Overall", "Judge-Recall"], "no pair has a specificity"
+    assert found["Judge-Overall"]["difference"] == found["Judge-Recall"]["difference"] == 1 / 2, "of two pairs"
+    assert found["Judge-Overall"]["low"] == 0 and found["Judge-Overall"]["high"] == 1
+    assert found["Judge-Overall"]["p_value"] == 1, "one pair that differs proves nothing"
+    mirrored = judged_differences(b, a)["Judge-Overall"]
+    assert (mirrored["difference"], mirrored["low"], mirrored["high"]) == (-1 / 2, -1, 0)
+    many = judged_differences(a[:2] * 20, b[:2] * 20)["Judge-Overall"]
+    assert 0 < many["low"] < 1 / 2 < many["high"] < 1 and many["p_value"] < 0.01
+
+
+def scored_by_command(folder: Path, rows: list[dict[str, Any]], *options: str) -> str:
+    """Score rows with the command; return the folder."""
+    folder.mkdir()
+    (folder / "p.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in rows))
+    assert (
+        main(["score", str(folder / "p.jsonl"), "--output_dir", str(folder), "--metrics", *ONE_METRIC, *options]) == 0
+    )
+    return str(folder)
+
+
+def test_gains_of_judge_scores_are_those_of_one_judge(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    silent = [pair | {"prediction": "nothing has changed"} for pair in ROWS]
+    with LoopbackChat(judged) as server:
+        a = scored_by_command(tmp_path / "a", ROWS, "--judge", server.url)
+    denied = {
+        0: verdicts_as_json([], []),
+        1: verdicts_as_json(["missed"], []),
+        2: verdicts_as_json(["missed"] * 2, []),
+    }
+    with LoopbackChat(lambda question: denied[question.text.count('"change": ')]) as server:
+        b = scored_by_command(tmp_path / "b", silent, "--judge", server.url)
+    c = scored_by_command(tmp_path / "c", ROWS)
+    capsys.readouterr()
+
+    def compared(*folders: str) -> str:
+        assert main(["compare", *folders]) == 0
+        return capsys.readouterr().out
+
+    gains = compared(a, b)
+    assert "- Judge-Overall +0.000 [" in gains and "- Judge-Recall +0.333 [" in gains
+    assert "- Judge-Specificity -0.500 [" in gains and "cannot be compared" not in gains
+    assert "- Judge" not in compared(a, c)
+    metrics = json.loads(Path(b, "metrics.json").read_text())
+    metrics["signature"]["metrics"]["Judge"] = "verdicts by another"
+    Path(b, "metrics.json").write_text(json.dumps(metrics))
+    other = compared(a, b)
+    assert "Judge scores cannot be compared" in other and "- Judge" not in other
+    Path(a, "pairs.jsonl").write_text('{"pair_id": "found", "scores": {}}\n')
+    metrics["signature"]["metrics"]["Judge"] = json.loads(Path(a, "metrics.json").read_text())["signature"]["metrics"][
+        "Judge"
+    ]
+    Path(b, "metrics.json").write_text(json.dumps(metrics))
+    assert main(["compare", a, b]) == 2 and "has no pair 'vague': score the folder again" in capsys.readouterr().err
+
+
+def test_a_judge_can_agree_with_people(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The judge finds the true sentence of each line, and answers nothing usable about the last one."""
+    references = ["a car left"]
+    judged_lines = [("a car drove off", "odd", "a"), ("a bus came", "the car is gone", "b"), ("unsaid", "odd", "b")]
+    lines = [
+        {"prediction_a": a, "prediction_b": b, "references": references, "preference": preferred}
+        for a, b, preferred in judged_lines
+    ]
+    (tmp_path / "judged.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def answer(question: Question) -> str:
+        sentence = sentence_of(question)
+        verdict = "correct" if "car" in sentence else "missed"
+        return "no idea" if sentence == "unsaid" else verdicts_as_json([verdict], [])
+
+    arguments = ["agreement", str(tmp_path / "judged.jsonl"), "--metrics", *ONE_METRIC]
+    with LoopbackChat(answer) as server:
+        assert main([*arguments, "--judge", server.url]) == 0
+        assert "| Judge-Recall | 1.000 [1.000, 1.000] | 2 |" in capsys.readouterr().out
+        asked = len(server.questions)
+        assert main([*arguments, "--judge", server.url]) == 0
+        assert len(server.questions) == asked + 3, "only the sentence without an answer is asked about again"
+    assert (tmp_path / "judged.chat_answers.jsonl").is_file()
+    capsys.readouterr()
+    assert main(arguments) == 0 and "Judge" not in capsys.readouterr().out
+
+
+def test_a_bar_shows_the_questions(capfd: pytest.CaptureFixture) -> None:
+    judged_by(judged)
+    assert f"{MODEL}: 100%" in capfd.readouterr().err
+    judged_by(judged, [row("1", "", "no change", change_type="move")])
+    assert MODEL not in capfd.readouterr().err, "nothing to ask"
+
+
 def test_gains_say_that_units_are_read_by_rules(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     rows = [row("1", "car: out", "the car drove off", change_type="remove")]
-    (tmp_path / "p.jsonl").write_text(json.dumps(rows[0]))
-    for name in ("a", "b"):
-        arguments = [
-            "score",
-            str(tmp_path / "p.jsonl"),
-            "--output_dir",
-            str(tmp_path / name),
-            "--metrics",
-            *ONE_METRIC,
-        ]
-        with LoopbackChat(units_of) as server:
-            assert main([*arguments, *(("--unit_parser", server.url) if name == "a" else ())]) == 0
+    with LoopbackChat(units_of) as server:
+        scored_by_command(tmp_path / "a", rows, "--unit_parser", server.url)
+    scored_by_command(tmp_path / "b", rows)
     capsys.readouterr()
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--names", "a", "b"]) == 0
     assert "gains of units below are those of units read by rules" in capsys.readouterr().out

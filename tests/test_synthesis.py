@@ -160,7 +160,7 @@ def test_finished_pairs_are_not_edited_again(
     real = stages.stage_class
 
     def observed_class(stage: str) -> Any:
-        return lambda settings: observed(stage, real(stage)(settings))
+        return lambda settings, **options: observed(stage, real(stage)(settings, **options))
 
     def observed(stage: str, worker: Any) -> Any:
         if stage == "edits":
