@@ -14,6 +14,7 @@ SAME = [
     ("Make the cup gray", "Change the color of the cup to grey"),
     ("Add a hat above the sign", "Add a hat to the top of the sign"),
     ("Change this into a Monet painting.", "Turn this into a Monet painting."),
+    ("write the words 'Go'", 'write the word "Go"'),
     ("Remove all the grass.", "Take away all the grass from the picture."),
 ]
 OTHER = [
@@ -27,6 +28,9 @@ OTHER = [
     ("make the sky red", "make the sky purple", "other_words"),
     ("remove the three dogs", "remove the four dogs", "other_words"),
     ("replace all of the pillows with bears", "replace one of the pillows with bears", "other_words"),
+    ("Remove the salt shaker.", "Remove salt shakers.", "other_words"),
+    ("Remove the toothpicks from the sandwiches", "Remove the toothpicks from the sandwich", "other_words"),
+    ("Change the color of the table to aqua.", "Change the color of the table to a new color.", "other_words"),
     ("Add the phrase 'Nite Nite' to the wall", 'Add the phrase "Nite Night" to the wall', "other_text"),
     ("replace the cat with a dog", "replace the cat with a horse", "new_word"),
     ("add a dog next to the tree", "add a dog next to the house", "new_word"),

@@ -101,9 +101,33 @@ def test_statistics_add_up(synthesized: Path) -> None:
     assert statistics["pairs"] == len(lines) == sum(statistics["change_types"].values())
     assert statistics["no_change_pairs"] == sum(line["change_type"] == "none" for line in lines)
     assert statistics["candidates"]["accepted"] == statistics["pairs"] - statistics["no_change_pairs"]
+    assert sum(statistics["distractors"].values()) == statistics["candidates"]["accepted"]
     with Image.open(synthesized / "contact_sheet.png") as sheet:
         sheet.load()
     assert str(synthesized) not in (synthesized / "dataset" / "README.md").read_text()
+
+
+def test_images_after_have_the_distractors_of_no_change_pairs(synthesized: Path, tmp_path: Path) -> None:
+    synthesize(config(tmp_path, distractors=False))
+    plain = {line["pair_id"]: line for line in lines_of(tmp_path)}
+    used = set()
+    for line in lines_of(synthesized):
+        other = plain[line["pair_id"]]
+        after, edit = (
+            root / "dataset" / each["after_file_name"] for root, each in ((synthesized, line), (tmp_path, other))
+        )
+        if line["change_type"] == "none":
+            assert after.read_bytes() == edit.read_bytes()
+            continue
+        distractor = line["provenance"].pop("distractor")
+        assert line["provenance"] == other["provenance"] and line["captions"] == other["captions"]
+        with Image.open(edit) as image:
+            made = no_change.ALTERATIONS[distractor["alteration"]](
+                image.convert("RGB"), random.Random(distractor["seed"])
+            )
+        assert after.read_bytes() == made
+        used.add(distractor["alteration"])
+    assert len(used) > 2
 
 
 def test_the_folder_benchmark_reads_it_with_provenance(synthesized: Path) -> None:

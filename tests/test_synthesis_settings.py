@@ -155,6 +155,7 @@ FIELDS: dict[str, tuple[Any, Observe, dict[str, Any]]] = {
     "embedding_model": ("me/other", loaded_with, MODELS),
     "embedding_revision": ("v2", loaded_with, MODELS),
     "min_meaning": (0.9, paraphrased, {}),
+    "distractors": (False, written, {}),
     "no_change_share": (0.5, written, {}),
     "no_change_sentences": (["All is the same."], written, {"no_change_share": 0.3}),
     "batch_size": (2, written, {}),

@@ -12,7 +12,10 @@ from typing import Any
 Parser = Callable[[str], Collection[Any]]  # sentence -> the changes that it states, e.g. things and actions
 OTHER_CHANGE, OTHER_WORDS, NEW_WORD, OTHER_TEXT = "other_change", "other_words", "new_word", "other_text"
 
-_COLORS = "red green blue yellow orange purple violet pink magenta cyan turquoise teal brown tan beige black white"
+_COLORS = (
+    "red green blue yellow orange purple violet pink magenta cyan aqua turquoise teal brown tan beige black white "
+    "maroon crimson scarlet navy indigo lavender olive lime"
+)
 _NUMBERS = "three four five six seven eight nine ten".split()
 # Words that both sentences must have or lack; those of one entry may stand in for each other.
 MEANINGS: dict[str, str] = {
@@ -84,6 +87,14 @@ def new_words(instruction: str, paraphrase: str) -> set[str]:
     }
 
 
+def other_number(instruction: str, paraphrase: str) -> bool:
+    """Return whether a word of a paraphrase is the plural of one of the instruction, or the singular of a plural."""
+    known, said = (set(_words(sentence)) - COMMON for sentence in (instruction, paraphrase))
+    return any(
+        known & {f"{word}s", f"{word}es", word.removesuffix("s"), word.removesuffix("es")} for word in said - known
+    )
+
+
 def quotations(sentence: str) -> set[str]:
     """Return the texts in quotation marks, in lower case without punctuation at the end."""
     return {(double or single).lower().strip(" .,!?") for double, single in _QUOTED.findall(sentence)}
@@ -92,12 +103,13 @@ def quotations(sentence: str) -> set[str]:
 def rule_against(instruction: str, paraphrase: str, parser: Parser | None) -> str:
     """Return why a paraphrase means something else, or "" if nothing speaks against it.
 
-    OTHER_CHANGE: the parser, if there is one, reads other changes; OTHER_WORDS: a word of MEANINGS is missing or new;
-    OTHER_TEXT: it lacks a quotation; NEW_WORD: it names something that the instruction does not.
+    OTHER_CHANGE: the parser, if there is one, reads other changes; OTHER_WORDS: a word of MEANINGS is missing or new,
+    or a word has another number; OTHER_TEXT: it lacks a quotation; NEW_WORD: it names something that the instruction
+    does not.
     """
     if parser and set(parser(instruction)) != set(parser(paraphrase)):
         return OTHER_CHANGE
-    if meanings(instruction) != meanings(paraphrase):
+    if meanings(instruction) != meanings(paraphrase) or other_number(instruction, paraphrase):
         return OTHER_WORDS
     if any(text not in paraphrase.lower() for text in quotations(instruction)):
         return OTHER_TEXT

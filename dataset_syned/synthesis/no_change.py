@@ -1,4 +1,8 @@
-"""No-change pairs: the same picture recompressed, cropped, tinted, resized or seen slightly from the side."""
+"""No-change pairs: the same picture recompressed, cropped, tinted, resized or seen slightly from the side.
+
+The images after of other pairs are altered in the same ways: a model that saw such differences only where nothing
+changed would learn to take them for the answer.
+"""
 
 import io
 import random

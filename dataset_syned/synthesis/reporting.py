@@ -58,6 +58,7 @@ class Statistics:
     captions: Counter[int] = field(default_factory=Counter)
     change_types: Counter[str] = field(default_factory=Counter)
     alterations: Counter[str] = field(default_factory=Counter)
+    distractors: Counter[str] = field(default_factory=Counter)
     scores: dict[str, dict[str, Sample]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(Sample)))
     pairs: int = 0
     rows: int = 0
@@ -84,8 +85,9 @@ class Statistics:
             self.rows += 1
             self.change_types[line["change_type"] or "unknown"] += 1
             self.captions[len(line["captions"])] += 1
-            if "no_change" in line["provenance"]:
-                self.alterations[line["provenance"]["no_change"]["alteration"]] += 1
+            for name, counts in (("no_change", self.alterations), ("distractor", self.distractors)):
+                if name in line["provenance"]:
+                    counts[line["provenance"][name]["alteration"]] += 1
 
     def as_dict(self) -> dict[str, Any]:
         def ordered(counts: Counter[Any]) -> dict[str, int]:
@@ -101,6 +103,7 @@ class Statistics:
             "captions_per_pair": ordered(self.captions),
             "change_types": ordered(self.change_types),
             "no_change": ordered(self.alterations),
+            "distractors": ordered(self.distractors),
             "scores": {
                 name: {verdict: deciles_of(sample.values) for verdict, sample in sorted(groups.items())}
                 for name, groups in sorted(self.scores.items())

@@ -77,10 +77,14 @@ class Rows:
         source = inputs["sources"]
         before = self.before(shard, source)
         for rank, number in enumerate(inputs["selection"]["kept"], start=1):
-            data = inputs["edits"]["candidates"][number]["image"]["bytes"]
-            after = write_image(self.root, f"images/{shard:05d}/{source['position']:04d}-after-{rank}.png", data)
-            provenance = self.provenance(inputs, number)
             pair_id = f"{source['pair_id']}-{rank}"
+            image, provenance = inputs["edits"]["candidates"][number]["image"], self.provenance(inputs, number)
+            data = image["bytes"]
+            if self.config.distractors:
+                name = random.Random(seed_of(self.config.seed, pair_id, "distractor")).choice(list(ALTERATIONS))
+                data, provenance["distractor"] = self.alter(image, pair_id, name)
+            after_name = f"images/{shard:05d}/{source['position']:04d}-after-{rank}{suffix(data)}"
+            after = write_image(self.root, after_name, data)
             yield line(pair_id, (before, after), inputs["paraphrases"]["captions"], source["change_type"], provenance)
 
     def provenance(self, inputs: dict[str, Row], number: int) -> dict[str, Any]:
@@ -108,15 +112,19 @@ class Rows:
 
     def altered(self, shard: int, inputs: dict[str, Row], name: str) -> Row:
         source = inputs["sources"]
-        seed = seed_of(self.config.seed, source["pair_id"], name)
-        chance = random.Random(seed)
-        data = ALTERATIONS[name](decode_image(source["image"]), chance)
+        data, made = self.alter(source["image"], source["pair_id"], name)
         after_name = f"images/{shard:05d}/{source['position']:04d}-none-{name}{suffix(data)}"
         names = self.before(shard, source), write_image(self.root, after_name, data)
+        chance = random.Random(seed_of(self.config.seed, source["pair_id"], name, "captions"))
         texts = captions(self.config.no_change_sentences, 1 + self.config.paraphrases, chance)
-        made = {"alteration": name, "seed": seed, "versions": library_versions("pillow")}
         provenance = {"source": self.source(inputs), "no_change": made}
         return line(f"{source['pair_id']}-none-{name}", names, texts, NO_CHANGE, provenance)
+
+    def alter(self, image: Row, pair_id: str, name: str) -> tuple[bytes, dict[str, Any]]:
+        """Return an image after one of ALTERATIONS, and what made it."""
+        seed = seed_of(self.config.seed, pair_id, name)
+        data = ALTERATIONS[name](decode_image(image), random.Random(seed))
+        return data, {"alteration": name, "seed": seed, "versions": library_versions("pillow")}
 
 
 def join_lines(folder: StageFolder, shards: list[int], path: Path) -> None:

@@ -92,6 +92,7 @@ MADE_FROM: dict[str, tuple[str, ...]] = {
         "min_meaning",
     ),
     "rows": (
+        "distractors",
         "no_change_share",
         "no_change_sentences",
     ),
@@ -173,7 +174,10 @@ class SynthesisConfig:
     )
     embedding_revision: str | None = option(None, "its revision on the Hub")
     min_meaning: Cosine = option(0.8, "cosine of a paraphrase and its instruction")
-    no_change_share: Share = option(0.1, "share of the final pairs that show no change")
+    distractors: bool = option(
+        True, "let the images after differ a little otherwise too, as those of no-change pairs do"
+    )
+    no_change_share: Share = option(0.3, "share of the final pairs that show no change")
     no_change_sentences: list[str] = option(list(SENTENCES), "what their captions are drawn from")
     batch_size: PositiveInt = option(8, "images or answers computed at once")
     sheet_pairs: NonNegativeInt = option(12, "accepted and rejected pairs each on the contact sheet")
