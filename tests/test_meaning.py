@@ -32,6 +32,7 @@ OTHER = [
     ("Remove the toothpicks from the sandwiches", "Remove the toothpicks from the sandwich", "other_words"),
     ("Change the color of the table to aqua.", "Change the color of the table to a new color.", "other_words"),
     ("Add the phrase 'Nite Nite' to the wall", 'Add the phrase "Nite Night" to the wall', "other_text"),
+    ("Add the word 'hydrant' to the hydrant", 'Add the word "Hydra" to the hydrant', "other_text"),
     ("replace the cat with a dog", "replace the cat with a horse", "new_word"),
     ("add a dog next to the tree", "add a dog next to the house", "new_word"),
     ("Remove the cat from the suitcase", "Remove the cat from the suitcase into a hat", "new_word"),

@@ -111,7 +111,8 @@ def rule_against(instruction: str, paraphrase: str, parser: Parser | None) -> st
         return OTHER_CHANGE
     if meanings(instruction) != meanings(paraphrase) or other_number(instruction, paraphrase):
         return OTHER_WORDS
-    if any(text not in paraphrase.lower() for text in quotations(instruction)):
+    said = quotations(paraphrase) or paraphrase.lower()
+    if any(text not in said for text in quotations(instruction)):
         return OTHER_TEXT
     return NEW_WORD if new_words(instruction, paraphrase) else ""
 
