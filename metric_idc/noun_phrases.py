@@ -32,14 +32,15 @@ PREPOSITIONS = set(
 )
 # A noun phrase ends before these words, too.
 ENDS = PREPOSITIONS | set(
-    "has have had is are was were be been being will can could does do did there here so if because it "
-    "appear appears appeared disappear disappears disappeared vanish vanished move moves moved turn turns turned "
-    "become becomes became change changes changed leave leaves look looks show shows showed cover covers hide hides "
-    "lie lies shifted went goes go lose lost gain gained consist consists differ differs stand stands stood sit sits "
-    "walk walks drive drives come comes came arrive arrives arrived walked drove parks enter enters entered exit "
-    "exits exited replaced taken took removed added missing gone visible present swapped instead away out off up "
-    "down exist exists seem seems stayed remain remains joined made got gets parked located seen again anymore until "
-    "about like wearing holding you not lean leans clockwise counterclockwise upside horizontally vertically "
+    "has have had is are was were be been being will can could does do did there here so if because it appear appears "
+    "appeared disappear disappears disappeared vanish vanished move moves moved turn turns turned become becomes "
+    "became change changes changed leave leaves look looks show shows showed cover covers hide hides lie lies shifted "
+    "went goes go lose lost gain gained consist consists differ differs stand stands stood sit sits walk walks drive "
+    "drives come comes came arrive arrives arrived walked drove parks enter enters entered exit exits exited replaced "
+    "taken took removed added modified altered updated repainted renovated missing gone visible present swapped "
+    "instead away out off up down exist exists seem seems stayed remain remains joined made got gets parked located "
+    "seen again anymore until about like wearing holding you not lean leans clockwise counterclockwise upside "
+    "horizontally vertically "
     "positioned situated placed should would must needs compared called named inspired".split()
 )
 ING_NOUNS = set(

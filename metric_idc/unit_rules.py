@@ -13,7 +13,7 @@ from typing import NamedTuple
 from .change_type import COLOR, SCENE, plain_sentence, stated_change_type
 from .noun_phrases import PART, PICTURE, PREPOSITIONS, things_of
 
-NAME = "rules for English 1"  # in the signature; another number when the rules read sentences differently
+NAME = "rules for English 2"  # in the signature; another number when the rules read sentences differently
 
 
 class Unit(NamedTuple):
@@ -197,7 +197,7 @@ WEAK = [
         "add",
         rf"\b(?:{AFTER})|\b(?:now|new|more|another|extra|additional|present|visible|seen|entering|coming|comes)\b",
     ),
-    ("change", r"\b(?:chang|differen)\w*"),
+    ("change", r"\b(?:chang|differen)\w*|(?<!\bthe )(?<!\ban )(?<!\ba )\b(?:modified|altered|updated|renovated)\b"),
     ("add", r""),  # a noun phrase alone: "two people in the parking lot"
 ]
 EXISTS = r"\bthere (?:also )?(?:is|are|s|was|were|appears? to be|seems? to be|has been|have been)\b"

@@ -33,6 +33,9 @@ UNITS = ["DifferenceUnits"]
 SENTENCES = {
     "a red car has appeared on the left": [("red car", "add")],
     "remove the two tall trees near the house.": [("tall tree", "remove")],
+    "the road on the meadow has been renovated": [("road", "change")],
+    "lane marking modified": [("lane marking", "change")],
+    "a lot has been constructed beside the renovated road": [("lot", "add")],
     "the tree was removed and a bench has been added": [("tree", "remove"), ("bench", "add")],
     "there is no dog anymore": [("dog", "remove")],
     "there are no more people on the sidewalk": [("person", "remove")],

@@ -168,6 +168,10 @@ BROKEN = {
     "other verdict": (verdicts_as_json(["right"], []), '"right" is not a verdict'),
     "list of another length": (verdicts_as_json(["correct", "correct"], []), "and it has 1"),
     "number twice": (
+        '{"verdicts": [{"number": 1, "verdict": "missed"}, {"number": 1, "verdict": "missed"}], "hallucinations": []}',
+        "each number of the list once",
+    ),
+    "other number": (
         '{"verdicts": [{"number": 2, "verdict": "missed"}], "hallucinations": []}',
         "each number of the list once",
     ),

@@ -10,6 +10,8 @@ from parquet_files import IMAGE, cell, write_parquet
 from dataset_syned.annotations import say_no_change
 from dataset_syned.benchmarks.spot_the_shift import SpotTheShift
 from dataset_syned.pairs import DataError
+from metric_idc import stated_units
+from metric_idc.difference_units import true_units
 
 CHANGE = pyarrow.struct([(name, pyarrow.string()) for name in ("type", "action", "location")])
 COLUMNS = {"image_1": IMAGE, "image_2": IMAGE, "changes": pyarrow.list_(CHANGE)}
@@ -43,6 +45,9 @@ def test_changes_are_references_and_units(tmp_path: Path) -> None:
         {"thing": "stop sign", "action": "remove", "place": "at the corner"},
         {"thing": "blue fence", "action": "add", "place": ""},
     ]
+    for pair in (first, last):
+        stated = [unit for caption in pair.captions for unit in stated_units(caption)]
+        assert stated == list(true_units(pair.provenance["units"])), "scores compare these"
     assert (same.change_type, same.provenance) == ("none", {}) and say_no_change(same.captions)
     assert (last.change_type, last.captions, last.pair_id) == ("local", ["lane marking modified"], "test-0-2")
 

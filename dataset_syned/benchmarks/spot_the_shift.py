@@ -18,8 +18,8 @@ from ..annotations import NO_CHANGE_CAPTION, required_text
 from ..pairs import NO_CHANGE, RawPair
 from ..parquet_pairs import ParquetPairs, Row
 
-ACTIONS = {"added": "add", "removed": "remove", "modified": "modify"}  # the paper's word -> that of our units
-CHANGE_TYPES = {"add": "add", "remove": "remove", "modify": "local"}
+ACTIONS = {"added": "add", "removed": "remove", "modified": "change"}  # the paper's word -> that of our units
+CHANGE_TYPES = {"add": "add", "remove": "remove", "change": "local"}
 
 
 def read_unit(change: dict[str, Any]) -> dict[str, str]:
