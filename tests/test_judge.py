@@ -177,6 +177,10 @@ BROKEN = {
     ),
     "strings": ('{"verdicts": ["missed"], "hallucinations": []}', "not a list of objects"),
     "count": ('{"verdicts": [{"number": 1, "verdict": "missed"}], "hallucinations": 2}', "not a list of sentences"),
+    "empty sentence": (
+        '{"verdicts": [{"number": 1, "verdict": "missed"}], "hallucinations": [" "]}',
+        "list of sentences",
+    ),
     "nothing": ("{}", '"verdicts" is not a list'),
     "unhashable": ('{"verdicts": [{"number": [], "verdict": {}}], "hallucinations": []}', "is not a verdict"),
 }
@@ -392,12 +396,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_folder_answers_greedily_and_alike_in_any_batch(folder: Path) -> None:
     chat = ChatFolder(folder)
-    prompts = ["the small red cube", "nothing has changed", "a " * 400]
+    prompts = ["the small red cube", "nothing", "a " * 400]
     first, second, too_long = chat.answers(prompts)
     assert isinstance(first, str) and isinstance(second, str)
     assert isinstance(too_long, NoAnswer) and "the model reads 160" in str(too_long)
     assert ChatFolder(folder).answers(prompts)[:2] == [first, second]
-    assert chat.answers(["the small red cube"])[0][:20] == first[:20], "padding changes nothing"
+    alone = [chat.answers([prompt])[0][:20] for prompt in prompts[:2]]
+    assert alone == [first[:20], second[:20]], "padding changes nothing"
 
 
 def test_a_random_model_judges_nothing_and_that_is_reported(folder: Path, tmp_path: Path) -> None:
