@@ -84,10 +84,9 @@ def describe_chats(result: Result) -> str:
     """Return a line for each chat model that judged or read units; "" if there is none."""
     lines = []
     if judge := result.get("judge"):
-        failed = len(judge["failed_pairs"])
         lines.append(
-            f"judge: {judge['judged_pairs']} pairs judged, {failed} without a usable answer and in no Judge score, "
-            f"{judge['retries']} answers asked for again"
+            f"judge: {judge['judged_pairs']} pairs judged, {judge['failed_pairs']} without a usable answer and in no "
+            f"Judge score, {judge['retries']} answers asked for again"
         )
     if parser := result.get("unit_parser"):
         lines.append(

@@ -79,7 +79,8 @@ class Judge:
         """Return how many pairs were judged, which had no usable answer, and how often the model was asked again."""
         return {
             "judged_pairs": self.asked - len(self.failed),
-            "failed_pairs": self.failed,
+            "failed_pairs": len(self.failed),
+            "failed_pair_ids": self.failed,
             "reasons": self.answers.reasons(),
             "retries": self.answers.retries,
         }

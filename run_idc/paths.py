@@ -3,7 +3,7 @@
 RUN/adapter_model.safetensors, adapter_config.json, processor_config.json ...  the best adapter and its processor
 RUN/train_config.yaml, log.jsonl, README.md, curves.png, validation_pairs.png
 RUN/checkpoints/step-00000120/
-RUN/eval/NAME/predictions.jsonl, pairs.jsonl, metrics.json, report.html
+RUN/eval/NAME/predictions.jsonl, pairs.jsonl, metrics.json, report.html, chat_answers.jsonl
 """
 
 from pathlib import Path

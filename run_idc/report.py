@@ -29,7 +29,7 @@ BYTES_PER_PIXEL = 0.18  # upper limit for a thumbnail: 24 KB of text for two of 
 LEAST_BYTES = 3000  # per thumbnail; if there are too many pairs for that, some have no pictures
 QUALITIES = (75, 50, 25, 0)  # of WebP; at 0 even noise stays within the limit
 MAIN = "CIDEr"  # the score that the chart and the list of pairs start with, if the pairs have it
-GROUPS = ("change_detection", "change_probability")  # of numbers that are not scores
+GROUPS = ("change_detection", "change_probability", "judge", "unit_parser")  # of numbers that are not scores
 FACTS = ("benchmark", "split", "predictions", "model", "revision", "adapter", "protocol", "pairs")
 
 Row = dict[str, Any]

@@ -20,6 +20,7 @@ from metric_idc.chat_units import ACTION_NAMES, ChatUnits, checked_units
 from metric_idc.difference_units import DifferenceUnits
 from metric_idc.judge import Judge, checked_verdicts, judged_differences, true_changes
 from metric_idc.unit_rules import Unit, stated_units
+from run_idc.report import write_report
 
 KEY = "sk-secret-of-this-test"
 ONE_METRIC = ["DifferenceUnits"]  # needs no JVM of METEOR
@@ -89,7 +90,13 @@ def test_scores_by_hand() -> None:
             "Judge-Hallucinations": 4 / 5,
         }
     )
-    assert result["judge"] == {"judged_pairs": 5, "failed_pairs": [], "reasons": [], "retries": 0}
+    assert result["judge"] == {
+        "judged_pairs": 5,
+        "failed_pairs": 0,
+        "failed_pair_ids": [],
+        "reasons": [],
+        "retries": 0,
+    }
     assert set(Judge.SCORES) == {name for name in result["scores"] if name.startswith("Judge")}
 
 
@@ -194,7 +201,13 @@ def test_unusable_answers_are_asked_for_again_with_the_reason(name: str) -> None
     answers = iter([broken, broken, verdicts_as_json(["correct"], [])])
     result = judged_by(lambda question: next(answers), ROWS[2:3])
     assert result["scores"]["Judge-Recall"] == 1
-    assert result["judge"] == {"judged_pairs": 1, "failed_pairs": [], "reasons": [], "retries": 2}
+    assert result["judge"] == {
+        "judged_pairs": 1,
+        "failed_pairs": 0,
+        "failed_pair_ids": [],
+        "reasons": [],
+        "retries": 2,
+    }
     first, second, _ = (question.text for question in result["questions"])
     assert second.startswith(first) and reason in second
 
@@ -208,7 +221,7 @@ def test_failures_are_reported_and_count_nowhere() -> None:
     without = judged_by(judged, [ROWS[1], ROWS[2], ROWS[3]])
     own, expected = result["scores"], without["scores"]
     assert {name: own[name] for name in Judge.SCORES} == {name: expected[name] for name in Judge.SCORES}
-    assert result["judge"]["failed_pairs"] == ["found", "invented"] and result["judge"]["judged_pairs"] == 3
+    assert result["judge"]["failed_pair_ids"] == ["found", "invented"] and result["judge"]["judged_pairs"] == 3
     assert result["judge"]["retries"] == 4 and result["judge"]["reasons"] == ["it contains no JSON object"]
     assert not any(name.startswith("Judge") for name in result["pairs"][0]["scores"])
 
@@ -284,7 +297,7 @@ def test_a_refused_question_is_a_failure_of_its_pair_only() -> None:
 
     with LoopbackChat(judged, fault=fault) as server:
         facts = score_rows(ROWS, ONE_METRIC, judge=server.url)["judge"]
-    assert facts["failed_pairs"] == ["missed"] and facts["reasons"] == [
+    assert facts["failed_pair_ids"] == ["missed"] and facts["reasons"] == [
         "the server answered with status 400 (too long)"
     ]
 
@@ -410,7 +423,7 @@ def test_a_random_model_judges_nothing_and_that_is_reported(folder: Path, tmp_pa
     arguments = ["score", str(tmp_path / "p.jsonl"), "--output_dir", str(tmp_path / "s"), "--metrics", *ONE_METRIC]
     assert main([*arguments, "--judge", str(folder), "--unit_parser", str(folder)]) == 0
     result = json.loads((tmp_path / "s" / "metrics.json").read_text())
-    assert result["judge"]["failed_pairs"] == ["found", "vague"] and result["judge"]["reasons"]
+    assert result["judge"]["failed_pair_ids"] == ["found", "vague"] and result["judge"]["reasons"]
     assert result["unit_parser"]["read_by_rules"] > 0
     assert "tiny-judge with weights" in result["signature"]["metrics"]["Judge"]
     assert str(tmp_path) not in json.dumps(result["signature"]["metrics"])
@@ -504,6 +517,8 @@ def test_the_command_prints_scores_and_failures(tmp_path: Path, capsys: pytest.C
     assert "| Judge-Overall | Judge-Recall | Judge-Specificity |" in printed
     assert "judge: 5 pairs judged, 0 without a usable answer" in printed
     assert read_predictions(tmp_path / "s" / "predictions.jsonl")
+    report = write_report(tmp_path / "s").read_text()
+    assert "<h3>Judge</h3>" in report and re.search(r"judged pairs</th><td>5</td>", report)
     assert main([*arguments]) == 0 and "Judge" not in capsys.readouterr().out
 
 
