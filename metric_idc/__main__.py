@@ -1,4 +1,4 @@
-"""Score files of predictions, compare results and scores, write tasks for lmms-eval; without model and images.
+"""Score files of predictions, compare results and scores, write tasks for lmms-eval; without images.
 
 python -m metric_idc score predictions.jsonl --output_dir scores
 python -m metric_idc score results.json --references references.json --output_dir scores      (COCO files)
@@ -23,11 +23,11 @@ from .protocols import PROTOCOLS
 from .results import CHAT_ANSWERS, PREDICTIONS, control_predictions, remove_results, write_predictions, write_results
 from .scoring import METRICS, score_rows
 
-CHAT_PLACE = "a folder, or the address of a server (its key is read from OPENAI_API_KEY)"
+CHAT_PLACE = "a folder, or a server such as http://127.0.0.1:8000 (its key is read from OPENAI_API_KEY)"
 
 
 def score_file(file: Path, folder: Path, references: Path | None = None, **scoring: Any) -> dict[str, Any]:
-    """Score a file of predictions and write the results folder; nothing is changed there if scoring fails.
+    """Score a file of predictions and write the results folder; a failure adds only the answers of chat models.
 
     If the file's own folder contains scores of these predictions, their signature and controls are used again, so
     that the result equals the recorded one.
@@ -102,7 +102,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
             help="folder of a sentence-embedding model: adds similarities of sentences and of the things that changed",
         )
         command.add_argument("--judge", help=f"chat model that judges the predictions: {CHAT_PLACE}")
-        command.add_argument("--judge_model", help="name of the model at that server; default: the first listed there")
+        command.add_argument(
+            "--judge_model",
+            help="its name at the server, default: the first there; kept answers of a named one need no server",
+        )
     return parser.parse_args(argv)
 
 
@@ -117,11 +120,16 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.command == "agreement":
         options = {name: getattr(arguments, name) for name in ("metrics", "sentence_model", "judge", "judge_model")}
         kept = arguments.file.with_suffix(f".{CHAT_ANSWERS}")
-        print(agreement_table(agreement(arguments.file, chat_answers=kept, **options)))
+        found = agreement(arguments.file, chat_answers=kept, **options)
+        print(agreement_table(found.scores))
+        if found.chats:
+            print(found.chats)
         return
     if arguments.command == "lmms_task":
         options = (arguments.output_dir, arguments.data, arguments.config, arguments.split, arguments.metrics)
         folder = write_task(arguments.name, *options)
+        if arguments.data is None:
+            print(f"it reads what `python -m dataset_syned prepare {arguments.name}` has prepared")
         print(f"{folder}: lmms-eval --include_path {folder.parent} --tasks idc_{arguments.name} --model ...")
         return
     names = ("metrics", "protocol", "paper_batch_size", "sentence_model", "judge", "unit_parser", "judge_model")

@@ -6,10 +6,11 @@ python -m metric_idc agreement judged.jsonl
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from .comparison import describe_chats
 from .difference_units import LOWER_IS_BETTER
 from .resampling import interval
 from .scoring import score_rows
@@ -22,7 +23,18 @@ EXAMPLES = (
 )
 
 Row = dict[str, Any]
-Agreement = dict[str, dict[str, float]]
+
+
+class Agreement(NamedTuple):
+    """What `agreement` has found.
+
+    Attributes:
+        scores: name -> `tau`, `low` and `high` of its interval, and the number of `lines`.
+        chats: what `describe_chats` says of the judge; "" without one.
+    """
+
+    scores: dict[str, dict[str, float]]
+    chats: str
 
 
 def agreement(
@@ -46,7 +58,7 @@ def agreement(
     Args:
         path: of JSON lines, all in one of the forms of EXAMPLES; `change_type` and `units` may be there too.
         metrics, sentence_model, judge, judge_model, chat_answers: see `score_rows`. Sentences without a usable
-            answer of the judge are left out of the lines of its scores.
+            answer of the judge are left out of the lines of its scores, and counted in `chats`.
 
     Raises: ValueError with file and line for what cannot be used; OSError if the file cannot be read.
     """
@@ -71,10 +83,10 @@ def agreement(
         values = values[0] - values[1] if len(values) == 2 else values[0]
         kept = ~np.isnan(values)
         found[name] = {**_with_interval(tau, values[kept], judged[kept], resamples, seed), "lines": int(kept.sum())}
-    return found
+    return Agreement(found, describe_chats(result))
 
 
-def agreement_table(found: Agreement) -> str:
+def agreement_table(found: dict[str, dict[str, float]]) -> str:
     """Return a Markdown table, the best agreement first; scores that are equal everywhere have no tau."""
     order = sorted(found, key=lambda name: -np.nan_to_num(found[name]["tau"], nan=-2))
     lines = ["| score | Kendall's tau [95 %] | lines |", "|---|---|---|"]
@@ -86,7 +98,12 @@ def agreement_table(found: Agreement) -> str:
 
 
 def tau_of_preferences(differences: np.ndarray, preferences: np.ndarray) -> float:
-    """Return tau-b of the comparisons a minus b and 1, -1 or 0 for a, b or a tie; nan if one of both has only ties."""
+    """Return tau-b of the comparisons a minus b and 1, -1 or 0 for a, b or a tie.
+
+    It is nan if one of both has only ties, or for a single line.
+    """
+    if len(differences) < 2:
+        return float("nan")
     signs = np.sign(np.where(np.abs(differences) < 1e-9, 0, differences))
     compared = np.count_nonzero(signs) * np.count_nonzero(preferences)
     return float(signs @ preferences / np.sqrt(compared)) if compared else float("nan")

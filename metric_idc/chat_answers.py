@@ -3,16 +3,18 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from .chat_client import Chat, NoAnswer
+from .chat_client import Chat, ChatError, NoAnswer
 
 ATTEMPTS = 3
+KEPT = "; the answers so far are kept: run the same command again"
+LONGEST_REASON = 200  # characters; it may quote the answer
 BATCH = 8  # questions asked at the same time; their answers are written together
 AGAIN = "\n\nAn earlier answer could not be used: {reason}. Return only the JSON object, in exactly the form above."
 PLACEHOLDER = re.compile(r"\{([a-z]+)\}")
@@ -38,11 +40,13 @@ class ChatAnswers:
     """Answers of one model.
 
     Args:
+        use: what the answers are for, in one word for the progress bar.
         file: of JSON lines, one per answer, which later runs read; None to keep nothing. Answers that cannot be used
             are not written: the next run asks again.
     """
 
     chat: Chat
+    use: str
     file: Path | None = None
     retries: int = 0  # also those of answers that were read from the file
     failures: dict[str, str] = field(default_factory=dict)  # key -> why the answer cannot be used
@@ -50,20 +54,23 @@ class ChatAnswers:
     def __post_init__(self) -> None:
         self.model = self.chat.description
         self.known = _read(self.file) if self.file else {}
+        self.answered = False  # whether the model has said anything
 
     def ask(self, questions: list[Question]) -> list[Any]:
         """Return what `check` returns for the answer to each question; None for an answer that cannot be used.
 
-        Raises: ChatError if the model gives no answers at all; the next run continues after the last whole batch.
+        Raises: ChatError if the model gives no answers at all; the next run continues after the last kept answer.
         """
         keyed = {self._key(question): question for question in questions}
         found = {key: answer for key, question in keyed.items() if (answer := self._kept(key, question))}
         left = [(key, question) for key, question in keyed.items() if key not in found]
-        with tqdm(total=len(left), unit="question", desc=self.chat.name, disable=not left) as bar:
+        with tqdm(total=len(left), unit="question", desc=f"{self.use} {self.chat.name}", disable=not left) as bar:
             for first in range(0, len(left), BATCH):
                 batch = dict(left[first : first + BATCH])
-                answers = dict(self._ask_batch(batch))
+                answers, error = self._ask_batch(batch)
                 self._append(batch, answers)
+                if error:
+                    raise ChatError(f"{error}{KEPT if self.file else ''}") from error
                 found |= answers
                 bar.update(len(batch))
         self.retries += sum(attempts - 1 for _, attempts in found.values())
@@ -79,33 +86,45 @@ class ChatAnswers:
 
     def _kept(self, key: str, question: Question) -> tuple[Any, int] | None:
         """Return answer and attempts of the file, if there is an answer that can be used."""
-        line = self.known.get(key)
+        line = self.known.get(key, {})
         try:
-            return (question.check(line["answer"]), int(line["attempts"])) if line else None
-        except (ValueError, KeyError, TypeError):
+            return (question.check(line["answer"]), int(line["attempts"]))
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError):  # a damaged line
             return None
 
-    def _ask_batch(self, batch: dict[str, Question]) -> Iterator[tuple[str, tuple[Any, int]]]:
-        """Yield key, answer and attempts of each question whose answer can be used."""
+    def _ask_batch(self, batch: dict[str, Question]) -> tuple[dict[str, tuple[Any, int]], ChatError | None]:
+        """Return answer and attempts of each question whose answer can be used, and what ends all asking."""
+        found: dict[str, tuple[Any, int]] = {}
         reasons = dict.fromkeys(batch, "")
         for attempt in range(1, ATTEMPTS + 1):
             prompts = [
                 batch[key].prompt + (AGAIN.format(reason=reason) if reason else "") for key, reason in reasons.items()
             ]
-            for key, text in zip(list(reasons), self.chat.answers(prompts), strict=True):
+            texts = dict(zip(reasons, self.chat.answers(prompts), strict=True)) if prompts else {}
+            for key, text in texts.items():
+                if isinstance(text, ChatError):
+                    continue
                 if isinstance(text, NoAnswer):  # the request was repeated already, where that could help
                     del reasons[key]
                     self._fail(key, str(text), attempt)
                     continue
                 try:
-                    yield key, (batch[key].check(json_object(text)), attempt)
+                    found[key] = batch[key].check(json_object(text)), attempt
                     del reasons[key]
                 except ValueError as error:
-                    reasons[key] = str(error)
-            if not reasons:
-                return
+                    reasons[key] = str(error)[:LONGEST_REASON]
+            if errors := [text for text in texts.values() if isinstance(text, ChatError)]:
+                return found, errors[0]
+            if (
+                len(texts) == BATCH
+                and all(isinstance(text, NoAnswer) for text in texts.values())
+                and not self.answered
+            ):
+                return found, ChatError(f"none of the first {BATCH} questions got an answer: {texts.popitem()[1]}")
+            self.answered = self.answered or any(isinstance(text, str) for text in texts.values())
         for key, reason in reasons.items():
             self._fail(key, reason, ATTEMPTS)
+        return found, None
 
     def _fail(self, key: str, reason: str, attempts: int) -> None:
         self.failures[key] = reason

@@ -3,7 +3,8 @@
 chat = connect_chat("http://127.0.0.1:8000")
 chat.answers(["Which color is the sky?"])
 
-Both are asked at temperature 0. The key of a server is read from the environment and sent to this server only.
+Both are asked at temperature 0. The key of a server is read from the environment and sent to this server only. What
+openai's client finds in its other environment variables (organization, project, headers) is sent too.
 """
 
 import hashlib
@@ -18,10 +19,12 @@ from typing import Any
 
 API_KEY_ENV = "OPENAI_API_KEY"
 MAX_TOKENS = 4096  # of an answer; models that think first need many
-RETRIES = 4  # of a request, after 0.5, 1, 2 and 4 seconds or as long as the server asks for
-TIMEOUT = 300.0  # seconds without a byte from the server
-OF_THE_QUESTION = (400, 413, 422, 500)  # other questions may get an answer
+RETRIES = 2  # of a request, after 0.5 and 1 seconds or, up to two minutes, as long as the server asks for
+TIMEOUT = 300.0  # seconds without a byte from the server; a busy one answers late
+CONNECT_TIMEOUT, LIST_TIMEOUT = 10.0, 30.0  # seconds until it accepts a connection, and lists its models
+QUESTION_REFUSED = (400, 413, 422, 500)  # status of a request when others may get an answer
 ADVICE = {401: f"; set the key in {API_KEY_ENV}", 404: "; check the address, and the name of the model"}
+CHECK = "Answer with one word: which color is snow?"
 NO_KEY = "no-key"  # a local server needs no key, and openai's client always sends one
 
 
@@ -61,29 +64,24 @@ class ChatFolder:
 
     @cached_property
     def description(self) -> str:
-        """The name of the folder and the SHA-256 of its weights, for signatures."""
+        """The name of the folder and a SHA-256 of its weights, configuration and tokenizer, for signatures."""
         hashed = hashlib.sha256()
-        for path in self.weights:
+        others = [
+            path for pattern in ("config.json", "tokenizer*", "chat_template*") for path in self.folder.glob(pattern)
+        ]
+        for path in [*self.weights, *sorted(path for path in others if path.is_file())]:
             with path.open("rb") as file:
                 while block := file.read(2**24):
                     hashed.update(block)
-        return f"{self.name} with weights {hashed.hexdigest()[:16]}"
+        return f"{self.name} with files {hashed.hexdigest()[:16]}"
 
     def answers(self, prompts: list[str]) -> list[str | NoAnswer]:
-        """Return for each prompt the most likely answer, or why there is none.
+        """Return for each prompt the greedy answer, or why there is none.
 
         Raises: ChatError if the model cannot be loaded.
         """
         tokenizer, model = self._load()
-        texts = [
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}],
-                tokenize=False,
-                add_generation_prompt=True,
-                enable_thinking=False,  # ignored by templates without thinking
-            )
-            for prompt in prompts
-        ]
+        texts = [self._chat(tokenizer, prompt) for prompt in prompts]
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**20
         lengths = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
         found: list[Any] = [NoAnswer(f"has {length} tokens, and the model reads {limit}") for length in lengths]
@@ -96,24 +94,53 @@ class ChatFolder:
                 found[number] = answer
         return found
 
+    def check(self) -> None:
+        """Try the chat template, without the weights. Raises: ChatError."""
+        self._chat(self._load_tokenizer(), CHECK)
+
+    def _chat(self, tokenizer: Any, prompt: str) -> str:
+        """Return a prompt as the chat template writes it."""
+        message = {"role": "user", "content": prompt}
+        try:
+            # templates without thinking ignore the last
+            return tokenizer.apply_chat_template(
+                [message], tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+        except Exception as error:  # of whatever the template does
+            raise ChatError(f"the chat template of {str(self.folder)!r} cannot be used: {error}") from error
+
+    def _load_tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, padding_side="left", trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise ChatError(f"{str(self.folder)!r} has no tokenizer that can be loaded: {error}") from error
+        if not tokenizer.chat_template:
+            raise ChatError(f"{str(self.folder)!r} has no chat template: give a model that was tuned for chats")
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer
+
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
             import torch
-            from transformers import AutoModelForCausalLM, AutoTokenizer
+            from safetensors import SafetensorError
+            from transformers import AutoModelForCausalLM
 
-            on_gpu = torch.cuda.is_available()
-            safe = {"trust_remote_code": False}
+            tokenizer, on_gpu = self._load_tokenizer(), torch.cuda.is_available()
+            options = {
+                "dtype": "auto" if on_gpu else torch.float32,
+                "use_safetensors": True,
+                "trust_remote_code": False,
+            }
             try:
-                tokenizer = AutoTokenizer.from_pretrained(self.folder, padding_side="left", **safe)
-                model = AutoModelForCausalLM.from_pretrained(
-                    self.folder, dtype="auto" if on_gpu else torch.float32, use_safetensors=True, **safe
-                )
-            except (OSError, ValueError) as error:
-                raise ChatError(f"{str(self.folder)!r} cannot be loaded as a chat model: {error}") from error
-            if not tokenizer.chat_template:
-                raise ChatError(f"{str(self.folder)!r} has no chat template: give a model that was tuned for chats")
-            if tokenizer.pad_token is None:
-                tokenizer.pad_token = tokenizer.eos_token
+                model, loaded = AutoModelForCausalLM.from_pretrained(self.folder, output_loading_info=True, **options)
+            except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+                reason = " ".join(str(error).split())[:300]
+                raise ChatError(f"{str(self.folder)!r} cannot be loaded as a chat model: {reason}") from error
+            if missing := sorted(loaded["missing_keys"]):
+                raise ChatError(f"the weights in {str(self.folder)!r} lack {missing[0]!r} ({len(missing)} in all)")
             self._loaded = tokenizer, model.to("cuda" if on_gpu else "cpu").eval()
         return self._loaded
 
@@ -148,10 +175,10 @@ class ChatServer:
         """The name of the model, for signatures."""
         return f"{self.name} of a server"
 
-    def answers(self, prompts: list[str]) -> list[str | NoAnswer]:
+    def answers(self, prompts: list[str]) -> list[str | NoAnswer | ChatError]:
         """Return for each prompt its answer, or why there is none; all are asked at the same time.
 
-        Raises: ChatError for what concerns all questions, e.g. a server that cannot be reached.
+        ChatError: what concerns all questions, e.g. a server that cannot be reached.
         """
         found: list[Any] = [None] * len(prompts)
 
@@ -168,14 +195,21 @@ class ChatServer:
         for thread in threads:
             thread.join()
         for answer in found:
-            if isinstance(answer, Exception) and not isinstance(answer, NoAnswer):
+            if isinstance(answer, Exception) and not isinstance(answer, NoAnswer | ChatError):
                 raise answer
         return found
+
+    def check(self) -> None:
+        """Ask one question, so that a wrong name, key or option shows. Raises: ChatError."""
+        try:
+            self._answer(CHECK)
+        except NoAnswer as reason:
+            raise ChatError(f"{self._url} gives no answer: {reason}") from reason
 
     def first_model(self) -> str:
         """Return the name of the first model that the server lists. Raises: ChatError."""
         try:
-            return self._request(lambda: self.client.models.list().data[0].id)
+            return self._request(lambda: self.client.models.list(timeout=LIST_TIMEOUT).data[0].id)
         except NoAnswer as reason:
             raise ChatError(f"{self._url} lists no model ({reason}): name one") from reason
 
@@ -191,11 +225,13 @@ class ChatServer:
         try:
             text = request()
         except openai.APITimeoutError as error:
-            raise NoAnswer(f"the server did not answer within {TIMEOUT:g} seconds") from error
+            if type(error.__cause__).__name__ == "ConnectTimeout":
+                raise ChatError(f"{self._url} accepts no connection within {CONNECT_TIMEOUT:g} seconds") from error
+            raise NoAnswer("the server did not answer in time") from error
         except openai.APIStatusError as error:
             status = error.status_code
             message = self._without_key(error.message.removeprefix(f"Error code: {status} - "))
-            if status in OF_THE_QUESTION:
+            if status in QUESTION_REFUSED:
                 raise NoAnswer(f"the server answered with status {status} ({message})") from error
             raise ChatError(
                 f"{self._url} answered with status {status} ({message}){ADVICE.get(status, '')}"
@@ -203,6 +239,8 @@ class ChatServer:
         except openai.APIConnectionError as error:
             reason = self._without_key(str(error.__cause__ or error))
             raise ChatError(f"{self._url} cannot be reached ({reason})") from error
+        except UnicodeError as error:  # a name of a host that cannot exist
+            raise ChatError(f"{self._url} cannot be reached ({error})") from error
         except (LookupError, AttributeError, TypeError, ValueError):  # not the JSON of this interface
             text = None
         if not isinstance(text, str):
@@ -232,12 +270,19 @@ def connect_chat(place: str | Path, model: str | None = None) -> Chat:
     Raises: ImportError without openai, for a server; ValueError for an address, a name or a key that cannot be used;
         FileNotFoundError for a folder without a model; ChatError if the server does not list its models.
     """
-    if not str(place).startswith(("http://", "https://")):
+    if not is_address(place):
         if model is not None:
-            raise ValueError(f"{model!r} names a model of a server, but {str(place)!r} is a folder: give one of both")
+            raise ValueError(
+                f"{model!r} names a model of a server, but {str(place)!r} is a folder: give one of the two"
+            )
         return ChatFolder(place)
     client = _client(str(place))
     return ChatServer(client, model or ChatServer(client, "").first_model())
+
+
+def is_address(place: str | Path) -> bool:
+    """Return whether a place is the address of a server; all others are folders."""
+    return str(place).startswith(("http://", "https://"))
 
 
 def _client(address: str) -> Any:
@@ -249,7 +294,7 @@ def _client(address: str) -> Any:
     return openai.OpenAI(
         base_url=_base_of(address),
         api_key=_read_key(),
-        timeout=TIMEOUT,
+        timeout=openai.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT),
         max_retries=RETRIES,
         http_client=openai.DefaultHttpxClient(follow_redirects=False),
     )
@@ -259,12 +304,12 @@ def _base_of(address: str) -> str:
     """Return the address of the interface, to which e.g. "/chat/completions" is added."""
     try:
         parts = urllib.parse.urlsplit(address)
-        usable = bool(parts.hostname) and (parts.port or 0) >= 0 and " " not in address
+        usable = bool(parts.hostname) and (parts.port or 0) >= 0 and address.isprintable() and " " not in address
     except ValueError:  # e.g. a port that is not a number
         usable = False
     if not usable:
         raise ValueError(f"{address!r} is not the address of a server: write e.g. http://127.0.0.1:8000/v1")
-    if "@" in parts.netloc or parts.query:
+    if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError(
             f"the address of the server {parts.hostname!r} must contain neither a password nor a query: put the key "
             f"into the environment variable {API_KEY_ENV}"

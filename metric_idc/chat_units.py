@@ -12,7 +12,7 @@ from .difference_units import Units, true_units
 from .unit_rules import ACTIONS, UNITS_EXAMPLE, WEAK, are_units, stated_units
 
 PROMPT = "units_prompt.txt"
-ACTION_NAMES = frozenset(action for action, _ in [*ACTIONS, *WEAK])
+KNOWN_ACTIONS = frozenset(action for action, _ in [*ACTIONS, *WEAK])
 
 
 class ChatUnits:
@@ -28,7 +28,7 @@ class ChatUnits:
         self.name = f"{answers.model} at temperature 0, prompt with SHA-256 {sha256}"
 
     def __call__(self, sentence: str) -> Units:
-        """Return the units of a sentence. Those of many are faster with `read` before."""
+        """Return the units of a sentence; to ask about many at the same time, call `read` first."""
         if sentence not in self.read_units:
             self.read([sentence])
         units = self.read_units[sentence]
@@ -60,7 +60,7 @@ def checked_units(answer: dict[str, Any]) -> dict[str, Any]:
     units = answer.get("units")
     if not are_units(units) or not all(unit["thing"].strip() for unit in units):
         raise ValueError(f'"units" must be a list such as {UNITS_EXAMPLE}')
-    unknown = [unit["action"] for unit in units if unit["action"] not in ACTION_NAMES]
+    unknown = [unit["action"] for unit in units if unit["action"] not in KNOWN_ACTIONS]
     if unknown:
         raise ValueError(f"{json.dumps(unknown[0])} is not one of the actions")
     return {"units": [{"thing": unit["thing"].strip(), "action": unit["action"]} for unit in units]}

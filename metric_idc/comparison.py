@@ -4,12 +4,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .judge import judged_differences
+from .judge import DIFFSPOT, judged_differences
 from .predictions import read_predictions
 from .published_scores import published
 from .results import METRICS, PAIRS, PREDICTIONS, read_pair_scores, read_result, write_text
 from .scoring import HEADLINE, paired_differences, predictions_hash
-from .unit_rules import NAME as RULES
 
 WITH_INTERVAL = ("CIDEr", "Unit-Action-F1")  # in the table; metrics.json has all intervals
 TABLE_MARKS = ("<!-- results: generated -->", "<!-- results: end -->")
@@ -35,12 +34,18 @@ def compare(folders: list[Path], names: list[str]) -> str:
     scored = {name: _scored_rows(folder, results[name]) for name, folder in folder_of.items()}
     lines = [results_table(results), *_protocol_warnings(results)]
     for name in names[1:]:
-        gains = paired_differences(scored[names[0]], scored[name])
+        gains, judged = paired_differences(scored[names[0]], scored[name]), ""
+        if _chat_reads_units(results[name]) or _chat_reads_units(results[names[0]]):
+            gains = {score: gain for score, gain in gains.items() if not score.startswith("Unit")}
         if _judge(results[name]) == _judge(results[names[0]]) != "":
             pair_ids = [row["pair_id"] for row in scored[name]]
-            gains |= judged_differences(*(_pair_scores(folder_of[each], pair_ids) for each in (names[0], name)))
+            sides = [_pair_scores(folder_of[each], pair_ids) for each in (names[0], name)]
+            gains |= judged_differences(*sides)
+            both = sum(DIFFSPOT[0] in first and DIFFSPOT[0] in second for first, second in zip(*sides, strict=True))
+            judged = f"; Judge scores of the {both} pairs that both have" * (both < len(pair_ids))
         lines.append(
-            f"\n{names[0]} minus {name} (95 % interval of a paired bootstrap, p-value of a paired permutation test):\n"
+            f"\n{names[0]} minus {name} (95 % interval of a paired bootstrap, p-value of a paired permutation test"
+            f"{judged}):\n"
         )
         lines += [format_gain(score, gains[score]) for score in HEADLINE if score in gains]
     return "\n".join([*lines, *_peers_table(results[names[0]]["signature"].get("benchmark"))])
@@ -81,19 +86,28 @@ def describe_controls(controls: dict[str, Any]) -> str:
 
 
 def describe_chats(result: Result) -> str:
-    """Return a line for each chat model that judged or read units; "" if there is none."""
+    """Return lines about each chat model that judged or read units; "" if there is none."""
     lines = []
     if judge := result.get("judge"):
         lines.append(
-            f"judge: {judge['judged_pairs']} pairs judged, {judge['failed_pairs']} without a usable answer and in no "
-            f"Judge score, {judge['retries']} answers asked for again"
+            f"judge: {judge['judged_pairs']} pairs judged; not in its scores: {judge['failed_pairs']} without usable "
+            f"answer, {judge['unknown_pairs']} whose change is unknown; asked again: {judge['retries']} times"
         )
+        lines += _reasons(judge)
     if parser := result.get("unit_parser"):
         lines.append(
             f"units: {parser['sentences']} sentences read by the chat model, {parser['read_by_rules']} without a "
-            f"usable answer read by rules, {parser['retries']} answers asked for again"
+            f"usable answer read by rules; asked again: {parser['retries']} times"
         )
+        lines += _reasons(parser)
     return "\n".join(lines)
+
+
+def _reasons(facts: dict[str, Any]) -> list[str]:
+    """Return why answers of a chat model could not be used, and what helps."""
+    if not facts["reasons"]:
+        return []
+    return [*(f"  {reason}" for reason in facts["reasons"]), "  the same command again asks about these only"]
 
 
 def format_gain(score: str, gain: dict[str, float]) -> str:
@@ -154,6 +168,10 @@ def _judge(result: Result) -> str:
     return result["signature"].get("metrics", {}).get("Judge", "")
 
 
+def _chat_reads_units(result: Result) -> bool:
+    return "unit_parser" in result
+
+
 def _pair_scores(folder: Path, pair_ids: list[str]) -> list[dict[str, float]]:
     scores = read_pair_scores(folder)
     missing = [pair_id for pair_id in pair_ids if pair_id not in scores]
@@ -173,9 +191,8 @@ def _protocol_warnings(results: dict[str, Result]) -> list[str]:
         lines.append(
             "\nJudge scores cannot be compared: the judges' models or prompts, or what counts as true, differ."
         )
-    readers = [result["signature"].get("metrics", {}).get("DifferenceUnits", RULES) for result in results.values()]
-    if len(results) > 1 and not all(RULES in reader for reader in readers):
-        lines.append("\nThe gains of units below are those of units read by rules, whatever read them for the table.")
+    if len(results) > 1 and any(map(_chat_reads_units, results.values())):
+        lines.append("\nGains of units that a chat model has read are not computed.")
     if len(results) > 1 and set(protocols.values()) != {"standard"}:
         lines.append("\nThe gains below use the standard protocol, whatever the protocol of the scores above.")
     return lines

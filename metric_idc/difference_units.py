@@ -26,7 +26,7 @@ from .unit_rules import NAME as RULES
 from .unit_rules import Unit, stated_units
 
 LEAST_SIMILARITY = 0.5
-LOWER_IS_BETTER = ("Unit-HR", "Judge-Hallucinations")
+LOWER_IS_BETTER = ("Unit-HR", "Judge-Hallucinations")  # of all scores
 NO_CHANGE_SENTENCE = "nothing has changed"  # the control's answer to every pair
 # Other names of actions, as data sets have them in their true units.
 ACTION_NAMES = {
@@ -112,6 +112,13 @@ class DifferenceUnits:
         if "units" in row:
             return [true_units(row["units"])]
         return [units for units in dict.fromkeys(tuple(self.parser(text)) for text in references) if units]
+
+
+def read_references(rows: Iterable[Row]) -> Iterable[str]:
+    """Return the references whose units are compared: those of changed pairs without true units."""
+    for row in rows:
+        if "units" not in row and not is_unchanged(row, row["references"]):
+            yield from row["references"]
 
 
 def is_unchanged(row: Row, references: list[str]) -> bool:

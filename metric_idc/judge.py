@@ -7,7 +7,8 @@ Judge-Hallucinations is the number of invented changes per pair (lower is better
 
 The true changes of a pair are its `units` or, without these, its different references, each judged on its own. The
 prompt, judge_prompt.txt, is the same for changed and unchanged pairs, so that it does not give the answer away; its
-verdicts have DiffSpot's meanings. A pair without a usable answer counts nowhere, and is reported.
+verdicts have DiffSpot's meanings. A pair without a usable answer counts nowhere, and is reported, as is a changed pair
+of which no change is known.
 """
 
 import json
@@ -42,7 +43,7 @@ class Judge:
         self.rows, self.answers = rows, answers
         self.prompt, sha256 = read_prompt(PROMPT)
         self.failed: list[Any] = []  # pair_ids
-        self.asked = 0
+        self.judged = self.unknown = 0  # pairs
         truth = "true units" if any("units" in row for row in rows) else "each reference"
         self.IMPLEMENTATION = (
             f"verdicts by {answers.model} at temperature 0, prompt with SHA-256 {sha256}, true changes: {truth}; "
@@ -58,9 +59,14 @@ class Judge:
         return [self._statistics(system, references) for system in systems]
 
     def no_change_statistics(self, references: list[list[str]]) -> np.ndarray:
-        """Return [pairs, 8] of a sentence that denies a change: nothing is found, nothing is invented."""
+        """Return [pairs, 8] of a sentence that denies a change: nothing is found, nothing is invented.
+
+        All 0 for the pairs that have failed: the control has the pairs of the predictions.
+        """
         listed = [true_changes(row, texts) for row, texts in zip(self.rows, references, strict=True)]
-        return np.array([_counts(changes, _silent(changes)) for changes in listed], float)
+        statistics = np.array([_counts(changes, _silent(changes)) for changes in listed], float)
+        statistics[[row["pair_id"] in self.failed for row in self.rows]] = 0
+        return statistics
 
     @staticmethod
     def reduce(total: np.ndarray, pairs: int) -> dict[str, float]:
@@ -78,7 +84,8 @@ class Judge:
     def facts(self) -> dict[str, Any]:
         """Return how many pairs were judged, which had no usable answer, and how often the model was asked again."""
         return {
-            "judged_pairs": self.asked - len(self.failed),
+            "judged_pairs": self.judged,
+            "unknown_pairs": self.unknown,  # changed, but none of the references states a change
             "failed_pairs": len(self.failed),
             "failed_pair_ids": self.failed,
             "reasons": self.answers.reasons(),
@@ -95,7 +102,8 @@ class Judge:
                 self.failed.append(self.rows[number]["pair_id"])
             else:
                 statistics[number] = _counts(listed[number], answer)
-        self.asked += len(asked)
+        self.judged += len(asked) - judged.count(None)
+        self.unknown += len(sentences) - len(asked)
         return statistics
 
     def _question(self, row: Row, changes: list[Any], sentence: str) -> Question:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .difference_units import LOWER_IS_BETTER
+from .results import write_text
 from .scoring import METRICS, check_scoring, corpus_scores
 
 PROMPT = "What changed between the two images?"  # the question that exports for trainers ask, too
@@ -76,7 +77,7 @@ def write_task(
 
     Args:
         name: of the benchmark; the task is called idc_NAME.
-        folder: new or empty; by default lmms_tasks/idc_NAME.
+        folder: new or empty, or without the YAML file of a killed process; by default lmms_tasks/idc_NAME.
         data: folder or Hub id of the rows in Parquet; by default the name, which `load_dataset` finds once the
             benchmark is prepared on that machine.
         config: of the data, if it has several.
@@ -89,7 +90,8 @@ def write_task(
         raise ValueError(f"name {name!r}: use letters, digits and _ . - only, e.g. spot_the_diff")
     task = f"idc_{name}"
     folder = Path("lmms_tasks") / task if folder is None else folder
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    written = ("utils.py", f"{task}.yaml")  # of a killed process, the first alone
+    if folder.exists() and not (folder.is_dir() and {file.name for file in folder.iterdir()} <= {written[0]}):
         raise FileExistsError(f"{str(folder)!r} exists: remove it, or give another --output_dir")
     chosen = [name for name in METRICS if name != "SPICE"] if metrics is None else metrics
     check_scoring(1, chosen)
@@ -100,7 +102,7 @@ def write_task(
     ]
     text = CONFIG.format(
         task=task,
-        data=json.dumps(place_of(data or name, name, split)),
+        data=json.dumps(place_of(data or name, name, split), ensure_ascii=False),
         dataset_name=f"dataset_name: {json.dumps(config)}\n" if config else "",
         split=json.dumps(split),
         prompt=json.dumps(PROMPT),
@@ -109,9 +111,8 @@ def write_task(
     )
     aggregations = "\n".join(f'{function} = aggregation("{score}", METRICS)' for score, function in functions.items())
     code = FUNCTIONS.format(task=task, metrics=json.dumps(chosen), aggregations=aggregations)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "utils.py").write_text(code, encoding="utf-8")
-    (folder / f"{task}.yaml").write_text(text, encoding="utf-8")
+    for name, content in zip(written, (code, text), strict=True):
+        write_text(folder / name, content)
     return folder
 
 
@@ -121,7 +122,8 @@ def place_of(data: str, name: str, split: str) -> str:
     if place.is_dir():
         if not any(place.rglob(f"{split}*.parquet")):
             raise FileNotFoundError(
-                f"{data!r} contains no Parquet file of the split {split!r}: choose another --split"
+                f"{data!r} contains no Parquet file of the split {split!r}: choose another --split, or give as --data "
+                f"what `python -m dataset_syned export {name} NEW_FOLDER` writes"
             )
         return str(place.resolve())
     if data.startswith((".", "/", "~")):
@@ -150,7 +152,8 @@ def aggregation(score: str, metrics: list[str]) -> Callable[[list[Row]], float]:
     """Return the function that lmms-eval calls with the rows of all pairs for one score."""
 
     def aggregate(rows: list[Row]) -> float:
-        return _scores(json.dumps(rows), tuple(metrics))[score]
+        # lmms-eval needs a number, also where the score applies to no pair, e.g. without unchanged pairs
+        return _scores(json.dumps(rows), tuple(metrics)).get(score, float("nan"))
 
     return aggregate
 

@@ -19,11 +19,11 @@ from . import bleu, cider, meteor, ptb_tokenizer, rouge_l, spice
 from .change_probability import change_probability
 from .change_type import CHANGE_TYPES, stated_change_type
 from .chat_answers import ChatAnswers
-from .chat_client import Chat, connect_chat
+from .chat_client import Chat, connect_chat, is_address
 from .chat_units import ChatUnits
 from .clip_score import ClipScore
 from .content_statistics import change_detection, change_type_accuracy, length_and_diversity, said_unchanged
-from .difference_units import NO_CHANGE_SENTENCE, DifferenceUnits
+from .difference_units import NO_CHANGE_SENTENCE, DifferenceUnits, read_references
 from .java import java_command
 from .judge import Judge
 from .protocols import apply_protocol
@@ -98,23 +98,27 @@ def score_rows(
     chosen, left_out = _choose_metrics(metrics)
     if images is not None and scored is not rows:
         images = islice(images, len(scored))  # those of pairs that the paper protocol drops are not read
-    parser = ChatUnits(ChatAnswers(chats[str(unit_parser)], chat_answers)) if unit_parser is not None else None
+    parser = (
+        ChatUnits(ChatAnswers(chats[_place(unit_parser)], "units", chat_answers)) if unit_parser is not None else None
+    )
     on_tokens, on_text = _by_input(chosen, scored, parser)
     on_text |= _model_metrics(scored, on_text.keys(), sentence_model, clip_model, images, parser)
     tokens, written, references = _systems(scored, twice, constant_caption)
     texts = [row["references"] for row in scored]
     if parser:
-        parser.read(chain(*written.values(), *texts, [NO_CHANGE_SENTENCE]))
+        parser.read(chain(*written.values(), read_references(scored), [NO_CHANGE_SENTENCE]))
     statistics = _segment_statistics(on_tokens, tokens, references)
     statistics |= _segment_statistics(on_text, written, texts, threads=1)  # two cannot import transformers at once
     if "DifferenceUnits" in on_text:  # the wording does not matter to it
         denials = {"no_change": [NO_CHANGE_SENTENCE] * len(scored)}
         units = _segment_statistics({"DifferenceUnits": on_text["DifferenceUnits"]}, denials, texts)
         statistics["DifferenceUnits"] |= units["DifferenceUnits"]
-    judges = {"Judge": Judge(scored, ChatAnswers(chats[str(judge)], chat_answers))} if judge is not None else {}
-    for name, metric in judges.items():  # not in a thread, so that Ctrl-C ends it; other sentences would cost as much
+    judges = {}
+    if judge is not None:  # only of the predictions: other sentences would cost as much
+        metric = judges["Judge"] = Judge(scored, ChatAnswers(chats[_place(judge)], "judge", chat_answers))
+        # not in a thread, so that Ctrl-C ends it
         own_verdicts = metric.segment_statistics([written["own"]], texts)[0]
-        statistics[name] = {"own": own_verdicts, "no_change": metric.no_change_statistics(texts)}
+        statistics["Judge"] = {"own": own_verdicts, "no_change": metric.no_change_statistics(texts)}
     used = on_tokens | on_text | judges
 
     def scores(system: str, pairs: Any = slice(None)) -> dict[str, float]:
@@ -164,7 +168,8 @@ def check_scoring(
     """Raise what `score_rows` would raise for so many rows, e.g. for unknown names, or without a JVM or model."""
     _choose_metrics(metrics)
     java_command()
-    _connect(metrics, protocol, judge, unit_parser, judge_model)
+    for chat in _connect(metrics, protocol, judge, unit_parser, judge_model).values():
+        chat.check()
     _model_metrics([], (), sentence_model, clip_model, ())
     apply_protocol([{"pair_id": "", "prediction": "", "references": [""]}] * pairs, protocol, paper_batch_size, 0)
 
@@ -249,16 +254,22 @@ def _connect(
     judge_model: str | None,
 ) -> dict[str, Chat]:
     """Return the chat models by their places; one that is both is loaded once."""
-    if judge is unit_parser is None and judge_model is not None:
-        raise ValueError(f"judge_model {judge_model!r} needs judge or unit_parser, the address of its server")
+    places = dict.fromkeys(_place(place) for place in (judge, unit_parser) if place is not None)
+    if judge_model is not None and not any(map(is_address, places)):
+        raise ValueError(f"judge_model {judge_model!r} is the name of a model at a server: give its address as judge")
     if unit_parser is not None and "DifferenceUnits" not in (metrics or METRICS):
         raise ValueError("unit_parser reads difference units: add DifferenceUnits to the metrics")
-    if unit_parser is not None and protocol != "standard":
+    if places and protocol != "standard":
         raise ValueError(
-            f"unit_parser needs the standard protocol, got {protocol!r}: the pairs' units are read by rules"
+            f"chat models need the standard protocol, got {protocol!r}: it rewrites sentences, and pairs.jsonl has "
+            "the scores of each pair as predicted"
         )
-    places = dict.fromkeys(str(place) for place in (judge, unit_parser) if place is not None)
-    return {place: connect_chat(place, judge_model) for place in places}
+    return {place: connect_chat(place, judge_model if is_address(place) else None) for place in places}
+
+
+def _place(place: str | Path) -> str:
+    """Return the address of a server as it is, and the whole path of a folder."""
+    return str(place) if is_address(place) else str(Path(place).resolve())
 
 
 def _by_input(metrics: Metrics, rows: list[Row], parser: ChatUnits | None = None) -> tuple[Metrics, Metrics]:

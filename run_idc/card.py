@@ -79,8 +79,8 @@ def write_card(
 
 def _header(facts: dict[str, Any]) -> ModelCardData:
     base, results = facts["config"]["model"], hub_results(facts["results"])
-    # difference units are scores of this project, which the Hub does not know
-    metrics = dict.fromkeys(result.metric_type for result in results if result.metric_type != "unit")
+    # scores of this project, which the Hub does not know
+    metrics = dict.fromkeys(result.metric_type for result in results if result.metric_type not in ("unit", "judge"))
     return ModelCardData(
         base_model=base if "/" in base else None,  # the name of a local folder means nothing on the Hub
         library_name="transformers" if facts["merged"] else "peft",

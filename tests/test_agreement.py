@@ -45,19 +45,19 @@ def test_tau_of_ratings_by_hand() -> None:
 
 def test_preferences_that_units_share_or_reverse(tmp_path: Path) -> None:
     lines = [preference(GOOD, BAD, "a"), preference(BAD, HALF, "b"), preference(HALF, GOOD, "b")] * 4
-    found = agreement(write(tmp_path / "same.jsonl", lines), UNITS)
+    found = agreement(write(tmp_path / "same.jsonl", lines), UNITS).scores
     assert found["Unit-Action-F1"]["tau"] == pytest.approx(8 / np.sqrt(8 * 12)), "a third of the lines are ties"
     assert found["Unit-F1"]["tau"] == pytest.approx(8 / np.sqrt(8 * 12)), "things of the last are equal"
     assert found["Unit-F1"]["low"] <= found["Unit-F1"]["tau"] <= found["Unit-F1"]["high"]
     reversed_lines = [line | {"preference": {"a": "b", "b": "a"}[line["preference"]]} for line in lines]
-    opposite = agreement(write(tmp_path / "other.jsonl", reversed_lines), UNITS)
+    opposite = agreement(write(tmp_path / "other.jsonl", reversed_lines), UNITS).scores
     assert opposite["Unit-F1"]["tau"] == -found["Unit-F1"]["tau"]
 
 
 def test_ratings_that_scores_share_in_part(tmp_path: Path) -> None:
     """Each score is equal for two of three sentences: two of the three pairs of lines are concordant."""
     lines = [rating(GOOD, 5), rating(HALF, 3.5), rating(BAD, 1)]
-    found = agreement(write(tmp_path / "r.jsonl", lines), [*UNITS, "ROUGE-L"])
+    found = agreement(write(tmp_path / "r.jsonl", lines), [*UNITS, "ROUGE-L"]).scores
     for name in ("ROUGE-L", "Unit-F1", "Unit-Action-F1"):
         assert (found[name]["tau"], found[name]["lines"]) == (pytest.approx(2 / np.sqrt(2 * 3)), 3), name
     assert agreement(tmp_path / "r.jsonl", UNITS) == agreement(tmp_path / "r.jsonl", UNITS), "the seed is fixed"
@@ -68,7 +68,7 @@ def test_more_hallucinated_units_are_worse(tmp_path: Path) -> None:
     sentences = ["no change", "a car was added", "a car was added and a dog was removed"]
     lines = [rating(text, -number) | unchanged for number, text in enumerate(sentences)]
     lines.append(rating(GOOD, 5))
-    found = agreement(write(tmp_path / "r.jsonl", lines), UNITS)
+    found = agreement(write(tmp_path / "r.jsonl", lines), UNITS).scores
     assert found["Unit-HR"]["tau"] == pytest.approx(1) and found["Unit-HR"]["lines"] == 3
     assert found["Unit-F1"]["lines"] == 1
 
@@ -122,4 +122,4 @@ def test_the_examples_in_messages_can_be_used(tmp_path: Path) -> None:
     for number, example in enumerate(EXAMPLES):
         first = json.loads(example)
         second = first | ({"rating": 1} if "rating" in first else {"preference": "b"})
-        assert agreement(write(tmp_path / f"{number}.jsonl", [first, second]), UNITS)
+        assert agreement(write(tmp_path / f"{number}.jsonl", [first, second]), UNITS).scores

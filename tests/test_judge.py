@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,15 @@ from typing import Any
 import pytest
 import torch
 from loopback_chat import MODEL, Fault, LoopbackChat, Question
+from safetensors.torch import load_file, save_file
 from tiny_chat_models import TEXT, tiny_chat_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from metric_idc import chat_client, read_predictions, score_rows
+from metric_idc import chat_client, check_scoring, describe_chats, read_predictions, score_rows
 from metric_idc.__main__ import main
 from metric_idc.chat_answers import ChatAnswers, fill, json_object, read_prompt
 from metric_idc.chat_client import ChatError, ChatFolder, NoAnswer, connect_chat
-from metric_idc.chat_units import ACTION_NAMES, ChatUnits, checked_units
+from metric_idc.chat_units import KNOWN_ACTIONS, ChatUnits, checked_units
 from metric_idc.difference_units import DifferenceUnits
 from metric_idc.judge import Judge, checked_verdicts, judged_differences, true_changes
 from metric_idc.unit_rules import Unit, stated_units
@@ -45,6 +47,7 @@ VERDICTS = {
     "right": ([], []),
     "invented": ([], ["a bus"]),
 }
+GOOD = {"unknown_pairs": 0, "failed_pairs": 0, "failed_pair_ids": [], "reasons": []}  # facts without any failure
 PAIR_OF = {pair["prediction"]: pair["pair_id"] for pair in ROWS}
 
 
@@ -90,13 +93,7 @@ def test_scores_by_hand() -> None:
             "Judge-Hallucinations": 4 / 5,
         }
     )
-    assert result["judge"] == {
-        "judged_pairs": 5,
-        "failed_pairs": 0,
-        "failed_pair_ids": [],
-        "reasons": [],
-        "retries": 0,
-    }
+    assert result["judge"] == GOOD | {"judged_pairs": 5, "retries": 0}
     assert set(Judge.SCORES) == {name for name in result["scores"] if name.startswith("Judge")}
 
 
@@ -154,7 +151,7 @@ def test_changed_pairs_without_a_known_change_are_not_judged() -> None:
     unknown = row("unknown", "the sky fell", "no change", change_type="move")
     result = judged_by(judged, [*ROWS, unknown])
     assert len(result["questions"]) == 5 and result["scores"]["Judge-Overall"] == 2 / 5
-    assert result["judge"]["judged_pairs"] == 5
+    assert (result["judge"]["judged_pairs"], result["judge"]["unknown_pairs"]) == (5, 1)
 
 
 def test_a_sentence_cannot_leave_its_place_in_the_prompt() -> None:
@@ -201,13 +198,7 @@ def test_unusable_answers_are_asked_for_again_with_the_reason(name: str) -> None
     answers = iter([broken, broken, verdicts_as_json(["correct"], [])])
     result = judged_by(lambda question: next(answers), ROWS[2:3])
     assert result["scores"]["Judge-Recall"] == 1
-    assert result["judge"] == {
-        "judged_pairs": 1,
-        "failed_pairs": 0,
-        "failed_pair_ids": [],
-        "reasons": [],
-        "retries": 2,
-    }
+    assert result["judge"] == GOOD | {"judged_pairs": 1, "retries": 2}
     first, second, _ = (question.text for question in result["questions"])
     assert second.startswith(first) and reason in second
 
@@ -224,6 +215,11 @@ def test_failures_are_reported_and_count_nowhere() -> None:
     assert result["judge"]["failed_pair_ids"] == ["found", "invented"] and result["judge"]["judged_pairs"] == 3
     assert result["judge"]["retries"] == 4 and result["judge"]["reasons"] == ["it contains no JSON object"]
     assert not any(name.startswith("Judge") for name in result["pairs"][0]["scores"])
+    control, same_pairs = (each["controls"]["no_change"]["scores"]["Judge-Overall"] for each in (result, without))
+    assert control == same_pairs == 1 / 3, "the control has the same pairs"
+    printed = describe_chats(result)
+    assert "3 pairs judged; not in its scores: 2 without usable answer, 0 whose change is unknown" in printed
+    assert "it contains no JSON object" in printed and "same command again" in printed
 
 
 def test_thoughts_and_fences_around_the_answer_do_not_matter() -> None:
@@ -258,11 +254,13 @@ def test_another_sentence_reference_prompt_or_model_is_asked_anew(tmp_path: Path
     assert asked({"prediction": "other"}) == asked({"references": ["other"]}) == asked({"pair_id": "other"}) == 1
     with LoopbackChat() as server:
         chat = connect_chat(server.url, "another")
-    question = Judge(ROWS[2:3], ChatAnswers(chat, file))._question(ROWS[2], ["the tree fell"], ROWS[2]["prediction"])
+    question = Judge(ROWS[2:3], ChatAnswers(chat, "judge", file))._question(
+        ROWS[2], ["the tree fell"], ROWS[2]["prediction"]
+    )
     with LoopbackChat() as server:
-        same = ChatAnswers(connect_chat(server.url), file)
+        same = ChatAnswers(connect_chat(server.url), "judge", file)
     assert same._kept(same._key(question), question) is not None
-    another = ChatAnswers(chat, file)
+    another = ChatAnswers(chat, "judge", file)
     assert another._kept(another._key(question), question) is None
     assert same._key(question) != same._key(type(question)(question.about, question.prompt + " ", question.check))
 
@@ -291,15 +289,77 @@ def test_overloaded_server_is_asked_again() -> None:
         assert len(server.attempts) == 3
 
 
-def test_a_refused_question_is_a_failure_of_its_pair_only() -> None:
+@pytest.mark.parametrize("status", [400, 413, 422, 500])
+def test_a_refused_question_is_a_failure_of_its_pair_only(status: int) -> None:
     def fault(body: dict[str, Any]) -> Fault | None:
-        return Fault(400, b'{"error": {"message": "too long"}}') if "the tree fell" in str(body) else None
+        return Fault(status, b'{"error": {"message": "too long"}}') if "the tree fell" in str(body) else None
 
     with LoopbackChat(judged, fault=fault) as server:
         facts = score_rows(ROWS, ONE_METRIC, judge=server.url)["judge"]
     assert facts["failed_pair_ids"] == ["missed"] and facts["reasons"] == [
-        "the server answered with status 400 (too long)"
+        f"the server answered with status {status} (too long)"
     ]
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"choices": [{"message": {"content": null}}]}', b'{"choices": []}', b"[1]", b"x"]
+)
+def test_answers_without_a_text_are_failures(content: bytes) -> None:
+    with LoopbackChat(fault=lambda body: Fault(200, content)) as server:
+        facts = score_rows(ROWS[:1], ONE_METRIC, judge=server.url)["judge"]
+    assert facts["reasons"] == ["the server answered without a text"]
+
+
+def test_a_question_without_an_answer_in_time_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_client, "TIMEOUT", 0.3)
+    monkeypatch.setattr(chat_client, "RETRIES", 0)
+
+    def fault(body: dict[str, Any]) -> Fault | None:
+        return Fault(200, seconds=1.0) if "the tree fell" in str(body) else None
+
+    with LoopbackChat(judged, fault=fault) as server:
+        facts = score_rows(ROWS, ONE_METRIC, judge=server.url)["judge"]
+    assert facts["failed_pair_ids"] == ["missed"] and facts["reasons"] == ["the server did not answer in time"]
+
+
+def test_a_server_that_answers_nothing_at_all_ends_the_scoring(tmp_path: Path) -> None:
+    rows = [row(str(number), "a bus appeared", "no change", change_type="none") for number in range(20)]
+    with LoopbackChat(fault=lambda body: Fault(400, b'{"error": {"message": "max_tokens"}}')) as server:
+        with pytest.raises(ChatError, match="none of the first 8 questions got an answer: .*max_tokens"):
+            score_rows(rows, ONE_METRIC, judge=server.url)
+        assert len(server.attempts) == 8
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9", "http://exa..mple"])
+def test_a_server_that_cannot_be_reached_is_an_error(address: str) -> None:
+    with pytest.raises(ChatError, match="cannot be reached"):
+        connect_chat(address)
+    with pytest.raises(ChatError, match="cannot be reached"):
+        score_rows(ROWS, ONE_METRIC, judge=address, judge_model="m")
+
+
+def test_chat_models_are_tried_before_hours_of_predictions(folder: Path, tmp_path: Path) -> None:
+    with LoopbackChat(judged) as server:
+        check_scoring(5, ONE_METRIC, judge=folder)
+        with pytest.raises(ChatError, match="status 404.*check the address, and the name of the model"):
+            check_scoring(5, ONE_METRIC, judge=server.url, judge_model="other")
+    with LoopbackChat(fault=lambda body: Fault(400, b'{"error": {"message": "max_tokens"}}')) as server:
+        with pytest.raises(ChatError, match="gives no answer: .*max_tokens"):
+            check_scoring(5, ONE_METRIC, unit_parser=server.url)
+    with pytest.raises(ChatError, match="has no chat template"):
+        check_scoring(5, ONE_METRIC, judge=save_tiny_judge(tmp_path / "m", template=False))
+
+
+def test_answers_of_a_batch_with_an_error_are_kept(tmp_path: Path) -> None:
+    def fault(body: dict[str, Any]) -> Fault | None:
+        return Fault(402, b"{}") if "the tree fell" in str(body) else None
+
+    file = tmp_path / "a.jsonl"
+    with LoopbackChat(judged, fault=fault) as server:
+        with pytest.raises(ChatError, match="status 402.*the answers so far are kept: run the same command again"):
+            score_rows(ROWS, ONE_METRIC, judge=server.url, chat_answers=file)
+    assert len(file.read_text().splitlines()) == 4
+    assert len(judged_by(judged, chat_answers=file)["questions"]) == 1
 
 
 def test_a_server_that_ends_is_an_error_and_the_next_run_continues(tmp_path: Path) -> None:
@@ -355,6 +415,8 @@ def test_redirects_are_refused() -> None:
         ("http://a:x/v1", "is not the address"),
         ("http://me:secret@host/v1", "'host' must contain neither"),
         ("http://host/v1?key=secret", "'host' must contain neither"),
+        ("http://host/v1#key=secret", "'host' must contain neither"),
+        ("http://host\0/v1", "is not the address"),
     ],
 )
 def test_addresses_that_cannot_be_used(place: str, message: str) -> None:
@@ -372,16 +434,18 @@ def test_the_model_of_a_server_may_be_named() -> None:
 
 
 def test_options_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="judge_model 'm' needs judge or unit_parser"):
-        score_rows(ROWS, ONE_METRIC, judge_model="m")
+    for place in (None, tmp_path):
+        with pytest.raises(ValueError, match="judge_model 'm' is the name of a model at a server: give its address"):
+            score_rows(ROWS, ONE_METRIC, judge=place, judge_model="m")
     with pytest.raises(ValueError, match="'m' names a model of a server, but .* is a folder"):
-        score_rows(ROWS, ONE_METRIC, judge=tmp_path, judge_model="m")
+        connect_chat(tmp_path, "m")
     with pytest.raises(FileNotFoundError, match="has no config.json"):
         score_rows(ROWS, ONE_METRIC, judge=tmp_path)
     with pytest.raises(ValueError, match="add DifferenceUnits"):
         score_rows(ROWS, ["BLEU"], unit_parser=tmp_path)
-    with pytest.raises(ValueError, match="unit_parser needs the standard protocol, got 'paper'"):
-        score_rows(ROWS, ONE_METRIC, unit_parser=tmp_path, protocol="paper")
+    for option in ("unit_parser", "judge"):
+        with pytest.raises(ValueError, match="chat models need the standard protocol, got 'paper'"):
+            score_rows(ROWS, ONE_METRIC, protocol="paper", **{option: tmp_path})
 
 
 # ---- a folder
@@ -425,9 +489,39 @@ def test_a_random_model_judges_nothing_and_that_is_reported(folder: Path, tmp_pa
     result = json.loads((tmp_path / "s" / "metrics.json").read_text())
     assert result["judge"]["failed_pair_ids"] == ["found", "vague"] and result["judge"]["reasons"]
     assert result["unit_parser"]["read_by_rules"] > 0
-    assert "tiny-judge with weights" in result["signature"]["metrics"]["Judge"]
+    assert "tiny-judge with files" in result["signature"]["metrics"]["Judge"]
     assert str(tmp_path) not in json.dumps(result["signature"]["metrics"])
     assert not any(name.startswith("Judge") for name in result["scores"]), "no answer is not a wrong answer"
+
+
+def test_a_judge_folder_and_a_named_model_of_a_server(folder: Path) -> None:
+    with LoopbackChat(units_of) as server:
+        result = score_rows(ROWS[:1], ONE_METRIC, judge=folder, unit_parser=server.url, judge_model=MODEL)
+    assert MODEL in result["signature"]["metrics"]["DifferenceUnits"] and result["judge"]["failed_pairs"] == 1
+
+
+def test_folders_that_cannot_be_used(folder: Path, tmp_path: Path) -> None:
+    for name, message in {"missing": "lack 'model.norm.weight' \\(1 in all\\)", "cut": "cannot be loaded"}.items():
+        broken = tmp_path / name
+        shutil.copytree(folder, broken)
+        weights = load_file(broken / "model.safetensors")
+        del weights["model.norm.weight"]
+        save_file(weights, broken / "model.safetensors", {"format": "pt"})
+        if name == "cut":
+            (broken / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-100])
+        with pytest.raises(ChatError, match=message):
+            ChatFolder(broken).answers(["x"])
+    template = folder / "chat_template.jinja"
+    (broken / template.name).write_text("{{ raise_exception('no user') }}")
+    with pytest.raises(ChatError, match="the chat template of .* cannot be used: no user"):
+        ChatFolder(broken).check()
+
+
+def test_a_folder_that_samples_by_default_answers_greedily(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "m")
+    sampling = {"do_sample": True, "temperature": 9.0, "top_k": 0, "num_beams": 2}
+    (tmp_path / "m" / "generation_config.json").write_text(json.dumps(sampling))
+    assert ChatFolder(tmp_path / "m").answers(["nothing"]) == ChatFolder(folder).answers(["nothing"])
 
 
 def test_other_weights_are_another_model(folder: Path, tmp_path: Path) -> None:
@@ -437,6 +531,13 @@ def test_other_weights_are_another_model(folder: Path, tmp_path: Path) -> None:
     model.lm_head.weight.data += 1
     model.save_pretrained(other)
     assert ChatFolder(other).description != ChatFolder(folder).description
+
+
+def test_another_chat_template_is_another_model(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / folder.name)
+    assert ChatFolder(tmp_path / folder.name).description == ChatFolder(folder).description
+    (tmp_path / folder.name / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    assert ChatFolder(tmp_path / folder.name).description != ChatFolder(folder).description
 
 
 def test_a_folder_without_chat_template_is_an_error(tmp_path: Path) -> None:
@@ -476,9 +577,21 @@ def test_units_can_be_read_by_a_chat_model(tmp_path: Path) -> None:
     assert MODEL in described and read_prompt("units_prompt.txt")[1] in described and "rules" not in described
 
 
+def test_only_sentences_whose_units_count_are_read() -> None:
+    rows = [
+        row("1", "a car left", "reference with units", change_type="remove", units=UNITS),
+        row("2", "no change", "unchanged reference", change_type="none"),
+        row("3", "a car left", "the car came", change_type="add"),
+    ]
+    with LoopbackChat(units_of) as server:
+        score_rows(rows, ONE_METRIC, constant_caption="a man came", unit_parser=server.url)
+        asked = {sentence_of(question) for question in server.questions}
+    assert asked == {"a car left", "no change", "the car came", "a man came", "nothing has changed"}
+
+
 def test_chat_units_are_in_the_words_of_the_rules() -> None:
     with LoopbackChat(units_of) as server:
-        parser = ChatUnits(ChatAnswers(connect_chat(server.url)))
+        parser = ChatUnits(ChatAnswers(connect_chat(server.url), "units"))
         assert list(parser("the car and the man left")) == [Unit("car", "remove"), Unit("man", "remove")]
         assert parser("odd: a dog appeared") == stated_units("odd: a dog appeared")
         metric = DifferenceUnits([], parser=parser, parser_name=parser.name)
@@ -487,7 +600,7 @@ def test_chat_units_are_in_the_words_of_the_rules() -> None:
 
 def test_the_prompt_lists_the_actions_of_the_rules() -> None:
     listed = re.search(r"one of (.*)\. Use", read_prompt("units_prompt.txt")[0])[1]
-    assert set(json.loads(f"[{listed}]")) == ACTION_NAMES
+    assert set(json.loads(f"[{listed}]")) == KNOWN_ACTIONS
 
 
 @pytest.mark.parametrize(
@@ -515,11 +628,20 @@ def test_the_command_prints_scores_and_failures(tmp_path: Path, capsys: pytest.C
         assert len(server.questions) == 5, "the second run reads the answers of the first"
     printed = capsys.readouterr().out
     assert "| Judge-Overall | Judge-Recall | Judge-Specificity |" in printed
-    assert "judge: 5 pairs judged, 0 without a usable answer" in printed
+    assert "judge: 5 pairs judged; not in its scores: 0 without usable answer, 0 whose change is unknown" in printed
     assert read_predictions(tmp_path / "s" / "predictions.jsonl")
     report = write_report(tmp_path / "s").read_text()
     assert "<h3>Judge</h3>" in report and re.search(r"judged pairs</th><td>5</td>", report)
     assert main([*arguments]) == 0 and "Judge" not in capsys.readouterr().out
+
+
+def test_the_control_is_computed_again(tmp_path: Path) -> None:
+    scored_by_command(tmp_path / "s", ROWS)
+    arguments = ["score", str(tmp_path / "s" / "predictions.jsonl"), "--output_dir", str(tmp_path / "s")]
+    with LoopbackChat(judged) as server:
+        assert main([*arguments, "--metrics", *ONE_METRIC, "--judge", server.url]) == 0
+    control = json.loads((tmp_path / "s" / "metrics.json").read_text())["controls"]["no_change"]
+    assert control["scores"]["Judge-Overall"] == 2 / 5
 
 
 def test_judged_differences_by_hand() -> None:
@@ -573,11 +695,16 @@ def test_gains_of_judge_scores_are_those_of_one_judge(tmp_path: Path, capsys: py
     Path(b, "metrics.json").write_text(json.dumps(metrics))
     other = compared(a, b)
     assert "Judge scores cannot be compared" in other and "- Judge" not in other
-    Path(a, "pairs.jsonl").write_text('{"pair_id": "found", "scores": {}}\n')
+    assert "pairs that both have" not in gains
+    lines = Path(b, "pairs.jsonl").read_text().splitlines()
+    failed = json.dumps({"pair_id": "found", "scores": {}})
+    Path(b, "pairs.jsonl").write_text("\n".join([failed, *lines[1:]]) + "\n")
     metrics["signature"]["metrics"]["Judge"] = json.loads(Path(a, "metrics.json").read_text())["signature"]["metrics"][
         "Judge"
     ]
     Path(b, "metrics.json").write_text(json.dumps(metrics))
+    assert "; Judge scores of the 4 pairs that both have):" in compared(a, b)
+    Path(a, "pairs.jsonl").write_text(json.dumps({"pair_id": "found", "scores": {}}) + "\n")
     assert main(["compare", a, b]) == 2 and "has no pair 'vague': score the folder again" in capsys.readouterr().err
 
 
@@ -599,7 +726,9 @@ def test_a_judge_can_agree_with_people(tmp_path: Path, capsys: pytest.CaptureFix
     arguments = ["agreement", str(tmp_path / "judged.jsonl"), "--metrics", *ONE_METRIC]
     with LoopbackChat(answer) as server:
         assert main([*arguments, "--judge", server.url]) == 0
-        assert "| Judge-Recall | 1.000 [1.000, 1.000] | 2 |" in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert "| Judge-Recall | 1.000 [1.000, 1.000] | 2 |" in printed
+        assert "judge: 5 pairs judged; not in its scores: 1 without usable answer" in printed
         asked = len(server.questions)
         assert main([*arguments, "--judge", server.url]) == 0
         assert len(server.questions) == asked + 3, "only the sentence without an answer is asked about again"
@@ -610,18 +739,19 @@ def test_a_judge_can_agree_with_people(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_a_bar_shows_the_questions(capfd: pytest.CaptureFixture) -> None:
     judged_by(judged)
-    assert f"{MODEL}: 100%" in capfd.readouterr().err
+    assert f"judge {MODEL}: 100%" in capfd.readouterr().err
     judged_by(judged, [row("1", "", "no change", change_type="move")])
     assert MODEL not in capfd.readouterr().err, "nothing to ask"
 
 
-def test_gains_say_that_units_are_read_by_rules(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_units_read_by_a_chat_model_have_no_gains(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     rows = [row("1", "car: out", "the car drove off", change_type="remove")]
     with LoopbackChat(units_of) as server:
         scored_by_command(tmp_path / "a", rows, "--unit_parser", server.url)
     scored_by_command(tmp_path / "b", rows)
     capsys.readouterr()
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--names", "a", "b"]) == 0
-    assert "gains of units below are those of units read by rules" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Gains of units that a chat model has read are not computed." in printed and "- Unit" not in printed
     assert main(["compare", str(tmp_path / "b"), "--names", "b"]) == 0
-    assert "read by rules" not in capsys.readouterr().out
+    assert "chat model" not in capsys.readouterr().out

@@ -5,6 +5,7 @@ Without lmms-eval a reader of the same form stands in: YAML whose `!function FIL
 
 import importlib.util
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -94,6 +95,22 @@ def test_a_task_has_all_pairs_images_and_references_and_our_scores(exported: Pat
     assert 0 < found["CIDEr"] and 0 < found["Unit-F1"] < 1
     lower = [metric["metric"] for metric in task["metric_list"] if not metric["higher_is_better"]]
     assert lower == ["Unit-HR"]
+
+
+def test_scores_that_apply_to_no_pair_are_no_error(exported: Path, tmp_path: Path) -> None:
+    task = read_task(write_task("toy", tmp_path / "idc_toy", str(exported), metrics=QUICK) / "idc_toy.yaml")
+    doc = {"pair_id": "1", "captions": ["a car left"], "change_type": "remove", "provenance": ""}
+    row = task["process_results"](doc, ["the car is gone"])
+    found = {each["metric"]: each["aggregation"]([row[each["metric"]]]) for each in task["metric_list"]}
+    assert math.isnan(found["Unit-TNR"]) and math.isnan(found["Unit-HR"]) and found["Unit-F1"] == 1
+
+
+def test_the_leftover_of_a_killed_process_is_written_again(exported: Path, tmp_path: Path) -> None:
+    folder = write_task("toy", tmp_path / "idc_toy", str(exported), metrics=QUICK)
+    (folder / "idc_toy.yaml").unlink()
+    assert read_task(write_task("toy", folder, str(exported), metrics=QUICK) / "idc_toy.yaml")["task"] == "idc_toy"
+    with pytest.raises(FileExistsError, match="exists: remove it"):
+        write_task("toy", folder, str(exported), metrics=QUICK)
 
 
 @needs_lmms_eval

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any
 
+VERSION = 1  # in the settings of a run; another number when the rules keep other paraphrases
 Parser = Callable[[str], Collection[Any]]  # sentence -> the changes that it states, e.g. things and actions
 OTHER_CHANGE, OTHER_WORDS, NEW_WORD, OTHER_TEXT = "other_change", "other_words", "new_word", "other_text"
 
@@ -34,6 +35,14 @@ MEANINGS: dict[str, str] = {
     "vertical": r"vertical(?:ly)?|upside[ -]down",
     "near": r"near(?:er|est)?|clos(?:er|est)|next to|beside",
     "far": r"farther|farthest|further|furthest",
+    "turn on": r"(?:turn|switch)\w* on|(?:turn|switch)\w* (?:[\w'-]+ ){1,4}on(?=[.!]?$)",
+    "turn off": r"(?:turn|switch)\w* (?:[\w'-]+ ){0,4}off",
+    "zoom in": r"zoom\w* in",
+    "zoom out": r"zoom\w* out",
+    "more": r"more|increas\w+|enhanc\w+|boost\w*|rais\w+",
+    "less": r"less|lessen|fewer|decreas\w+|reduc\w+",
+    "he": r"he|him|his",
+    "she": r"she|hers?",
     "bigger": r"(?:bigg|larg|tall|long|wid)(?:er|est)|enlarged?",
     "smaller": r"(?:small|short|narrow)(?:er|est)|shrink|shrunk",
     **{color: color for color in _COLORS.split()},
@@ -77,7 +86,7 @@ def meanings(sentence: str) -> set[str]:
 def new_words(instruction: str, paraphrase: str) -> set[str]:
     """Return the words of a paraphrase that its instruction lacks, but for COMMON and the words of MEANINGS.
 
-    Endings do not matter: words are equal from the first letter to the fifth, or to the end of the shorter one.
+    Endings hardly matter: words are equal if their first five letters are, or all but an s at the end.
     """
     known = {word[:5] for word in _words(instruction)} | {word.rstrip("s") for word in _words(instruction)}
     return {

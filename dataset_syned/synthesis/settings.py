@@ -18,6 +18,7 @@ from common_idc.settings import (
     parse_settings,
 )
 
+from .meaning import VERSION as RULES_VERSION
 from .no_change import SENTENCES
 
 # In order: stage -> its class, in the file of the stage's name.
@@ -200,9 +201,10 @@ class SynthesisConfig:
             raise ValueError("no_change_sentences is empty or contains an empty one: no-change pairs need sentences")
 
     def made_from(self, stage: str) -> dict[str, Any]:
-        """Return the settings that a stage's files depend on: its own and those of all earlier stages."""
+        """Return what a stage's files depend on: settings of it and of earlier stages, and the version of rules."""
         before = STAGE_NAMES[: STAGE_NAMES.index(stage) + 1]
-        return {name: getattr(self, name) for earlier in before for name in MADE_FROM[earlier]}
+        rules = {"paraphrase_rules": RULES_VERSION} if "paraphrases" in before else {}
+        return {name: getattr(self, name) for earlier in before for name in MADE_FROM[earlier]} | rules
 
 
 def parse_config(argv: list[str]) -> SynthesisConfig:
