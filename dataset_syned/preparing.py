@@ -4,11 +4,14 @@ import hashlib
 import json
 import logging
 import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import datasets
 from datasets import DownloadMode
+from filelock import FileLock, Timeout
 
 from .benchmarks import BENCHMARKS
 from .pair_builder import RAW_FILES, CacheError, PairBuilder
@@ -61,6 +64,7 @@ def prepare(builder: PairBuilder, num_proc: int | None = None) -> datasets.Datas
     Raises: DataError that names the first broken pair, or CacheError if e.g. the disk is full; the cache is left as
         it was.
     """
+    remove_leftovers(Path(builder.cache_dir).parents[2])
     earlier = prepared_from(builder)
     changed = builder.root.is_dir() and builder.raw_fingerprint() != earlier.get("fingerprint")
     mode = DownloadMode.REUSE_CACHE_IF_EXISTS if changed else DownloadMode.REUSE_DATASET_IF_EXISTS
@@ -84,6 +88,20 @@ def prepare(builder: PairBuilder, num_proc: int | None = None) -> datasets.Datas
     if os.path.isdir(default):
         os.utime(default)  # `load_dataset(name)` takes the newest config of the cache: the default one
     return builder.as_dataset()
+
+
+def remove_leftovers(root: Path) -> None:
+    """Remove what killed preparations of a benchmark left, whatever their options.
+
+    `load_dataset(name)` takes the newest folder of the cache, also an unfinished one, and fails then.
+
+    Args:
+        root: folder of the benchmark in the cache.
+    """
+    for folder in root.glob("*/*/*.incomplete"):
+        lock = FileLock(f"{str(folder).removesuffix('.incomplete')}_builder.lock")  # that of `datasets`
+        with suppress(Timeout), lock.acquire(timeout=0):  # which fails while another process writes there
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def prepared_from(builder: PairBuilder) -> dict[str, str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from dataset_syned import benchmark_builder, load_benchmark, rows_fingerprint, undecoded
@@ -177,6 +178,24 @@ def test_nothing_is_left_of_a_killed_preparation_after_the_next(
     assert rows[0] == rows[1]
     files = [[line for line in listing(tmp_path / name) if not line.startswith("_")] for name in ("killed", "whole")]
     assert files[0] == files[1]
+
+
+def test_a_killed_preparation_with_other_options_does_not_hide_the_benchmark(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = write_pairs(tmp_path / "first", 2), write_pairs(tmp_path / "second", 8)
+    cache = tmp_path / "cache"
+    monkeypatch.setattr("datasets.builder.config.HF_DATASETS_CACHE", str(cache))
+    load_benchmark("folder", "train", data_dir=first)
+    command = [sys.executable, "-c", KILLED, "prepare", "folder", "--data_dir", str(second), "--num_proc", "2"]
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(cache), "PYTHONPATH": str(root)}
+    assert subprocess.run(command, env=environment, stderr=subprocess.DEVNULL).returncode == -signal.SIGKILL
+    (left,) = (cache / "folder").glob("*/*/*.incomplete")
+    with FileLock(f"{str(left).removesuffix('.incomplete')}_builder.lock"):  # as while another process prepares it
+        load_benchmark("folder", "train", data_dir=first)
+    assert left.is_dir()
+    load_benchmark("folder", "train", data_dir=first)
+    assert not left.exists()
 
 
 def test_all_processes_of_a_preparation_watch_whether_it_lives(
