@@ -275,6 +275,9 @@ def test_scores_go_onto_the_card_and_the_hub(hub: LoopbackHub, root: Path, tmp_p
     assert all("protocol standard, 12 pairs" in entry["notes"] for entry in entries)
     assert len({(entry["dataset"]["id"], entry["dataset"]["task_id"]) for entry in entries}) == len(entries)
     assert len(hub.asked("POST .*/commit/main 200")) == 2
+    judged = mine | {"scores": mine["scores"] | {"Judge-Overall": 0.5}}
+    (run / "eval" / "toy-test" / "metrics.json").write_text(json.dumps(judged))
+    assert ModelCard.load(write_card(run)).data.metrics == card.data.metrics, "the Hub knows no metric of this name"
 
 
 def test_a_failed_push_does_not_fail_the_evaluation(hub: LoopbackHub, root: Path, tmp_path: Path, run: Path) -> None:
