@@ -254,7 +254,7 @@ def _connect(
     judge_model: str | None,
 ) -> dict[str, Chat]:
     """Return the chat models by their places; one that is both is loaded once."""
-    places = dict.fromkeys(_place(place) for place in (judge, unit_parser) if place is not None)
+    places = {_place(place): place for place in (unit_parser, judge) if place is not None}
     if judge_model is not None and not any(map(is_address, places)):
         raise ValueError(f"judge_model {judge_model!r} is the name of a model at a server: give its address as judge")
     if unit_parser is not None and "DifferenceUnits" not in (metrics or METRICS):
@@ -264,7 +264,7 @@ def _connect(
             f"chat models need the standard protocol, got {protocol!r}: it rewrites sentences, and pairs.jsonl has "
             "the scores of each pair as predicted"
         )
-    return {place: connect_chat(place, judge_model if is_address(place) else None) for place in places}
+    return {whole: connect_chat(place, judge_model if is_address(place) else None) for whole, place in places.items()}
 
 
 def _place(place: str | Path) -> str:

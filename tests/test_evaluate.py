@@ -260,7 +260,7 @@ REFUSALS = {
     "clip_model": (("--clip_model", "none"), "'none' has no config.json"),
     "judge": (("--judge", "none"), "'none' has no config.json"),
     "unit_parser": (("--unit_parser", "ftp"), "'ftp' has no config.json"),
-    "judge_model": (("--judge_model", "m"), "judge_model 'm' needs judge or unit_parser"),
+    "judge_model": (("--judge_model", "m"), "judge_model 'm' is the name of a model at a server"),
     "push_to_hub": (("--push_to_hub", "--hub_model_id", "a/b"), "must be RUN/eval/NAME"),
     "hub_model_id": (("--hub_model_id", "a/b"), "need each other"),
     "hub_private": (("--hub_private",), "need --push_to_hub"),
