@@ -54,7 +54,8 @@ class ChatAnswers:
     def __post_init__(self) -> None:
         self.model = self.chat.description
         self.known = _read(self.file) if self.file else {}
-        self.answered = False  # whether the model has said anything
+        # whether the model has ever said anything; if not, the cause is not a single question
+        self.answered = any(line.get("model") == self.model for line in self.known.values())
 
     def ask(self, questions: list[Question]) -> list[Any]:
         """Return what `check` returns for the answer to each question; None for an answer that cannot be used.
@@ -113,18 +114,20 @@ class ChatAnswers:
                     del reasons[key]
                 except ValueError as error:
                     reasons[key] = str(error)[:LONGEST_REASON]
-            if errors := [text for text in texts.values() if isinstance(text, ChatError)]:
-                return found, errors[0]
-            if (
-                len(texts) == BATCH
-                and all(isinstance(text, NoAnswer) for text in texts.values())
-                and not self.answered
-            ):
-                return found, ChatError(f"none of the first {BATCH} questions got an answer: {texts.popitem()[1]}")
-            self.answered = self.answered or any(isinstance(text, str) for text in texts.values())
+            if error := self._end(list(texts.values())):
+                return found, error
         for key, reason in reasons.items():
             self._fail(key, reason, ATTEMPTS)
         return found, None
+
+    def _end(self, texts: list[str | NoAnswer | ChatError]) -> ChatError | None:
+        """Return what ends all asking, of the answers to a batch: an error, or a whole batch that was refused."""
+        self.answered = self.answered or any(isinstance(text, str) for text in texts)
+        if errors := [text for text in texts if isinstance(text, ChatError)]:
+            return errors[0]
+        if len(texts) == BATCH and not self.answered:
+            return ChatError(f"none of the first {BATCH} questions got an answer: {texts[0]}")
+        return None
 
     def _fail(self, key: str, reason: str, attempts: int) -> None:
         self.failures[key] = reason

@@ -328,6 +328,12 @@ def test_a_server_that_answers_nothing_at_all_ends_the_scoring(tmp_path: Path) -
         with pytest.raises(ChatError, match="none of the first 8 questions got an answer: .*max_tokens"):
             score_rows(rows, ONE_METRIC, judge=server.url)
         assert len(server.attempts) == 8
+    file = tmp_path / "a.jsonl"
+    judged_by(judged, rows[:1], chat_answers=file)
+    refuse = Fault(400, b'{"error": {"message": "too long"}}')
+    with LoopbackChat(fault=lambda body: refuse) as server:
+        facts = score_rows(rows, ONE_METRIC, judge=server.url, chat_answers=file)["judge"]
+    assert (facts["judged_pairs"], facts["failed_pairs"]) == (1, 19), "the model has answered before"
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9", "http://exa..mple"])
