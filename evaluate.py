@@ -68,12 +68,9 @@ from dataset_syned.pairs import NO_CHANGE
 from metric_idc import (
     best_constant_caption,
     check_scoring,
-    describe_change_probability,
-    describe_chats,
-    describe_controls,
+    describe_result,
     input_controls,
     remove_results,
-    results_table,
     score_rows,
     write_predictions,
     write_results,
@@ -586,14 +583,7 @@ def run_program(argv: list[str]) -> None:
     result = evaluate(config)
     if result is None:
         return
-    print(results_table({config.adapter or config.model: result}))
-    for described in (
-        describe_controls(result["controls"]),
-        describe_change_probability(result),
-        describe_chats(result),
-    ):
-        if described:
-            print(described)
+    print(describe_result(config.adapter or config.model, result))
     if config.push_to_hub:
         from run_idc.publishing import try_push
 

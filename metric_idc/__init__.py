@@ -10,7 +10,7 @@ Commands: `python -m metric_idc score FILE --output_dir FOLDER`, `python -m metr
 from .agreement import agreement
 from .change_probability import change_probability, describe_change_probability
 from .change_type import CHANGE_TYPES, stated_change_type
-from .comparison import compare, describe_chats, describe_controls, results_table
+from .comparison import compare, describe_chats, describe_result, results_table
 from .content_statistics import change_detection
 from .controls import best_constant_caption, input_controls
 from .predictions import read_coco, read_predictions
@@ -43,7 +43,7 @@ __all__ = [
     "corpus_scores",
     "describe_change_probability",
     "describe_chats",
-    "describe_controls",
+    "describe_result",
     "input_controls",
     "paired_differences",
     "published",

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .agreement import EXAMPLES, agreement, agreement_table
-from .change_probability import describe_change_probability
-from .comparison import compare, describe_chats, describe_controls, renew_table, results_table
+from .comparison import compare, describe_result, renew_table
 from .controls import EarlierResult, earlier_result
 from .lmms_task import write_task
 from .predictions import read_coco, read_predictions
@@ -135,14 +134,7 @@ def run(arguments: argparse.Namespace) -> None:
     names = ("metrics", "protocol", "paper_batch_size", "sentence_model", "judge", "unit_parser", "judge_model")
     scoring = {name: getattr(arguments, name) for name in names}
     result = score_file(arguments.file, arguments.output_dir, arguments.references, **scoring)
-    print(results_table({str(arguments.file): result}))
-    for described in (
-        describe_controls(result["controls"]),
-        describe_change_probability(result),
-        describe_chats(result),
-    ):
-        if described:
-            print(described)
+    print(describe_result(str(arguments.file), result))
     print(f"For a page to look at: python -m run_idc.report {arguments.output_dir}")
 
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from .change_probability import describe_change_probability
 from .judge import DIFFSPOT, judged_differences
 from .predictions import read_predictions
 from .published_scores import published
@@ -68,6 +69,12 @@ def results_table(results: dict[str, Result]) -> str:
     if "same_image_twice" in controls:
         named["before image given twice"] = controls["same_image_twice"]
     return "\n".join([*lines, *(_table_row(name, columns, row["scores"]) for name, row in named.items())])
+
+
+def describe_result(name: str, result: Result) -> str:
+    """Return the table of one result, and what its file has beside scores, in sentences."""
+    parts = (describe_controls(result["controls"]), describe_change_probability(result), describe_chats(result))
+    return "\n".join(filter(None, (results_table({name: result}), *parts)))
 
 
 def describe_controls(controls: dict[str, Any]) -> str:

@@ -128,6 +128,9 @@ def test_images_after_have_the_distractors_of_no_change_pairs(synthesized: Path,
         assert after.read_bytes() == made
         used.add(distractor["alteration"])
     assert len(used) > 2
+    sheets = [(folder / "contact_sheet.png").read_bytes() for folder in (synthesized, tmp_path)]
+    assert sheets[0] != sheets[1], "it shows what the data set has"
+    assert "paraphrase_rules" not in (tmp_path / "dataset" / "README.md").read_text(), "which is no setting"
 
 
 def test_the_folder_benchmark_reads_it_with_provenance(synthesized: Path) -> None:

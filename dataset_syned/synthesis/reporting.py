@@ -15,7 +15,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from common_idc.atomic_files import TEMPORARY, write_atomically, write_json, write_text
 
 from .contact_sheet import Panel, draw_sheet
-from .rows import DATASET, METADATA, join_lines
+from .rows import DATASET, METADATA, image_after, join_lines
 from .selection import ACCEPTED, THRESHOLDS
 from .settings import STAGE_NAMES, SynthesisConfig, public_name
 from .shards import Row, ShardReader, StageFolder, seed_of
@@ -161,14 +161,15 @@ def panels(config: SynthesisConfig, shards: list[int], read: Callable[[int], Sha
         for position, number, accepted in rng.sample(found, len(found)):
             if missing[accepted]:
                 missing[accepted] -= 1
-                yield panel(reader.pairs([position])[0], number, accepted)
+                yield panel(config, reader.pairs([position])[0], number, accepted)
 
 
-def panel(inputs: dict[str, Row], number: int, accepted: bool) -> Panel:
-    made = inputs["edits"]["candidates"][number]
+def panel(config: SynthesisConfig, inputs: dict[str, Row], number: int, accepted: bool) -> Panel:
+    """Return the panel of a candidate; an accepted one as the data set has it, with its distractor."""
+    image = inputs["edits"]["candidates"][number]["image"]
     return Panel(
         before=inputs["sources"]["image"]["bytes"],
-        after=made["image"] and made["image"]["bytes"],
+        after=image_after(config, inputs, number)[0] if accepted else image and image["bytes"],
         accepted=accepted,
         captions=inputs["paraphrases"].get("captions") or [inputs["instructions"]["instruction"]],
         verdict=inputs["selection"]["verdicts"][number],
@@ -181,7 +182,8 @@ def public_settings(config: SynthesisConfig) -> dict[str, Any]:
     public = {
         name: value for name, value in config.made_from(STAGE_NAMES[-1]).items() if value not in (None, "", [], {})
     }
-    public.pop("image_folder", None)
+    for name in ("image_folder", "paraphrase_rules"):
+        public.pop(name, None)
     for name in ("editor_model", "clip", "chat_model", "embedding_model"):
         if name in public:
             public[name] = public_name(public[name])

@@ -49,6 +49,21 @@ def line(pair_id: str, names: tuple[str, str], texts: list[str], change_type: st
     return entry | ({"idx": idx, "file_name": after} if type(idx) is int else {})
 
 
+def alter(image: Row, name: str, seed: int) -> tuple[bytes, dict[str, Any]]:
+    """Return an image after one of ALTERATIONS, and what made it."""
+    data = ALTERATIONS[name](decode_image(image), random.Random(seed))
+    return data, {"alteration": name, "seed": seed, "versions": library_versions("pillow")}
+
+
+def image_after(config: SynthesisConfig, inputs: dict[str, Row], number: int) -> tuple[bytes, dict[str, Any]]:
+    """Return the image after of an accepted candidate, and the distractor in it, {} if there is none."""
+    image = inputs["edits"]["candidates"][number]["image"]
+    if not config.distractors:
+        return image["bytes"], {}
+    seed = seed_of(config.seed, inputs["sources"]["pair_id"], number, "distractor")
+    return alter(image, random.Random(seed).choice(list(ALTERATIONS)), seed)
+
+
 class Rows:
     """Last stage: the images of a shard as files, and its lines of metadata.jsonl."""
 
@@ -78,13 +93,10 @@ class Rows:
         before = self.before(shard, source)
         for rank, number in enumerate(inputs["selection"]["kept"], start=1):
             pair_id = f"{source['pair_id']}-{rank}"
-            image, provenance = inputs["edits"]["candidates"][number]["image"], self.provenance(inputs, number)
-            data = image["bytes"]
-            if self.config.distractors:
-                name = random.Random(seed_of(self.config.seed, pair_id, "distractor")).choice(list(ALTERATIONS))
-                data, provenance["distractor"] = self.alter(image, pair_id, name)
+            data, distractor = image_after(self.config, inputs, number)
             after_name = f"images/{shard:05d}/{source['position']:04d}-after-{rank}{suffix(data)}"
             after = write_image(self.root, after_name, data)
+            provenance = self.provenance(inputs, number) | ({"distractor": distractor} if distractor else {})
             yield line(pair_id, (before, after), inputs["paraphrases"]["captions"], source["change_type"], provenance)
 
     def provenance(self, inputs: dict[str, Row], number: int) -> dict[str, Any]:
@@ -112,19 +124,13 @@ class Rows:
 
     def altered(self, shard: int, inputs: dict[str, Row], name: str) -> Row:
         source = inputs["sources"]
-        data, made = self.alter(source["image"], source["pair_id"], name)
+        data, made = alter(source["image"], name, seed_of(self.config.seed, source["pair_id"], name))
         after_name = f"images/{shard:05d}/{source['position']:04d}-none-{name}{suffix(data)}"
         names = self.before(shard, source), write_image(self.root, after_name, data)
         chance = random.Random(seed_of(self.config.seed, source["pair_id"], name, "captions"))
         texts = captions(self.config.no_change_sentences, 1 + self.config.paraphrases, chance)
         provenance = {"source": self.source(inputs), "no_change": made}
         return line(f"{source['pair_id']}-none-{name}", names, texts, NO_CHANGE, provenance)
-
-    def alter(self, image: Row, pair_id: str, name: str) -> tuple[bytes, dict[str, Any]]:
-        """Return an image after one of ALTERATIONS, and what made it."""
-        seed = seed_of(self.config.seed, pair_id, name)
-        data = ALTERATIONS[name](decode_image(image), random.Random(seed))
-        return data, {"alteration": name, "seed": seed, "versions": library_versions("pillow")}
 
 
 def join_lines(folder: StageFolder, shards: list[int], path: Path) -> None:
