@@ -45,8 +45,6 @@ class ChatFolder:
     Raises: FileNotFoundError without config.json or weights.
     """
 
-    BATCH = 8
-
     def __init__(self, folder: str | Path) -> None:
         self.folder, self._loaded = Path(folder), None
         weights = sorted(self.folder.glob("*.safetensors"))
@@ -76,7 +74,7 @@ class ChatFolder:
         return f"{self.name} with files {hashed.hexdigest()[:16]}"
 
     def answers(self, prompts: list[str]) -> list[str | NoAnswer]:
-        """Return for each prompt the greedy answer, or why there is none.
+        """Return for each prompt the greedy answer, or why there is none; all are computed at the same time.
 
         Raises: ChatError if the model cannot be loaded.
         """
@@ -84,15 +82,13 @@ class ChatFolder:
         texts = [self._chat(tokenizer, prompt) for prompt in prompts]
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**20
         lengths = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
-        found: list[Any] = [NoAnswer(f"has {length} tokens, and the model reads {limit}") for length in lengths]
-        fitting = [number for number, length in enumerate(lengths) if length < limit]
-        for first in range(0, len(fitting), self.BATCH):
-            batch = fitting[first : first + self.BATCH]
-            room = min(MAX_TOKENS, limit - max(lengths[number] for number in batch))
-            answers = _generate(tokenizer, model, [texts[number] for number in batch], room)
-            for number, answer in zip(batch, answers, strict=True):
-                found[number] = answer
-        return found
+        fitting = [text for text, length in zip(texts, lengths, strict=True) if length < limit]
+        room = min(MAX_TOKENS, limit - max((length for length in lengths if length < limit), default=0))
+        answers = iter(_generate(tokenizer, model, fitting, room) if fitting else ())
+        return [
+            next(answers) if length < limit else NoAnswer(f"has {length} tokens, and the model reads {limit}")
+            for length in lengths
+        ]
 
     def check(self) -> None:
         """Try the chat template, without the weights. Raises: ChatError."""
@@ -236,11 +232,9 @@ class ChatServer:
             raise ChatError(
                 f"{self._url} answered with status {status} ({message}){ADVICE.get(status, '')}"
             ) from error
-        except openai.APIConnectionError as error:
+        except (openai.APIConnectionError, UnicodeError) as error:  # the latter: no host can have this name
             reason = self._without_key(str(error.__cause__ or error))
             raise ChatError(f"{self._url} cannot be reached ({reason})") from error
-        except UnicodeError as error:  # a name of a host that cannot exist
-            raise ChatError(f"{self._url} cannot be reached ({error})") from error
         except (LookupError, AttributeError, TypeError, ValueError):  # not the JSON of this interface
             text = None
         if not isinstance(text, str):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .change_probability import describe_change_probability
-from .judge import DIFFSPOT, judged_differences
+from .judge import judged_differences
 from .predictions import read_predictions
 from .published_scores import published
 from .results import METRICS, PAIRS, PREDICTIONS, read_pair_scores, read_result, write_text
@@ -33,23 +33,26 @@ def compare(folders: list[Path], names: list[str]) -> str:
     folder_of = dict(zip(names, folders, strict=True))
     results = {name: read_result(folder) for name, folder in folder_of.items()}
     scored = {name: _scored_rows(folder, results[name]) for name, folder in folder_of.items()}
-    lines = [results_table(results), *_protocol_warnings(results)]
+    lines = [results_table(results), *_warnings(results)]
+    first = names[0]
     for name in names[1:]:
-        gains, judged = paired_differences(scored[names[0]], scored[name]), ""
-        if _chat_reads_units(results[name]) or _chat_reads_units(results[names[0]]):
+        gains = paired_differences(scored[first], scored[name])
+        if _chat_reads_units(results[first]) or _chat_reads_units(results[name]):
             gains = {score: gain for score, gain in gains.items() if not score.startswith("Unit")}
-        if _judge(results[name]) == _judge(results[names[0]]) != "":
+        judged = ""
+        if _judge(results[first]) == _judge(results[name]) != "":
             pair_ids = [row["pair_id"] for row in scored[name]]
-            sides = [_pair_scores(folder_of[each], pair_ids) for each in (names[0], name)]
-            gains |= judged_differences(*sides)
-            both = sum(DIFFSPOT[0] in first and DIFFSPOT[0] in second for first, second in zip(*sides, strict=True))
-            judged = f"; Judge scores of the {both} pairs that both have" * (both < len(pair_ids))
+            judge_gains, both = judged_differences(
+                *(_pair_scores(folder_of[each], pair_ids) for each in (first, name))
+            )
+            gains |= judge_gains
+            judged = f"; Judge scores of the {both} pairs that both have" if both < len(pair_ids) else ""
         lines.append(
-            f"\n{names[0]} minus {name} (95 % interval of a paired bootstrap, p-value of a paired permutation test"
+            f"\n{first} minus {name} (95 % interval of a paired bootstrap, p-value of a paired permutation test"
             f"{judged}):\n"
         )
         lines += [format_gain(score, gains[score]) for score in HEADLINE if score in gains]
-    return "\n".join([*lines, *_peers_table(results[names[0]]["signature"].get("benchmark"))])
+    return "\n".join([*lines, *_peers_table(results[first]["signature"].get("benchmark"))])
 
 
 def results_table(results: dict[str, Result]) -> str:
@@ -187,8 +190,8 @@ def _pair_scores(folder: Path, pair_ids: list[str]) -> list[dict[str, float]]:
     return [scores[pair_id] for pair_id in pair_ids]
 
 
-def _protocol_warnings(results: dict[str, Result]) -> list[str]:
-    """Return warnings if protocols differ, or if the gains are not those of the scores in the table."""
+def _warnings(results: dict[str, Result]) -> list[str]:
+    """Return warnings if protocols or judges differ, or if the gains are not those of the scores in the table."""
     protocols = {name: result["signature"].get("protocol", "standard") for name, result in results.items()}
     lines = []
     if len(set(protocols.values())) > 1:

@@ -24,6 +24,7 @@ from .resampling import differences
 
 VERDICTS = ("correct", "partial", "missed")
 PROMPT = "judge_prompt.txt"
+NOTHING_STATED: dict[str, Any] = {"verdicts": [], "hallucinations": []}  # what counts of a sentence without a change
 DIFFSPOT = ("Judge-Overall", "Judge-Recall", "Judge-Specificity")  # of one pair 0 or 1; the score is their mean
 
 Row = dict[str, Any]
@@ -64,9 +65,11 @@ class Judge:
         All 0 for the pairs that have failed: the control has the pairs of the predictions.
         """
         listed = [true_changes(row, texts) for row, texts in zip(self.rows, references, strict=True)]
-        statistics = np.array([_counts(changes, _silent(changes)) for changes in listed], float)
-        statistics[[row["pair_id"] in self.failed for row in self.rows]] = 0
-        return statistics
+        failed = set(self.failed)
+        for number, row in enumerate(self.rows):
+            if row["pair_id"] in failed:
+                listed[number] = None
+        return np.array([_counts(changes, NOTHING_STATED) for changes in listed], float)
 
     @staticmethod
     def reduce(total: np.ndarray, pairs: int) -> dict[str, float]:
@@ -131,8 +134,8 @@ def true_changes(row: Row, references: list[str]) -> list[Any] | None:
 
 def judged_differences(
     scores_a: list[dict[str, float]], scores_b: list[dict[str, float]], resamples: int = 1000, seed: int = 0
-) -> dict[str, dict[str, float]]:
-    """Return a minus b of the scores of DiffSpot, as `differences` does, over the pairs that both have a verdict on.
+) -> tuple[dict[str, dict[str, float]], int]:
+    """Return a minus b of the scores of DiffSpot, as `differences` does, and the number of pairs, all judged in both.
 
     Args:
         scores_a, scores_b: of the same pairs in the same order, as pairs.jsonl has them.
@@ -146,7 +149,7 @@ def judged_differences(
         right, pairs = np.split(sums["Judge"], 2)
         return dict(zip(DIFFSPOT, map(_share, right, pairs), strict=True))
 
-    return differences(*sides, reduce, resamples, seed)
+    return differences(*sides, reduce, resamples, seed), int(known[:, 0].sum())  # the first score is of all pairs
 
 
 def checked_verdicts(answer: dict[str, Any], changes: int) -> dict[str, Any]:
@@ -167,11 +170,6 @@ def checked_verdicts(answer: dict[str, Any], changes: int) -> dict[str, Any]:
         raise ValueError('"hallucinations" is not a list of sentences')
     ordered = [{"number": number, "verdict": verdict_of[number]} for number in sorted(verdict_of)]
     return {"verdicts": ordered, "hallucinations": invented}
-
-
-def _silent(changes: list[Any] | None) -> dict[str, Any]:
-    """Return the verdicts on a sentence that states no change."""
-    return {"verdicts": [{"verdict": "missed"} for _ in changes or []], "hallucinations": []}
 
 
 def _counts(changes: list[Any] | None, answer: dict[str, Any]) -> list[float]:

@@ -653,14 +653,14 @@ def test_the_control_is_computed_again(tmp_path: Path) -> None:
 def test_judged_differences_by_hand() -> None:
     a = [{"Judge-Overall": 1, "Judge-Recall": 1}, {"Judge-Overall": 1, "Judge-Recall": 1}, {}, {"Judge-Overall": 1}]
     b = [{"Judge-Overall": 0, "Judge-Recall": 0}, {"Judge-Overall": 1, "Judge-Recall": 1}, {"Judge-Overall": 1}, {}]
-    found = judged_differences(a, b)
-    assert list(found) == ["Judge-Overall", "Judge-Recall"], "no pair has a specificity"
+    found, pairs = judged_differences(a, b)
+    assert pairs == 2 and list(found) == ["Judge-Overall", "Judge-Recall"], "no pair has a specificity"
     assert found["Judge-Overall"]["difference"] == found["Judge-Recall"]["difference"] == 1 / 2, "of two pairs"
     assert found["Judge-Overall"]["low"] == 0 and found["Judge-Overall"]["high"] == 1
     assert found["Judge-Overall"]["p_value"] == 1, "one pair that differs proves nothing"
-    mirrored = judged_differences(b, a)["Judge-Overall"]
+    mirrored = judged_differences(b, a)[0]["Judge-Overall"]
     assert (mirrored["difference"], mirrored["low"], mirrored["high"]) == (-1 / 2, -1, 0)
-    many = judged_differences(a[:2] * 20, b[:2] * 20)["Judge-Overall"]
+    many = judged_differences(a[:2] * 20, b[:2] * 20)[0]["Judge-Overall"]
     assert 0 < many["low"] < 1 / 2 < many["high"] < 1 and many["p_value"] < 0.01
 
 
